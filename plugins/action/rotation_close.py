@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The end of a run: evidence sealed, register written, and a few lines for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.release import __version__ as ansible_version
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
+
+_COMMON = ("state_dir", "session_dir", "rotation_id", "epoch")
+
+
+class ActionModule(KeyturnAction):
+    """Runs on the state host."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Decide how the run ended, seal the evidence, end the run in the register."""
+        args = self._task.args
+        common = {key: args[key] for key in _COMMON}
+        read = self.call("rotation_state", {"action": "read", **common}, task_vars)
+        rotation = read["register"]["rotations"][args["rotation_id"]]
+        who = {**rotation.get("who", {}), **whoami(), "software": {"ansible-core": ansible_version}}
+        run = gather(args, rotation, who, task_vars)
+        status, lost = outcome(run)
+        if status == "open":
+            self.call("rotation_state", {"action": "release", **common}, task_vars)
+            for line in summary_lines(run, status, lost, {"hosts": _hosts(run)}, {}):
+                display.display(line)
+            return {"changed": True, "status": status, "lost": lost}
+        record = evidence_record(run, status, lost, read["journal"], read["now"])
+        evidence = self.call("evidence", {**common, "record": record}, task_vars)
+        facts: dict[str, Any] = {"lost": lost}
+        if status == "overlap":
+            facts["retire_after"] = self._retire_after(run, read["now"])
+            facts["waived"] = list(run.plan["waived"])
+        self.call("rotation_state", {"action": "finish", **common, "status": status, "facts": facts}, task_vars)
+        for line in summary_lines(run, status, lost, record, evidence):
+            display.display(line)
+        result: dict[str, Any] = {
+            "changed": True,
+            "status": status,
+            "lost": lost,
+            "evidence": evidence["path"],
+            "report": evidence["report"],
+        }
+        wanted = {"rotate": "overlap", "rollback": "rolled_back", "retire": "retired"}[run.mode]
+        if status != wanted:
+            result.update(failed=True, code=status.replace("_", "-"), msg=_verdict(status, lost, rotation))
+        return result
+
+    @staticmethod
+    def _retire_after(run: Any, now: str) -> str:
+        from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+        from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
+
+        return stamp_of(parse_stamp(now) + max(secret["retire_seconds"] for secret in run.plan["secrets"]))
+
+
+def _hosts(run: Any) -> dict[str, Any]:
+    return {"expected": sorted(run.plan["hosts"]), "done": sorted(run.plan["hosts"]), "waived": run.plan["waived"]}
+
+
+def _verdict(status: str, lost: list[str], rotation: dict[str, Any]) -> str:
+    cause = rotation.get("cause") or "a host was lost"
+    if status == "rolled_back":
+        return f"The rotation failed and everything was brought back. {cause}"
+    if status == "rollback_pending":
+        return f"The rotation failed; {', '.join(lost)} could not be brought back and is still to be done. {cause}"
+    return f"The rotation failed and the way back did not finish. {cause}"

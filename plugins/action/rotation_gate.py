@@ -1,0 +1,63 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gate over all hosts: what they said is compared on the controller; nobody goes on unless all may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import gates
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
+
+
+class ActionModule(KeyturnAction):
+    """Runs on the controller alone."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Look at the answers that the gate needs."""
+        args = self._task.args
+        gate = args["gate"]
+        plan = args["plan"]
+        result: dict[str, Any] = {"changed": False}
+        if gate == "preflight":
+            answers = {step: answers_of(task_vars, f"__rotation_{step}") for step in ("session", "found", "baseline")}
+            problems = gates.preflight(plan, answers, bool(args.get("check_health", True)))
+            result["boxes"] = _boxes(answers["found"])
+        elif gate == "staged":
+            problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
+            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"))
+        elif gate == "promoted":
+            problems = gates.agreement(plan, answers_of(task_vars, "__rotation_promoted"), ("promoted",))
+        elif gate == "found":
+            found = answers_of(task_vars, "__rotation_found")
+            problems = []
+            result["boxes"] = _boxes(found)
+            result["staged"] = any("new" in box for boxes in result["boxes"].values() for box in boxes.values())
+        elif gate == "data_back":
+            problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
+        else:
+            raise KeyturnError("gate-unknown", f"no gate {gate!r}", hint="This is an error of the role")
+        if problems:
+            raise KeyturnError(f"gate-{gate}", " ".join(problems), where="")
+        return result
+
+
+def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for host, step, result in results:
+        if step == "rollback":
+            found.setdefault(host, []).append(result)
+    return found
+
+
+def _boxes(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
+    """Sealed values by recipient, secret and version; the first host that has one is enough."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for said in answers.values():
+        for name, secret in said.get("secrets", {}).items():
+            for host, boxes in (secret.get("boxes") or {}).items():
+                found.setdefault(host, {}).setdefault(name, {}).update(boxes)
+    return found

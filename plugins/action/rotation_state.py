@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of the register: who runs this, and a line for people when a phase begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import identity, whoami
+
+
+class ActionModule(KeyturnAction):
+    """Runs ``rotation_state`` on the state host."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Add the run's identity, run the module, say where the run is."""
+        args = dict(self._task.args)
+        line = args.pop("say", "")
+        if args.get("action") == "acquire":
+            args["run"] = {**identity(), "sees_alive": (args.get("run") or {}).get("sees_alive", {})}
+            args["details"] = {**(args.get("details") or {}), "who": whoami()}
+        if args.get("action") == "seal":
+            sessions = answers_of(task_vars, "__rotation_session")
+            args["recipients"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
+        result = self.call("rotation_state", args, task_vars)
+        result.pop("invocation", None)
+        if line:
+            display.display(line, color="bright blue" if display.verbosity == 0 else None)
+        return result

@@ -1,0 +1,26 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of ``secret_info``: the hosts with the data get the present versions in boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients
+
+
+class ActionModule(KeyturnAction):
+    """Runs the module ``secret_info``; with ``plan`` it works out whom to seal to."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what only the controller knows and run the module."""
+        arguments = dict(self._task.args)
+        plan = arguments.pop("plan", None)
+        if plan is not None:
+            sessions = answers_of(task_vars, "__rotation_session")
+            arguments["secrets"] = [
+                {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
+                for secret in plan["hosts"][task_vars["inventory_hostname"]]["secrets"]
+            ]
+        return self.call("secret_info", arguments, task_vars)

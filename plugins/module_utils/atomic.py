@@ -1,0 +1,165 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are whole or not there: private from the first byte, on the disk before they have their name."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+__all__ = ["check_plain_file", "fsync_dir", "private_dir", "read_file", "remove_file", "write_file", "write_files"]
+
+
+def fsync_dir(path: str) -> None:
+    """Make a rename in this directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def private_dir(path: str) -> str:
+    """Make ``path`` (and what is missing above it) a directory of mode 0700 and return it.
+
+    :raises KeyturnError: ``dir-unsafe`` for a symbolic link or a file in its place.
+    """
+    missing = []
+    here = os.path.abspath(path)
+    while not os.path.lexists(here):
+        missing.append(here)
+        here = os.path.dirname(here)
+    for new in reversed(missing):
+        try:
+            os.mkdir(new, 0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise KeyturnError(
+                "dir-failed",
+                f"cannot make this directory ({error.strerror})",
+                where=new,
+                hint="Check space and permissions",
+            ) from None
+        else:
+            fsync_dir(os.path.dirname(new))
+    if os.path.islink(path) or not os.path.isdir(path):
+        raise KeyturnError(
+            "dir-unsafe", "is not a plain directory", where=path, hint="Remove what stands there, or name another place"
+        )
+    return path
+
+
+def check_plain_file(path: str) -> os.stat_result:
+    """The status of a regular file.
+
+    :raises KeyturnError: ``file-missing``, ``file-unsafe`` (symbolic link, directory, device) or ``file-failed``.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        raise KeyturnError("file-missing", "does not exist", where=path, hint="Check the path in the catalog") from None
+    except OSError as error:
+        raise KeyturnError(
+            "file-failed", f"cannot be read ({error.strerror})", where=path, hint="Check its permissions"
+        ) from None
+    if stat.S_ISLNK(status.st_mode):
+        raise KeyturnError("file-unsafe", "is a symbolic link", where=path, hint="Name the file it leads to")
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyturnError("file-unsafe", "is not a regular file", where=path, hint="Name a file")
+    return status
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a regular file, never through a symbolic link at its end."""
+    check_plain_file(path)
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise KeyturnError(
+            "file-failed", f"cannot be read ({error.strerror})", where=path, hint="Check its permissions"
+        ) from None
+    with os.fdopen(handle, "rb") as stream:
+        return stream.read()
+
+
+def _stage(path: str, content: bytes, mode: int, keep: os.stat_result | None) -> str:
+    """Write ``content`` beside ``path`` under a name of its own, synced, and return that name."""
+    temporary = os.path.join(os.path.dirname(path) or ".", f".keyturn.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            if keep is not None and (keep.st_uid, keep.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(stream.fileno(), keep.st_uid, keep.st_gid)
+            if mode != 0o600:
+                os.fchmod(stream.fileno(), mode)
+            if keep is not None:
+                _copy_label(path, stream.fileno())
+            os.fsync(stream.fileno())
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return temporary
+
+
+def _copy_label(path: str, handle: int) -> None:
+    """Keep the SELinux context of the file that is replaced, where there is one."""
+    try:
+        label = os.getxattr(path, "security.selinux")
+    except OSError:
+        return
+    os.setxattr(handle, "security.selinux", label)
+
+
+def write_files(contents: Mapping[str, bytes], mode: int | None = None) -> None:
+    """Replace several files; all are on the disk under temporary names before the first takes its name.
+
+    Owner, mode and SELinux context of a file that exists are kept, unless ``mode`` is given; a new file is 0600.
+
+    :param contents: path to new bytes.
+    :raises KeyturnError: ``file-unsafe`` for a symbolic link in a file's place, ``file-failed`` when the disk refuses;
+        nothing was replaced then.
+    """
+    staged: dict[str, str] = {}
+    try:
+        for path, content in contents.items():
+            keep = check_plain_file(path) if os.path.lexists(path) else None
+            kept_mode = stat.S_IMODE(keep.st_mode) if keep else 0o600
+            try:
+                staged[path] = _stage(path, content, kept_mode if mode is None else mode, keep)
+            except OSError as error:
+                raise KeyturnError(
+                    "file-failed",
+                    f"cannot be written ({error.strerror})",
+                    where=path,
+                    hint="Check space and permissions",
+                ) from None
+        for path in contents:
+            os.rename(staged[path], path)
+            del staged[path]
+        for folder in {os.path.dirname(path) or "." for path in contents}:
+            fsync_dir(folder)
+    finally:
+        for temporary in staged.values():
+            os.unlink(temporary)
+
+
+def write_file(path: str, content: bytes, mode: int | None = None) -> None:
+    """Replace one file; see :func:`write_files`."""
+    write_files({path: content}, mode)
+
+
+def remove_file(path: str) -> bool:
+    """Remove a file for good and say whether it was there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    fsync_dir(os.path.dirname(path) or ".")
+    return True

@@ -1,0 +1,395 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The catalog: what the secrets are, where their values live, what depends on them and who reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
+    DURATION,
+    Field,
+    Shape,
+    nearest,
+    parse_duration,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+
+__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
+
+_KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
+_HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
+_SOURCE = Shape(
+    "where a person's own value comes from, on the controller",
+    {
+        "file": Field("str", "A file of mode 0600 on the controller"),
+        "env": Field("str", "A variable of the controller's environment"),
+        "variable": Field("str", "An Ansible variable (vaulted)"),
+    },
+)
+_STORE = Shape(
+    "store",
+    {
+        "hosts": _HOSTS,
+        "type": Field("str", "Where the value lives", required=True, choices=("env_file", "file")),
+        "path": Field("str", "An absolute path", required=True, pattern=r"^/"),
+        "variable": Field("str", "The name in the file; the secret's own by default"),
+        "layout": Field("str", "How many versions it holds", choices=("single", "list", "pair")),
+        "separator": Field("str", "Between the versions of a list"),
+        "previous_variable": Field("str", "The name of the previous version in a pair"),
+        "if_missing": Field("str", "What a missing variable means", choices=("error", "add")),
+        "count": Field("int", "How many hosts must be there; a shorter inventory is refused"),
+        "newline": Field("bool", "Whether a plain file ends with a newline"),
+    },
+)
+_DATA = Shape(
+    "encrypted column",
+    {
+        "database": Field("str", "A name from keyturn_databases", required=True),
+        "table": Field("str", "The table, with its schema where it is not on the search path", required=True),
+        "column": Field("str", "The column", required=True),
+        "envelope": Field("str|map", "A preset's name, or a declared layout", required=True),
+        "plaintext": Field(
+            "str", "What to do with cells that are not encrypted", choices=("encrypt", "keep", "refuse")
+        ),
+        "may_be_empty": Field("bool", "Whether a table without rows is fine"),
+    },
+)
+_CLEAR = Shape(
+    "column to clear",
+    {
+        "database": Field("str", "A name from keyturn_databases", required=True),
+        "table": Field("str", "The table", required=True),
+        "column": Field("str", "The column", required=True),
+    },
+)
+_INDEX = Shape(
+    "index to have",
+    {
+        "database": Field("str", "A name from keyturn_databases", required=True),
+        "table": Field("str", "The table", required=True),
+        "column": Field("str", "The column", required=True),
+        "name": Field("str", "The index's name", required=True),
+    },
+)
+_PROBE = Shape(
+    "probe",
+    {
+        "name": Field("str", "How reports call it"),
+        "hosts": Field("str|list", "Where it runs; by default on the hosts of the consumers"),
+        "type": Field("str", "How it asks", required=True, choices=("http", "command")),
+        "url": Field("str", "The address"),
+        "method": Field("str", "The HTTP method"),
+        "headers": Field("map", "Headers; {value} stands for the secret"),
+        "body": Field("str", "The body; {value} stands for the secret"),
+        "command": Field("list", "The command; the value comes on its standard input"),
+        "expect": Field("int|list", "The status, or the exit code"),
+        "expect_body": Field("str", "A regular expression that the answer must match"),
+        "version": Field("str", "Which version it presents", choices=("new", "old", "none")),
+        "refused": Field("bool", "Whether a refusal is what is expected"),
+        "timeout": Field("int", "Seconds"),
+        "ca_file": Field("str", "Certificates to trust"),
+    },
+)
+_SECRET = Shape(
+    "secret",
+    {
+        "kind": Field(
+            "str", "What rotating it means: a role of this collection, or of another one", required=True, pattern=_KIND
+        ),
+        "options": Field("map", "What a kind of another collection needs"),
+        "strategy": Field("str", "The order of phases its readers allow", choices=("replace", "overlap", "cutover")),
+        "description": Field("str", "For people"),
+        "generate": Field("map", "How a new value is made"),
+        "value_from": Field("map", "A person's own new value", shape=_SOURCE),
+        "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
+        "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
+        "data": Field("list", "Columns encrypted under it", shape=_DATA),
+        "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
+        "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
+        "consumers": Field("list", "Services that read it"),
+        "probes": Field("list", "Tests that a version is accepted or refused", shape=_PROBE),
+        "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
+        "overlap_min": Field("str", "The least time before the previous version is retired: 24h", pattern=DURATION),
+        "notice": Field("str", "What users will notice"),
+    },
+)
+_HEALTH = Shape(
+    "health check",
+    {
+        "url": Field("str", "An address that answers when the service is well"),
+        "expect_status": Field("int|list", "The status it answers with"),
+        "expect_body": Field("str", "A regular expression that the answer must match"),
+        "headers": Field("map", "Headers"),
+        "ca_file": Field("str", "Certificates to trust"),
+        "tcp": Field("str", "host:port"),
+        "process": Field("map", "A process by its pid_file"),
+        "systemd": Field("str", "A unit"),
+        "command": Field("list", "A command that exits with 0"),
+        "timeout": Field("int", "Seconds"),
+        "running_is_enough": Field("bool", "Whether a running service without a check counts as healthy"),
+    },
+)
+_SERVICE = Shape(
+    "service",
+    {
+        "hosts": _HOSTS,
+        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command")),
+        "unit": Field("str", "The systemd unit"),
+        "start": Field("list", "The command that starts it"),
+        "stop": Field("list", "The command that stops it"),
+        "restart": Field("list", "The command that restarts it; stop and start by default"),
+        "health": Field("map", "How to see that it is well", shape=_HEALTH),
+        "depends_on": Field("list", "Services that must be well before it"),
+        "quiesce": Field("str", "What it does while the key turns", choices=("stop", "writes", "none")),
+    },
+)
+_DATABASE = Shape(
+    "database",
+    {
+        "hosts": Field("str", "The host that talks to it", required=True),
+        "dsn": Field("str", "A libpq connection string; sealed on its way"),
+        "dsn_file": Field("str", "A file of mode 0600 on that host with the connection string", pattern=r"^/"),
+        "max_wait": Field("str", "How long a writer may wait for the cut-over", pattern=DURATION),
+    },
+)
+
+#: The shapes by the variable they describe.
+SHAPES: dict[str, Shape] = {"keyturn_databases": _DATABASE, "keyturn_services": _SERVICE, "keyturn_secrets": _SECRET}
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON Schema for a variables file that holds a catalog."""
+    properties: dict[str, Any] = {
+        variable: {"type": "object", "additionalProperties": shape.json_schema()} for variable, shape in SHAPES.items()
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "keyturn catalog",
+        "type": "object",
+        "properties": {
+            **properties,
+            "keyturn_state_host": {"type": "string", "description": "The host that keeps the state"},
+        },
+        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"]},
+    }
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A checked catalog; host patterns are resolved to sorted lists of hosts."""
+
+    secrets: Mapping[str, Mapping[str, Any]]
+    services: Mapping[str, Mapping[str, Any]]
+    databases: Mapping[str, Mapping[str, Any]]
+    state_host: str
+
+    def hosts_of(self, name: str) -> list[str]:
+        """All hosts that a rotation of this secret concerns, the state host among them."""
+        secret = self.secrets[name]
+        found = {self.state_host}
+        for store in secret["stores"]:
+            found.update(store["hosts"])
+        for entry in (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ())):
+            found.update(self.databases[entry["database"]]["hosts"])
+        for service in secret.get("consumers", ()):
+            found.update(self.services[service]["hosts"])
+        for probe in secret.get("probes", ()):
+            found.update(probe.get("hosts", ()))
+        return sorted(found)
+
+
+def merge_fragments(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """``keyturn_secrets`` and every ``keyturn_secrets_<anything>`` as one mapping.
+
+    :raises KeyturnError: ``secret-twice`` when two of them define the same name.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for variable in sorted(variables):
+        if variable != "keyturn_secrets" and not variable.startswith("keyturn_secrets_"):
+            continue
+        fragment = variables[variable]
+        if not isinstance(fragment, Mapping):
+            raise KeyturnError(
+                "catalog-invalid", "must be a mapping of secrets", where=variable, hint="See docs/catalog.md"
+            )
+        for name, entry in fragment.items():
+            if name in merged:
+                raise KeyturnError(
+                    "secret-twice",
+                    f"{name} is defined in {origin[name]} and again here",
+                    where=variable,
+                    hint="Keep one of the two",
+                )
+            merged[name] = entry
+            origin[name] = variable
+    return merged
+
+
+def _resolve(value: Any, groups: Mapping[str, Sequence[str]], where: str) -> list[str]:
+    """Host names behind a group, a host, or a list of both."""
+    known = set(groups.get("all", ()))
+    found: set[str] = set()
+    for word in [value] if isinstance(value, str) else value:
+        if word in groups:
+            found.update(groups[word])
+        elif word in known:
+            found.add(word)
+        else:
+            raise KeyturnError(
+                "host-unknown",
+                f"{word!r} is no group and no host of the inventory",
+                where=where,
+                hint=nearest(str(word), {*groups, *known}),
+            )
+    if not found:
+        raise KeyturnError("host-unknown", "no host in this group", where=where, hint="Add hosts to the inventory")
+    return sorted(found)
+
+
+def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
+    if name not in table:
+        raise KeyturnError(
+            "catalog-invalid", f"{what} {str(name)!r} is not defined", where=where, hint=nearest(str(name), table)
+        )
+
+
+def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str, Any]) -> None:
+    where = f"keyturn_services.{name}"
+    if service["manager"] == "systemd" and "unit" not in service:
+        raise KeyturnError("catalog-invalid", "field 'unit' is missing", where=where, hint="Name the systemd unit")
+    if service["manager"] == "command":
+        for line in ("start", "stop"):
+            if line not in service:
+                raise KeyturnError(
+                    "catalog-invalid", f"field {line!r} is missing", where=where, hint="Give the command as a list"
+                )
+    for other in service.get("depends_on", ()):
+        _known(other, services, "service", f"{where}.depends_on")
+
+
+def _check_secret(
+    name: str, secret: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
+) -> None:
+    where = f"keyturn_secrets.{name}"
+    for source in ("value_from", "old_from"):
+        if source in secret and len(secret[source]) != 1:
+            raise KeyturnError(
+                "catalog-invalid",
+                "must name exactly one source",
+                where=f"{where}.{source}",
+                hint="file, env or variable",
+            )
+    if not secret["stores"]:
+        raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for section in ("data", "clear", "indexes"):
+        for index, entry in enumerate(secret.get(section, ())):
+            _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
+    for consumer in secret.get("consumers", ()):
+        _known(consumer, services, "service", f"{where}.consumers")
+    for index, probe in enumerate(secret.get("probes", ())):
+        if probe["type"] == "http" and "url" not in probe:
+            raise KeyturnError(
+                "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"
+            )
+        if probe["type"] == "command" and "command" not in probe:
+            raise KeyturnError(
+                "catalog-invalid", "field 'command' is missing", where=f"{where}.probes[{index}]", hint="Give a list"
+            )
+    if secret["kind"] == "encryption_key" and not secret.get("data"):
+        raise KeyturnError(
+            "catalog-invalid",
+            "an encryption key without data",
+            where=f"{where}.data",
+            hint="Name the columns encrypted under it",
+        )
+
+
+def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Catalog:
+    """Check the catalog variables and resolve every host pattern.
+
+    :param variables: Ansible variables by name, templated; others than ``keyturn_*`` are ignored.
+    :param groups: group name to host names, with ``all``.
+    :raises KeyturnError: the first thing that is wrong, with its place.
+    """
+    tables: dict[str, dict[str, Any]] = {
+        "keyturn_databases": dict(variables.get("keyturn_databases") or {}),
+        "keyturn_services": dict(variables.get("keyturn_services") or {}),
+        "keyturn_secrets": merge_fragments(variables),
+    }
+    if not tables["keyturn_secrets"]:
+        raise KeyturnError(
+            "catalog-empty", "no secret is defined", where="keyturn_secrets", hint="See docs/catalog.md for a first one"
+        )
+    for variable, entries in tables.items():
+        for name, entry in entries.items():
+            check_name(str(name), f"name in {variable}")
+            SHAPES[variable].check(entry, f"{variable}.{name}")
+    databases, services, secrets = tables["keyturn_databases"], tables["keyturn_services"], tables["keyturn_secrets"]
+    for name, service in services.items():
+        _check_service(name, service, services)
+    for name, secret in secrets.items():
+        _check_secret(name, secret, services, databases)
+    state = variables.get("keyturn_state_host")
+    if not isinstance(state, str) or not state:
+        raise KeyturnError(
+            "catalog-invalid",
+            "is not set",
+            where="keyturn_state_host",
+            hint="Name the inventory host that keeps locks, open rotations and evidence",
+        )
+    if state not in groups.get("all", ()):
+        raise KeyturnError(
+            "host-unknown",
+            f"{state!r} is no host of the inventory",
+            where="keyturn_state_host",
+            hint=nearest(state, groups.get("all", ())),
+        )
+    return Catalog(
+        secrets={name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()},
+        services={
+            name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
+            for name, service in services.items()
+        },
+        databases={name: _resolved_database(name, entry, groups) for name, entry in databases.items()},
+        state_host=state,
+    )
+
+
+def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Without the connection string, which stays where it is until it is sealed."""
+    where = f"keyturn_databases.{name}"
+    hosts = _resolve(entry["hosts"], groups, f"{where}.hosts")
+    if len(hosts) != 1:
+        raise KeyturnError(
+            "catalog-invalid", "must be one host", where=f"{where}.hosts", hint="Name the host that talks to it"
+        )
+    resolved = {key: value for key, value in entry.items() if key != "dsn"}
+    if "max_wait" in resolved:
+        resolved["max_wait"] = parse_duration(resolved["max_wait"], f"{where}.max_wait")
+    return {**resolved, "hosts": hosts}
+
+
+def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    where = f"keyturn_secrets.{name}"
+    resolved = dict(secret)
+    resolved.setdefault("strategy", "cutover" if secret["kind"] == "encryption_key" else "replace")
+    resolved["stores"] = [
+        {
+            **store,
+            "variable": store.get("variable", name),
+            "hosts": _resolve(store["hosts"], groups, f"{where}.stores[{index}].hosts"),
+        }
+        for index, store in enumerate(secret["stores"])
+    ]
+    resolved["probes"] = [
+        {**probe, "hosts": _resolve(probe["hosts"], groups, f"{where}.probes[{index}].hosts")}
+        if "hosts" in probe
+        else dict(probe)
+        for index, probe in enumerate(secret.get("probes", ()))
+    ]
+    return resolved

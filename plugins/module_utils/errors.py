@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one exception of the core: a stable code, what was wrong, where, and what to do next.
+
+The text of an error is shown to people and kept in logs, so it never holds a value.
+"""
+
+from __future__ import annotations
+
+__all__ = ["KeyturnError"]
+
+
+class KeyturnError(Exception):
+    """A refusal or failure that a person can act on.
+
+    :param code: stable, lower-case with dashes (``env-file-missing``); tests and callers match on it.
+    :param message: what was wrong, one sentence, no secret in it.
+    :param where: the file, table, host or catalog path it is about.
+    :param hint: what to do next.
+    """
+
+    def __init__(self, code: str, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(code, message, where, hint)
+        self.code = code
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = self.message.rstrip(".")
+        if self.where:
+            text = f"{self.where}: {text}"
+        text += "."
+        if self.hint:
+            text += f" {self.hint.rstrip('.')}."
+        return text
+
+    def as_result(self) -> dict[str, str]:
+        """The keys that a module hands to ``fail_json``."""
+        return {"msg": str(self), "code": self.code, "where": self.where, "hint": self.hint}

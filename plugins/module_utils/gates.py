@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must be true on all hosts before the next phase begins. Pure: answers in, problems out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["agreement", "lost_hosts", "preflight", "swapped_back"]
+
+_CLOCK_SECONDS = 60.0
+_DISK_BYTES = 64 * 1024 * 1024
+
+Answers = Mapping[str, Mapping[str, Any]]
+
+
+def lost_hosts(expected: Iterable[str], answers: Answers) -> list[str]:
+    """Hosts of the plan that did not answer."""
+    return sorted(set(expected) - set(answers))
+
+
+def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
+    entries = list(missing)
+    if not entries:
+        return []
+    names = ", ".join(str(entry["library"]) for entry in entries)
+    packages = " ".join(str(entry["package"]) for entry in entries)
+    return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
+
+
+def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_health: bool) -> list[str]:
+    """Everything that keeps a rotation from beginning, one line each.
+
+    :param answers: by step (``session``, ``found``, ``baseline``) what each host said.
+    :param check_health: whether services must be healthy (not when a run goes on past promote).
+    """
+    problems = [
+        f"{host}: cannot be reached. Bring it back, or waive it with keyturn_waive."
+        for host in lost_hosts(plan["hosts"], answers["session"])
+    ]
+    clocks = {host: float(said["clock"]) for host, said in answers["session"].items()}
+    for host, said in sorted(answers["session"].items()):
+        problems += _libraries(host, said["missing"])
+        if said["disk_free"] < _DISK_BYTES:
+            problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
+    if clocks and max(clocks.values()) - min(clocks.values()) > _CLOCK_SECONDS:
+        worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
+        problems.append(f"{worst}: its clock is off by more than {int(_CLOCK_SECONDS)} s. Set it.")
+    for _host, said in sorted(answers["found"].items()):
+        problems += [str(problem["msg"]) for problem in said.get("problems", ())]
+    if check_health:
+        for host, said in sorted(answers["baseline"].items()):
+            problems += [
+                f"{host}: {name} is {service['status']} ({service['detail']}). Mend it before a key turns."
+                for name, service in sorted(said["services"].items())
+                if service["status"] != "healthy"
+            ]
+    return problems
+
+
+def agreement(plan: Mapping[str, Any], answers: Answers, states: Iterable[str]) -> list[str]:
+    """Problems where hosts do not hold the same version in the same state, n/n.
+
+    :param answers: what the module ``secret`` said on each host.
+    :param states: the states that are right now.
+    """
+    allowed = set(states)
+    problems: list[str] = []
+    for name in plan["origins"]:
+        expected = [host for host, work in plan["hosts"].items() if any(s["name"] == name for s in work["secrets"])]
+        said = {
+            host: answers[host]["secrets"][name]
+            for host in expected
+            if name in answers.get(host, {}).get("secrets", {})
+        }
+        problems += [f"{host}: did not answer for {name}." for host in expected if host not in said]
+        prints = {entry["fingerprints"].get("new") for entry in said.values()}
+        if len(prints) > 1:
+            problems.append(f"{name}: hosts hold different new versions ({', '.join(sorted(said))}).")
+        problems += [
+            f"{host}: {name} is {entry['state']}, not {' or '.join(sorted(allowed))}."
+            for host, entry in sorted(said.items())
+            if entry["state"] not in allowed
+        ]
+    return problems
+
+
+def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
+    """Hosts whose data is not known to be readable under the previous version again: no store may follow there.
+
+    :param answers: by host, the results of its jobs.
+    """
+    problems = []
+    for host, work in plan["hosts"].items():
+        for job in work["jobs"]:
+            done = [
+                result
+                for result in answers.get(host, [])
+                if (result.get("job") or {}).get("database") == job["database"] and not result.get("failed")
+            ]
+            if not done:
+                problems.append(f"{host}: the data in {job['database']} was not brought back.")
+    return problems

@@ -1,0 +1,51 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place where the core meets ``AnsibleModule``: arguments in, results out, errors mapped."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+__all__ = ["SESSION_ARGUMENTS", "run_module"]
+
+#: Arguments of every changing module: whose rotation this is, and where the host keeps its own state.
+SESSION_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "state_dir": {"type": "path", "default": "/var/lib/keyturn"},
+    "session_dir": {"type": "path"},
+    "rotation_id": {"type": "str"},
+    "epoch": {"type": "int", "default": 0},
+}
+
+
+def run_module(
+    work: Callable[[dict[str, Any], bool], dict[str, Any]],
+    argument_spec: dict[str, dict[str, Any]],
+    **options: Any,
+) -> None:
+    """Run ``work(params, check_mode)`` and leave with its result, or with one clear error.
+
+    An unexpected exception is reported by its type and place only: its text may carry a value.
+    """
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)
+    try:
+        result = work(module.params, module.check_mode)
+    except KeyturnError as error:
+        module.fail_json(**error.as_result())
+    except Exception as error:  # the last line of defence: no exception text leaves the host
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+        module.fail_json(
+            msg=f"internal error {type(error).__name__} at {place}. Please report it with this line.",
+            code="internal",
+            where=place,
+            hint="",
+        )
+    else:
+        if not module._diff:
+            result.pop("diff", None)
+        module.exit_json(**result)

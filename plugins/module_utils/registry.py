@@ -1,0 +1,344 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The state host's register: which rotation is open for which secret, who runs it, and how far it is.
+
+One JSON file, replaced whole under a mutex. Transitions are pure functions on its content; time is passed in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import private_dir, read_file, write_file
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+__all__ = [
+    "FORWARD",
+    "SCHEMA_VERSION",
+    "Register",
+    "acquire",
+    "advance",
+    "empty",
+    "find",
+    "finish",
+    "open_rotation",
+    "release",
+    "turn_back",
+]
+
+SCHEMA_VERSION = 1
+#: A run that cannot be seen from here is taken for dead when it has said nothing for so many seconds.
+LEASE_SECONDS = 120
+#: The same while rows are re-encrypted.
+LONG_LEASE_SECONDS = 900
+#: Statuses of a rotation that still has work to do.
+FORWARD = ("open",)
+_BACK = ("rolling_back", "rollback_pending", "stuck")
+_TURNED = "overlap"
+
+
+def empty() -> dict[str, Any]:
+    """A register without rotations."""
+    return {"schema_version": SCHEMA_VERSION, "secrets": {}, "rotations": {}}
+
+
+class Register:
+    """The register of one state host on disk."""
+
+    def __init__(self, state_dir: str) -> None:
+        self._dir = state_dir
+        self._path = os.path.join(state_dir, "registry.json")
+
+    def read(self) -> dict[str, Any]:
+        """Its content; an empty one where there is none yet.
+
+        :raises KeyturnError: ``register-newer`` when a later version of the collection wrote it.
+        """
+        if not os.path.lexists(self._path):
+            return empty()
+        content: dict[str, Any] = json.loads(read_file(self._path))
+        if content.get("schema_version") != SCHEMA_VERSION:
+            raise KeyturnError(
+                "register-newer",
+                f"is of version {content.get('schema_version')}, this collection knows {SCHEMA_VERSION}",
+                where=self._path,
+                hint="Use the collection's version that wrote it",
+            )
+        return content
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """Hold the mutex, give the content, and write it back whole when nothing was raised."""
+        private_dir(self._dir)
+        handle = os.open(os.path.join(self._dir, "registry.mutex"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            content = self.read()
+            before = json.dumps(content, sort_keys=True)
+            yield content
+            after = json.dumps(content, sort_keys=True, indent=1)
+            if json.dumps(content, sort_keys=True) != before:
+                write_file(self._path, after.encode() + b"\n", 0o600)
+        finally:
+            os.close(handle)
+
+
+def find(content: Mapping[str, Any], rotation_id: str) -> dict[str, Any]:
+    """A rotation by its id.
+
+    :raises KeyturnError: ``rotation-unknown``.
+    """
+    rotation: dict[str, Any] | None = content["rotations"].get(rotation_id)
+    if rotation is None:
+        raise KeyturnError(
+            "rotation-unknown", f"no rotation {rotation_id}", where="state host", hint="Run the status playbook"
+        )
+    return rotation
+
+
+def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The rotation that is open for any of these secrets, if there is one.
+
+    :raises KeyturnError: ``rotations-several`` when they belong to different ones.
+    """
+    ids = {content["secrets"].get(name, {}).get("open") for name in names} - {None}
+    if len(ids) > 1:
+        raise KeyturnError(
+            "rotations-several",
+            f"these secrets belong to different open rotations ({', '.join(sorted(ids))})",
+            where="keyturn_only",
+            hint="Name the secrets of one of them",
+        )
+    return ids.pop() if ids else None
+
+
+def _describe(rotation_id: str, rotation: Mapping[str, Any]) -> str:
+    holder = rotation.get("holder") or {}
+    who = f"{holder.get('user', 'unknown')} on {holder.get('controller', 'unknown')}"
+    return f"rotation {rotation_id} of {', '.join(rotation['secrets'])} is open, started by {who} at {rotation['started_at']}"
+
+
+def _check_holder(
+    rotation_id: str, rotation: Mapping[str, Any], run: Mapping[str, Any], now: float, force: bool
+) -> None:
+    """Refuse while another run may be alive; a run that is known dead, or silent past its lease, is no obstacle."""
+    holder = rotation.get("holder")
+    if not holder or holder["run_id"] == run["run_id"] or force:
+        return
+    alive = run.get("sees_alive", {}).get(holder["run_id"])
+    if alive is False:
+        return
+    left = int(rotation.get("lease_until", 0) - now)
+    if alive is None and left <= 0:
+        return
+    wait = "It is running on this controller" if alive else f"If that run is dead, wait {left} s"
+    raise KeyturnError(
+        "rotation-busy",
+        f"{_describe(rotation_id, rotation)}, and may still be running (phase {rotation.get('phase') or 'none'})",
+        where="state host",
+        hint=f"{wait}, or take over with keyturn_take_over=true, or go back with the rollback playbook",
+    )
+
+
+def _lease(rotation: dict[str, Any], now: float) -> None:
+    rotation["lease_until"] = int(now) + (LONG_LEASE_SECONDS if rotation.get("phase") == "migrate" else LEASE_SECONDS)
+
+
+def _start_run(rotation: dict[str, Any], run: Mapping[str, Any], stamp: str, now: float) -> None:
+    if rotation.get("holder"):
+        rotation["runs"][-1]["interrupted"] = True
+    rotation["epoch"] += 1
+    rotation["holder"] = {key: run[key] for key in ("run_id", "user", "controller", "place")}
+    rotation["runs"].append(
+        {
+            "run_id": run["run_id"],
+            "epoch": rotation["epoch"],
+            "user": run["user"],
+            "controller": run["controller"],
+            "started_at": stamp,
+            "interrupted": False,
+        }
+    )
+    _lease(rotation, now)
+
+
+def acquire(
+    content: dict[str, Any],
+    *,
+    mode: str,
+    names: Sequence[str],
+    new_id: str,
+    run: Mapping[str, Any],
+    stamp: str,
+    now: float,
+    details: Mapping[str, Any],
+    rotation_id: str | None = None,
+    take_over: bool = False,
+) -> tuple[str, dict[str, Any]]:
+    """Open, resume or reopen a rotation for this run and return its id and record.
+
+    :param mode: ``rotate`` (resume what is open, else begin), ``rollback`` or ``retire`` (reopen what has turned).
+    :param names: the secrets, sorted.
+    :param new_id: the id of the rotation that begins here, where one begins.
+    :param run: ``run_id``, ``user``, ``controller``, ``place`` and ``sees_alive`` (run_id to bool, where this
+        controller can tell).
+    :param stamp: the present time as text (UTC), ``now`` the same in seconds.
+    :param details: ``reason``, ``plan_digest``, ``kinds`` of a rotation that begins.
+    :raises KeyturnError: ``rotation-busy``, ``rotation-other``, ``rotation-closed``, ``nothing-to-undo``.
+    """
+    found = open_rotation(content, names)
+    if rotation_id and found and found != rotation_id:
+        raise KeyturnError(
+            "rotation-other",
+            f"{_describe(found, content['rotations'][found])}, not {rotation_id}",
+            where="state host",
+            hint="Leave keyturn_rotation_id away to go on with it, or go back with the rollback playbook",
+        )
+    if found is None and rotation_id in content["rotations"] and mode == "rotate":
+        raise KeyturnError(
+            "rotation-closed",
+            f"rotation {rotation_id} is {content['rotations'][rotation_id]['status']}",
+            where="state host",
+            hint="Leave keyturn_rotation_id away to begin a new one",
+        )
+    if found is None and mode != "rotate":
+        found = _reopen(content, names, rotation_id, mode)
+    if found is None:
+        found = rotation_id or new_id
+        content["rotations"][found] = {
+            "secrets": sorted(names),
+            "status": "open",
+            "epoch": 0,
+            "phase": "",
+            "entered": [],
+            "started_at": stamp,
+            "restarted": [],
+            "runs": [],
+            **details,
+        }
+        for name in names:
+            content["secrets"].setdefault(name, {})["open"] = found
+    rotation = content["rotations"][found]
+    outside = sorted(set(names) - set(rotation["secrets"]))
+    if outside:
+        raise KeyturnError(
+            "rotation-other",
+            f"{_describe(found, rotation)}; {', '.join(outside)} is not part of it",
+            where="keyturn_only",
+            hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
+        )
+    _check_holder(found, rotation, run, now, take_over)
+    _start_run(rotation, run, stamp, now)
+    if mode == "rollback" and rotation["status"] not in _BACK:
+        rotation["status"] = "rolling_back"
+    return found, rotation
+
+
+def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | None, mode: str) -> str:
+    """The rotation that these secrets turned in last, open again."""
+    ids = {rotation_id or content["secrets"].get(name, {}).get("current") for name in names}
+    found = ids.pop() if len(ids) == 1 else None
+    rotation = content["rotations"].get(found)
+    if found is None or rotation is None or rotation["status"] != _TURNED:
+        state = f"rotation {found} is {rotation['status']}" if rotation else "there is no rotation of it"
+        raise KeyturnError(
+            "nothing-to-undo" if mode == "rollback" else "nothing-to-retire",
+            f"{', '.join(names)}: {state}",
+            where="state host",
+            hint="Run the status playbook to see what each secret allows",
+        )
+    for name in rotation["secrets"]:
+        content["secrets"][name]["open"] = found
+    if mode == "retire":
+        rotation["status"] = "retiring"
+    return found
+
+
+def _mine(content: Mapping[str, Any], rotation_id: str, epoch: int) -> dict[str, Any]:
+    rotation = find(content, rotation_id)
+    if rotation["epoch"] != epoch:
+        raise KeyturnError(
+            "fenced",
+            f"rotation {rotation_id} was taken over by a later run",
+            where="state host",
+            hint="Nothing was changed by this run. Follow the run that took over",
+        )
+    return rotation
+
+
+def advance(
+    content: dict[str, Any], rotation_id: str, epoch: int, phase: str, now: float, **facts: Any
+) -> dict[str, Any]:
+    """Enter a phase (recorded before its work begins) and keep facts a later run needs.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = _mine(content, rotation_id, epoch)
+    rotation["phase"] = phase
+    if phase not in rotation["entered"]:
+        rotation["entered"].append(phase)
+    for key, value in facts.items():
+        if value is not None:
+            rotation[key] = value
+    _lease(rotation, now)
+    return rotation
+
+
+def turn_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float, cause: str = "") -> dict[str, Any]:
+    """Change direction; the epoch grows, so that what this run left behind going forward is refused.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = _mine(content, rotation_id, epoch)
+    rotation["epoch"] += 1
+    rotation["status"] = "rolling_back"
+    rotation["restarted"] = []
+    if cause:
+        rotation["cause"] = cause
+    _lease(rotation, now)
+    return rotation
+
+
+def release(content: dict[str, Any], rotation_id: str, epoch: int) -> dict[str, Any]:
+    """Stop here, still open: the next run goes on without waiting.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = _mine(content, rotation_id, epoch)
+    rotation["holder"] = None
+    rotation["lease_until"] = 0
+    return rotation
+
+
+def finish(
+    content: dict[str, Any], rotation_id: str, epoch: int, status: str, stamp: str, **facts: Any
+) -> dict[str, Any]:
+    """End this run with a status: ``overlap`` (turned), ``retired``, ``rolled_back``, or ``rollback_pending``/``stuck``,
+    which keep the lock.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = release(content, rotation_id, epoch)
+    rotation["status"] = status
+    rotation["ended_at"] = stamp
+    rotation.update({key: value for key, value in facts.items() if value is not None})
+    if status in ("rollback_pending", "stuck"):
+        return rotation
+    for name in rotation["secrets"]:
+        secret = content["secrets"][name]
+        secret["open"] = None
+        if status == _TURNED:
+            earlier = content["rotations"].get(secret.get("current"))
+            if earlier is not None and earlier["status"] == _TURNED and secret["current"] != rotation_id:
+                earlier["status"] = "superseded"
+            if secret.get("current") != rotation_id:
+                secret["current"] = rotation_id
+                secret["primary_since"] = stamp
+        elif status == "rolled_back" and secret.get("current") == rotation_id:
+            secret["current"] = None
+    return rotation

@@ -1,0 +1,55 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gate over all hosts between two phases."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rotation_gate
+short_description: Compare what all hosts said before the next phase
+version_added: 0.1.0
+description:
+  - Used by the role P(keyturn.rotation.rotation#role). Compares what the hosts registered and fails everywhere when one of them may not go on.
+  - Runs on the controller alone.
+author: keyturn.rotation contributors (@keyturn)
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status without modifying the target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  platform:
+    description: Target operating systems.
+    platforms: posix
+    support: full
+options:
+  gate:
+    description: Which gate.
+    type: str
+    required: true
+    choices: [preflight, staged, promoted, found, data_back]
+  plan:
+    description: The plan.
+    type: dict
+    required: true
+  check_health:
+    description: Whether services must be healthy.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Refuse what would fail later
+  keyturn.rotation.rotation_gate:
+    gate: preflight
+    plan: "{{ planned.plan }}"
+"""
+
+RETURN = r"""
+boxes:
+  description: Sealed values by recipient.
+  returned: success
+  type: dict
+"""

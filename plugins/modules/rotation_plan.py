@@ -1,0 +1,85 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of a rotation, from catalog, register and inventory."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rotation_plan
+short_description: Plan a rotation
+version_added: 0.1.0
+description:
+  - Reads the catalog variables and the register on the state host, and says what a run would do, in what order, on which hosts.
+  - Refuses a run that would split a key over hosts that are left out.
+  - Runs on the state host. It never changes anything.
+author: keyturn.rotation contributors (@keyturn)
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status without modifying the target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  platform:
+    description: Target operating systems.
+    platforms: posix
+    support: full
+options:
+  state_dir:
+    description: The state host's folder.
+    type: path
+    default: /var/lib/keyturn
+  mode:
+    description: What the run wants.
+    type: str
+    choices: [rotate, rollback, retire, plan, status, validate]
+    default: rotate
+  only:
+    description: Secrets by name, joined by commas. Without it what is open, or what is due.
+    type: str
+    default: ''
+  digest:
+    description: Refuse when the plan is no longer the one with this digest.
+    type: str
+    default: ''
+  until:
+    description: The phase after which the run stops.
+    type: str
+    default: ''
+  waive:
+    description: Hosts that may be missing.
+    type: list
+    elements: dict
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Plan
+  keyturn.rotation.rotation_plan:
+    only: JWK_AES_KEY
+  delegate_to: state1
+  run_once: true
+  register: planned
+"""
+
+RETURN = r"""
+plan:
+  description: Phases, hosts, waves and the digest.
+  returned: success
+  type: dict
+names:
+  description: The secrets it is about.
+  returned: success
+  type: list
+  elements: str
+secrets:
+  description: How every secret of the catalog stands.
+  returned: success
+  type: list
+  elements: dict
+rotations:
+  description: The rotations in the register.
+  returned: success
+  type: dict
+"""

@@ -1,0 +1,51 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lines for people."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rotation_show
+short_description: Show a plan or the status
+version_added: 0.1.0
+description:
+  - Used by the playbooks. Runs on the controller alone.
+author: keyturn.rotation contributors (@keyturn)
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status without modifying the target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+  platform:
+    description: Target operating systems.
+    platforms: posix
+    support: full
+options:
+  planned:
+    description: What M(keyturn.rotation.rotation_plan) returned.
+    type: dict
+    required: true
+  what:
+    description: What to show.
+    type: str
+    choices: [plan, status]
+    default: plan
+"""
+
+EXAMPLES = r"""
+- name: Show the status
+  keyturn.rotation.rotation_show:
+    planned: "{{ planned }}"
+    what: status
+"""
+
+RETURN = r"""
+lines:
+  description: The lines that were shown.
+  returned: success
+  type: list
+  elements: str
+"""

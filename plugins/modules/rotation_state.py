@@ -1,0 +1,132 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock and the register of rotations on the state host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rotation_state
+short_description: Keep the lock and the register of rotations on the state host
+version_added: 0.1.0
+description:
+  - Opens, resumes, advances and ends rotations in one file on the state host.
+  - One rotation is open for a secret at a time. A run that is taken over by another one is refused from then on.
+author: keyturn.rotation contributors (@keyturn)
+extends_documentation_fragment: [keyturn.rotation.session]
+attributes:
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+options:
+  action:
+    description:
+      - V(read) returns the register.
+      - V(acquire) opens a rotation or goes on with the one that is open.
+      - V(advance) enters a phase.
+      - V(turn_back) changes direction.
+      - V(release) stops and leaves the rotation open.
+      - V(finish) ends the run with O(status).
+      - V(seal) seals the inventory's fingerprint key to hosts.
+    type: str
+    choices: [read, acquire, advance, turn_back, release, finish, seal]
+    default: read
+  mode:
+    description: What the run wants.
+    type: str
+    choices: [rotate, rollback, retire]
+    default: rotate
+  secrets:
+    description: Names of the secrets.
+    type: list
+    elements: str
+    default: []
+  run:
+    description: Who runs this, and which other runs the controller knows to be alive or dead.
+    type: dict
+    default: {}
+  details:
+    description: What to keep of a rotation that begins.
+    type: dict
+    default: {}
+  take_over:
+    description: Take a rotation over although its run may be alive.
+    type: bool
+    default: false
+  phase:
+    description: The phase that begins.
+    type: str
+    default: ''
+  status:
+    description: How the run ends.
+    type: str
+    choices: [overlap, retired, rolled_back, rollback_pending, stuck]
+  facts:
+    description: What a later run needs to know.
+    type: dict
+    default: {}
+  recipients:
+    description: Public keys by host name, for O(action=seal).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Read the register
+  keyturn.rotation.rotation_state:
+    action: read
+  register: register
+"""
+
+RETURN = r"""
+register:
+  description: The register, for O(action=read).
+  returned: read
+  type: dict
+rotation_id:
+  description: The rotation.
+  returned: when a rotation is concerned
+  type: str
+rotation:
+  description: Its record.
+  returned: when a rotation is concerned
+  type: dict
+epoch:
+  description: The number of the run.
+  returned: when a rotation is concerned
+  type: int
+boxes:
+  description: The fingerprint key, sealed to each host.
+  returned: seal
+  type: dict
+"""
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
+from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import run
+
+ARGUMENTS = {
+    **SESSION_ARGUMENTS,
+    "action": {
+        "type": "str",
+        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "seal"],
+        "default": "read",
+    },
+    "mode": {"type": "str", "choices": ["rotate", "rollback", "retire"], "default": "rotate"},
+    "secrets": {"type": "list", "elements": "str", "default": []},
+    "run": {"type": "dict", "default": {}},
+    "details": {"type": "dict", "default": {}},
+    "take_over": {"type": "bool", "default": False},
+    "phase": {"type": "str", "default": ""},
+    "status": {"type": "str", "choices": ["overlap", "retired", "rolled_back", "rollback_pending", "stuck"]},
+    "facts": {"type": "dict", "default": {}},
+    "recipients": {"type": "dict", "default": {}},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run, ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,418 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run amounts to: how it ended, the evidence record, and the lines that a person reads. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+
+__all__ = [
+    "COUNTS",
+    "Answers",
+    "Run",
+    "coverage_rows",
+    "evidence_record",
+    "outcome",
+    "phases_of",
+    "plan_lines",
+    "status_lines",
+    "summary_lines",
+]
+
+COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
+#: Answers by registered name, then by host.
+Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that is known at the end of a run.
+
+    :param plan: the plan.
+    :param mode: ``rotate``, ``rollback`` or ``retire``.
+    :param rotation_id: the rotation.
+    :param rotation: its record in the register.
+    :param answers: what hosts registered, by name without its leading ``__rotation_``.
+    :param kinds: what the kinds registered: host, step (``preflight`` …) and each result.
+    :param until: the phase after which the run was asked to stop, empty otherwise.
+    :param who: who runs this.
+    """
+
+    plan: Mapping[str, Any]
+    mode: str
+    rotation_id: str
+    rotation: Mapping[str, Any]
+    answers: Answers
+    kinds: Sequence[tuple[str, str, Mapping[str, Any]]] = ()
+    until: str = ""
+    who: Mapping[str, Any] = field(default_factory=dict)
+
+    def hosts_with(self, name: str) -> list[str]:
+        """Hosts that registered this."""
+        return sorted(self.answers.get(name, {}))
+
+
+def outcome(run: Run) -> tuple[str, list[str]]:
+    """The status that the rotation has now, and the hosts that were lost.
+
+    One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``rolled_back``, ``rollback_pending``,
+    ``stuck``.
+    """
+    expected = set(run.plan["hosts"])
+    lost = sorted(expected - set(run.answers.get("closed", {})))
+    back = run.mode == "rollback" or bool(run.answers.get("turn"))
+    if not back:
+        if run.mode == "retire":
+            return ("retired" if not lost and not run.answers.get("cause") else "overlap"), lost
+        if run.until:
+            return "open", lost
+        return "overlap", lost
+    returned = {host for host, said in run.answers.get("is_back", {}).items() if said.get("value") == run.rotation_id}
+    touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
+    missing = expected - returned
+    if not missing or (not touched and not (missing - set(lost))):
+        return "rolled_back", []
+    if lost and touched:
+        return "rollback_pending", sorted(missing if missing <= set(lost) else lost)
+    return "stuck", []
+
+
+def phases_of(journal: Iterable[Mapping[str, Any]], ended: str, failed: bool) -> list[dict[str, Any]]:
+    """Phases with their times from the journal; one that was entered again after an interruption is listed again."""
+    phases: list[dict[str, Any]] = []
+    for entry in journal:
+        event = entry.get("event")
+        if event not in ("advance", "turn_back", "acquire", "release", "finish"):
+            continue
+        if phases and phases[-1]["ended_at"] is None:
+            phases[-1]["ended_at"] = entry["at"]
+            phases[-1]["seconds"] = _seconds(phases[-1]["started_at"], entry["at"])
+            phases[-1]["result"] = {"acquire": "interrupted", "turn_back": "failed"}.get(str(event), "ok")
+        if event in ("advance", "turn_back"):
+            name = entry.get("phase") or "rollback"
+            phases.append({"name": name, "started_at": entry["at"], "ended_at": None, "seconds": None, "result": "ok"})
+    if phases and phases[-1]["ended_at"] is None:
+        phases[-1].update(
+            ended_at=ended, seconds=_seconds(phases[-1]["started_at"], ended), result="failed" if failed else "ok"
+        )
+    return phases
+
+
+def _seconds(start: str, end: str) -> float:
+    def whole(stamp: str) -> float:
+        return parse_stamp(stamp) + (int(stamp[20:23]) / 1000 if len(stamp) > 20 else 0)
+
+    return round(max(0.0, whole(end) - whole(start)), 3)
+
+
+def coverage_rows(run: Run, steps: Sequence[str] = ("verify", "preflight")) -> list[dict[str, Any]]:
+    """Coverage per column from the latest step that counted it."""
+    for step in steps:
+        rows = [
+            {
+                "host": host,
+                "database": (result.get("job") or {}).get("database"),
+                "table": row["table"],
+                "column": row["column"],
+                **{count: int(row[count]) for count in COUNTS},
+            }
+            for host, kind_step, result in run.kinds
+            if kind_step == step
+            for row in result.get("coverage", ())
+        ]
+        if rows:
+            return rows
+    return []
+
+
+def _cleared(run: Run) -> list[dict[str, Any]]:
+    return [
+        {
+            "host": host,
+            "database": (result.get("job") or {}).get("database"),
+            "table": row["table"],
+            "column": row["column"],
+            "rows": int(row["rows"]),
+        }
+        for host, step, result in run.kinds
+        if step == "verify"
+        for row in result.get("cleared", ())
+    ]
+
+
+_STATES = {
+    "overlap": ("primary", "previous"),
+    "retired": ("primary", "retired"),
+    "rolled_back": ("dropped", "primary"),
+    "rollback_pending": ("staged", "primary"),
+    "stuck": ("staged", "primary"),
+}
+
+
+def _gap_ms(phases: Iterable[Mapping[str, Any]]) -> int | None:
+    """From the start of promote to the end of restart, an upper bound of what a one-key reader noticed."""
+    times = {phase["name"]: phase for phase in phases}
+    if "promote" not in times or "restart" not in times or times["restart"]["ended_at"] is None:
+        return None
+    return round(1000 * _seconds(times["promote"]["started_at"], times["restart"]["ended_at"]))
+
+
+def evidence_record(
+    run: Run, status: str, lost: Sequence[str], journal: Sequence[Mapping[str, Any]], now: str
+) -> dict[str, Any]:
+    """The record that is sealed: who, when, why, what, and how far it is proven."""
+    rotation = run.rotation
+    event = {"overlap": "rotated", "retired": "retired"}.get(status, status)
+    failed = event in ("stuck", "rollback_pending")
+    phases = phases_of(journal, now, failed)
+    new_state, old_state = _STATES.get(status, ("staged", "primary"))
+    health = {
+        when: {
+            f"{host}/{name}": service["status"]
+            for host, said in run.answers.get(source, {}).items()
+            for name, service in said.get("services", {}).items()
+        }
+        for when, source in (("before", "baseline"), ("after", "health"))
+    }
+    worse = [entry for said in run.answers.get("health", {}).values() for entry in said.get("worse", ())]
+    who = run.who
+    record: dict[str, Any] = {
+        "schema_version": 1,
+        "rotation_id": run.rotation_id,
+        "event": event,
+        "secrets": [
+            {
+                "name": secret["name"],
+                "kind": secret["kind"],
+                "strategy": secret["strategy"],
+                "versions": [
+                    {"version": "new", "state": new_state, "at": now},
+                    {"version": "old", "state": old_state, "at": now},
+                ],
+            }
+            for secret in run.plan["secrets"]
+        ],
+        "who": {
+            "user": who.get("user", "unknown"),
+            "controller": who.get("controller"),
+            "sudo_user": who.get("sudo_user"),
+            "ci": who.get("ci"),
+            "awx": {"job_id": who["awx_job"]} if who.get("awx_job") else None,
+        },
+        "when": {"started_at": rotation["started_at"], "ended_at": now},
+        "why": rotation.get("reason") or "no reason given",
+        "plan_digest": rotation.get("plan_digest"),
+        "runs": [
+            {key: entry[key] for key in ("run_id", "epoch", "user", "started_at", "interrupted")}
+            for entry in rotation.get("runs", ())
+        ],
+        "phases": phases,
+        "hosts": {
+            "expected": sorted(run.plan["hosts"]),
+            "done": sorted(set(run.plan["hosts"]) - set(lost)),
+            "waived": list(run.plan["waived"]),
+            "lost": list(lost),
+        },
+        "coverage": coverage_rows(run),
+        "cleared": _cleared(run),
+        "probes": _probes(run),
+        "health": {**health, "worse": worse},
+        "gap_ms": _gap_ms(phases) if status == "overlap" else None,
+        "backups": [
+            {"host": host, "path": said["path"], "expires": said.get("expires")}
+            for host, said in sorted(run.answers.get("backup", {}).items())
+            if said.get("path")
+        ],
+        "software": _software(run),
+        "messages": _messages(run, rotation),
+    }
+    return record
+
+
+def _probes(run: Run) -> list[dict[str, Any]]:
+    rows = []
+    for host, said in sorted(run.answers.get("probes", {}).items()):
+        for probe in said.get("probes", ()):
+            version = probe.get("version")
+            rows.append(
+                {
+                    "name": probe["name"],
+                    "type": probe["type"],
+                    "version": version if version in ("new", "old") else "new",
+                    "expected": "refused" if probe.get("refused") else "accepted",
+                    "result": probe["result"],
+                    "host": host,
+                }
+            )
+    return rows
+
+
+def _software(run: Run) -> dict[str, str]:
+    versions = {
+        f"python on {host}": said["python"]
+        for host, said in run.answers.get("session", {}).items()
+        if said.get("python")
+    }
+    for host, _step, result in run.kinds:
+        if result.get("server_version"):
+            versions[f"postgresql for {host}"] = str(result["server_version"])
+    return {**versions, **run.who.get("software", {})}
+
+
+def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
+    found = []
+    if rotation.get("cause"):
+        found.append(f"went back: {rotation['cause']}")
+    for host, said in sorted(run.answers.get("stuck", {}).items()):
+        found.append(f"{host}: the way back stopped at {said.get('task')}: {said.get('msg')}")
+    found += [
+        f"the run of {entry['user']} at {entry['started_at']} was interrupted"
+        for entry in rotation.get("runs", ())
+        if entry["interrupted"]
+    ]
+    return found
+
+
+# -- for people --------------------------------------------------------------------------------------------------
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def summary_lines(
+    run: Run, status: str, lost: Sequence[str], record: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> list[str]:
+    """The end of a run in a few lines: what was turned, how far it is proven, where the evidence is, the way back."""
+    names = ", ".join(secret["name"] for secret in run.plan["secrets"])
+    heads = {
+        "overlap": f"{names} has turned",
+        "open": f"{names}: stopped after {run.until} as asked; the same command goes on",
+        "retired": f"{names}: the previous version is retired",
+        "rolled_back": f"{names}: everything is back on the version before",
+        "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
+        "stuck": f"{names}: the way back did not finish",
+    }
+    lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
+    lines += [
+        f"  data        {row['table']}.{row['column']}: {_thousands(row['total'])} rows, {_thousands(row['new'])} new, "
+        f"{_thousands(row['old'])} old, {_thousands(row['plaintext'])} plaintext, {_thousands(row['null'])} null, "
+        f"{_thousands(row['unknown'])} unknown"
+        for row in record.get("coverage", ())
+    ]
+    lines += [
+        f"  cleared     {row['table']}.{row['column']}: {_thousands(row['rows'])} rows"
+        for row in record.get("cleared", ())
+    ]
+    hosts = record["hosts"]
+    lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}")
+    if hosts["waived"]:
+        lines.append(f"  waived      {', '.join(entry['host'] for entry in hosts['waived'])}; run again when back")
+    if record.get("gap_ms") is not None:
+        lines.append(f"  gap         at most {record['gap_ms']} ms (promote to last restart)")
+    if record.get("phases"):
+        total = sum(phase["seconds"] or 0 for phase in record["phases"])
+        lines.append(f"  time        {_duration(total)}")
+    lines += [f"  note        {_wrap(text)}" for text in record.get("messages", ())]
+    if evidence.get("path"):
+        lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
+    lines += _what_next(run, status, lost, names.replace(", ", ","))
+    return lines
+
+
+def _wrap(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def _what_next(run: Run, status: str, lost: Sequence[str], only: str) -> list[str]:
+    back = f"ansible-playbook keyturn.rotation.rollback -e keyturn_only={only}"
+    if status == "overlap":
+        return [f"  way back    {back}"]
+    if status == "rollback_pending":
+        return [f"  do          bring {', '.join(lost)} back, then run: {back}"]
+    if status == "stuck":
+        return [
+            "  holds       both versions are kept on the hosts, and every row opens under one of them",
+            f"  do          mend what the notes say, then run: {back}",
+        ]
+    if status == "open":
+        return [f"  way back    {back}"]
+    return []
+
+
+def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The plan as a table: what, where, how many rows, how long, what users will notice."""
+    plan = run.plan
+    lines = ["", "Plan"]
+    rows = {row["name"]: row for row in overview}
+    for secret in plan["secrets"]:
+        row = rows.get(secret["name"], {})
+        lines.append(
+            f"  secret      {secret['name']} ({secret['kind']}, {secret['strategy']}), last turned {row.get('primary_since') or 'never'}"
+        )
+        if secret.get("notice"):
+            lines.append(f"  notice      {secret['notice']}")
+    for host, work in plan["hosts"].items():
+        parts = [
+            store["path"] + ":" + str(store.get("variable", ""))
+            for entry in work["secrets"]
+            for store in entry["stores"]
+        ]
+        parts += [f"restart {service['name']}" for service in work["services"]]
+        parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
+        lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
+    lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
+    seconds, wait = 0.0, 0.0
+    for host, step, result in run.kinds:
+        if step != "preflight":
+            continue
+        for column in result.get("coverage", ()):
+            change = column["old"] + column["plaintext"]
+            lines.append(
+                f"  rows        {column['table']}.{column['column']} on {host}: {_thousands(column['total'])} rows, "
+                f"{_thousands(change)} to re-encrypt ({_thousands(column['plaintext'])} plaintext), {_thousands(column['null'])} null"
+            )
+        for row in result.get("clear", ()):
+            lines.append(f"  clear       {row['table']}.{row['column']}: {_thousands(int(row['rows']))} rows")
+        seconds += float(result.get("expected_seconds") or 0)
+        wait += float(result.get("expected_wait_ms") or 0)
+    if plan["secrets"]:
+        stopped = any(
+            service.get("quiesce") == "stop" for work in plan["hosts"].values() for service in work["services"]
+        )
+        how = "services are stopped for the swap" if stopped else "services run on"
+        lines.append(f"  expected    about {_duration(seconds + 10)}; writers wait {wait:.0f} ms for the swap; {how}")
+        lines.append(f"  phases      {' → '.join(plan['phases'])}")
+    lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def status_lines(planned: Mapping[str, Any]) -> list[str]:
+    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it."""
+    lines = ["", "Secrets"]
+    for row in planned["secrets"]:
+        since = row["primary_since"] or "never turned"
+        lines.append(f"  {row['name']}: {row['kind']}, {since}, {row['due']}")
+        if not row["rotation_id"]:
+            continue
+        lines.append(
+            f"    rotation {row['rotation_id']}: {row['status']}"
+            + (f" in {row['phase']}" if row["status"] == "open" else "")
+        )
+        if row["retire_after"] and row["status"] == "overlap":
+            lines.append(f"    the previous version may be retired after {row['retire_after']}")
+        for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):
+            if row[key]:
+                lines.append(f"    {text}: {', '.join(row[key])}")
+    return lines

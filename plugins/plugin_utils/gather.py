@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From Ansible's host variables to the run's account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import answers_of
+
+__all__ = ["gather", "kind_results"]
+
+_ANSWERS = ("session", "found", "baseline", "backup", "probes", "health", "closed", "stuck", "cause", "turn")
+#: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
+_STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")
+
+
+def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Host, step and result of everything that the kinds registered, loop items one by one."""
+    found = []
+    for kind in plan["kinds"]:
+        role = kind["role"].rpartition(".")[2]
+        for step in _STEPS:
+            for host, said in answers_of(task_vars, f"__{role}_{step}").items():
+                for result in said.get("results", [said]):
+                    if not (result.get("failed") or result.get("skipped")):
+                        found.append((host, step, dict(result)))
+    return found
+
+
+def gather(
+    args: Mapping[str, Any], rotation: Mapping[str, Any], who: Mapping[str, Any], task_vars: Mapping[str, Any]
+) -> Run:
+    """Collect what every host registered in this run."""
+    plan = args["plan"]
+    answers: dict[str, dict[str, dict[str, Any]]] = {
+        name: answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
+    }
+    hostvars = task_vars["hostvars"]
+    answers["is_back"] = {
+        host: {"value": hostvars[host]["__rotation_is_back"]}
+        for host in task_vars["ansible_play_hosts_all"]
+        if "__rotation_is_back" in hostvars[host]
+    }
+    return Run(
+        plan=plan,
+        mode=str(args.get("mode", "rotate")),
+        rotation_id=str(args.get("rotation_id", "")),
+        rotation=rotation,
+        answers=answers,
+        kinds=kind_results(plan, task_vars),
+        until=str(args.get("until") or ""),
+        who=who,
+    )

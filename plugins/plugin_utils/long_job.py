@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A module that takes long: started so that it outlives a lost connection, with a line now and then for people."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+
+__all__ = ["LongJobAction"]
+
+_LIMIT_SECONDS = 7 * 86400
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+_LOOK_FOR_LIFE = 10.0
+
+
+class LongJobAction(KeyturnAction):
+    """Runs a module under ``async_wrapper`` and watches its progress file with plain reads, not with more modules."""
+
+    def watch(
+        self, module: str, arguments: Mapping[str, Any], progress_path: str, task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Start the module, show how far it is, and return its result.
+
+        :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word.
+        """
+        self._task.async_val = _LIMIT_SECONDS
+        try:
+            started = self._execute_module(
+                module_name=f"keyturn.rotation.{module}",
+                module_args=dict(arguments),
+                task_vars=task_vars,
+                wrap_async=True,
+            )
+        finally:
+            self._task.async_val = 0
+        if started.get("failed") or "results_file" not in started:
+            raise KeyturnError(started.get("code", "job-not-started"), started.get("msg", "the job did not start"))
+        result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
+        self._low_level_execute_command(
+            f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)}", sudoable=True
+        )
+        if result.get("failed"):
+            raise KeyturnError(
+                result.get("code", "module-failed"), result.get("msg", "the job failed without a message")
+            )
+        for key in ("ansible_job_id", "results_file", "started", "finished", "stdout", "stderr", "invocation"):
+            result.pop(key, None)
+        return result
+
+    def _until_finished(self, results: str, job: str, progress: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        pause = _FIRST_PAUSE
+        said: dict[str, Any] = {}
+        spoken_at = looked_at = time.monotonic()
+        every = float(task_vars.get("keyturn_progress_seconds") or 2)
+        while True:
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            found = self._read(results)
+            if (found is not None and "started" not in found) or (found is not None and found.get("finished")):
+                return found
+            now = time.monotonic()
+            if now - spoken_at >= every:
+                spoken_at = now
+                news = self._read(progress)
+                if news and news != said:
+                    said = news
+                    display.display(self._line(task_vars["inventory_hostname"], news))
+            if now - looked_at >= _LOOK_FOR_LIFE:
+                looked_at = now
+                if not self._lives(job) and self._read(results) == found:
+                    raise KeyturnError(
+                        "job-lost",
+                        "the job on this host ended without a word",
+                        where="",
+                        hint="Run the same command again",
+                    )
+
+    def _read(self, path: str) -> dict[str, Any] | None:
+        answer = self._low_level_execute_command(f"cat -- {shlex.quote(path)}", sudoable=True)
+        if answer.get("rc") != 0:
+            return None
+        try:
+            content = json.loads(answer["stdout"])
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
+
+    def _lives(self, job: str) -> bool:
+        pattern = f"{job[:-1]}[{job[-1]}]"  # so that the search does not find itself
+        answer = self._low_level_execute_command(
+            f"grep -l -s -a -e {shlex.quote(pattern)} /proc/[0-9]*/cmdline", sudoable=True
+        )
+        return bool(answer.get("stdout", "").strip())
+
+    @staticmethod
+    def _line(host: str, news: Mapping[str, Any]) -> str:
+        total = int(news.get("total") or 0)
+        done = int(news.get("done") or 0)
+        share = f" ({100 * done // total} %)" if total else ""
+        return f"  {host}: {news.get('table')}.{news.get('column')} {done:,} of {total:,} rows{share}".replace(",", " ")

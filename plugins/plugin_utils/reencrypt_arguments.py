@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a job of the plan to the arguments of ``reencrypt`` and ``reencrypt_info``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key, sealed_dsn
+
+__all__ = ["job_of", "with_references"]
+
+
+def job_of(args: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What a result is about, so that the account can tell results of several databases apart."""
+    job = args.get("job")
+    return {"job": {"secret": job["secret"], "database": job["database"]}} if job else {}
+
+
+def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """The module's arguments, with references in place of ``job``, ``boxes`` and ``old_from``.
+
+    Without ``job`` the arguments are the module's own and stay as they are.
+    """
+    arguments = dict(args)
+    job = arguments.pop("job", None)
+    if job is None:
+        return arguments
+    boxes = arguments.pop("boxes", None) or {}
+    old_from = arguments.pop("old_from", None)
+    rotation_id, name, database = arguments["rotation_id"], job["secret"], job["database"]
+    keys = {version: {"sealed": box} for version, box in boxes.items()}
+    if old_from:
+        value = bring(old_from, templar, task_vars, f"keyturn_secrets.{name}.old_from")
+        keys["old"] = {"sealed": sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/old")}
+    if job["dsn_file"]:
+        dsn = {"file": job["dsn_file"]}
+    else:
+        dsn = {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
+    arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
+    if "state" in arguments:
+        arguments.update(
+            clear=job["clear"],
+            indexes=job["indexes"],
+            progress_path=f"{arguments['session_dir']}/progress-{name}-{database}.json",
+        )
+    return arguments

@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the plan to the arguments of ``secret`` and ``secret_info`` on one host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key
+
+__all__ = ["for_staging", "origin_of", "recipients", "with_own_values"]
+
+_DEFAULT_GENERATE = {"type": "bytes", "length": 32, "encoding": "base64url"}
+#: A host's answer by name: ``answers("__rotation_session")`` is a mapping from host to result.
+Answers = Mapping[str, Mapping[str, Any]]
+
+
+def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores: bool) -> list[dict[str, Any]]:
+    """Hosts that need versions of a secret: those with its data, and with ``stores`` those with its stores."""
+    found = []
+    for host, work in plan["hosts"].items():
+        data = any(job["secret"] == name for job in work["jobs"])
+        store = stores and any(secret["name"] == name for secret in work["secrets"])
+        public = sessions.get(host, {}).get("public")
+        if public and (data or store):
+            found.append({"host": host, "public": public, "versions": ["new", "old"]})
+    return found
+
+
+def origin_of(plan: Mapping[str, Any], name: str, rotation_id: str, found: Answers) -> str:
+    """The host whose version counts: one that already holds this rotation's, else the plan's choice."""
+    for host in sorted(found):
+        versions = found[host].get("secrets", {}).get(name, {}).get("versions") or {}
+        if versions.get(rotation_id, {}).get("state") in ("staged", "promoted"):
+            return host
+    return str(plan["origins"][name])
+
+
+def for_staging(
+    plan: Mapping[str, Any], host: str, rotation_id: str, *, sessions: Answers, found: Answers, made: Answers | None
+) -> list[dict[str, Any]]:
+    """Entries of the option ``secrets`` for staging on one host.
+
+    :param made: what the hosts of origin answered; ``None`` while they are still to be asked.
+    """
+    summaries = {summary["name"]: summary for summary in plan["secrets"]}
+    entries = []
+    for secret in plan["hosts"][host]["secrets"]:
+        name = secret["name"]
+        entry: dict[str, Any] = {"name": name, "stores": secret["stores"]}
+        origin = origin_of(plan, name, rotation_id, found)
+        if made is None:
+            if host != origin:
+                continue
+            summary = summaries[name]
+            entry.update(
+                origin=True,
+                generate=summary.get("generate") or _DEFAULT_GENERATE,
+                seal_to=recipients(plan, name, sessions, stores=True),
+            )
+            entry.update({field: summary[field] for field in ("value_from", "old_from") if field in summary})
+        else:
+            box = made[origin]["secrets"][name]["boxes"][host]["new"]
+            entry["accept"] = {"new": box}
+            if "old_from" in summaries[name]:
+                entry["old_from"] = summaries[name]["old_from"]
+        entries.append(entry)
+    return entries
+
+
+def with_own_values(
+    entries: list[dict[str, Any]], rotation_id: str, templar: Any, task_vars: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Put boxes in place of ``value_from`` and ``old_from``."""
+    done = []
+    for entry in entries:
+        secret = dict(entry)
+        for field, version in (("value_from", "new"), ("old_from", "old")):
+            source = secret.pop(field, None)
+            if source:
+                name = secret["name"]
+                value = bring(source, templar, task_vars, f"keyturn_secrets.{name}.{field}")
+                box = sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/{version}")
+                secret[version] = {"sealed": box}
+        done.append(secret)
+    return done
