@@ -63,8 +63,8 @@ def public_part(jwk: dict[str, Any]) -> dict[str, Any]:
 def sign(jwk: dict[str, Any], payload: dict[str, Any]) -> str:
     """A compact JWS over ``payload``; the key is our own, so its numbers are not checked for primality again."""
     public = RSAPublicNumbers(_decode_int(jwk["e"]), _decode_int(jwk["n"]))
-    private = [_decode_int(jwk[name]) for name in ("p", "q", "d", "dp", "dq", "qi")]
-    key = RSAPrivateNumbers(*private, public).private_key(unsafe_skip_rsa_key_validation=True)
+    p, q, d, dp, dq, qi = (_decode_int(jwk[name]) for name in ("p", "q", "d", "dp", "dq", "qi"))
+    key = RSAPrivateNumbers(p, q, d, dp, dq, qi, public).private_key(unsafe_skip_rsa_key_validation=True)
     header = {"alg": "RS256", "typ": "JWT", "kid": jwk["kid"]}
     text = ".".join(_encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, payload))
     return f"{text}.{_encode(key.sign(text.encode(), PKCS1v15(), SHA256()))}"

@@ -23,7 +23,9 @@ _HOST = "127.0.0.1"
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.service", description="Start or stop the sample service.")
-    parser.add_argument("--env", type=Path, help="dotenv file with DATABASE_URL and, unless in plaintext mode, JWK_AES_KEY")
+    parser.add_argument(
+        "--env", type=Path, help="dotenv file with DATABASE_URL and, unless in plaintext mode, JWK_AES_KEY"
+    )
     parser.add_argument("--port", type=int, help=f"port to listen on at {_HOST}")
     parser.add_argument("--pid-file", type=Path, required=True)
     parser.add_argument("--log", type=Path, help="log file")

@@ -36,6 +36,8 @@ class ActionModule(KeyturnAction):
             problems = []
             result["boxes"] = _boxes(found)
             result["staged"] = any("new" in box for boxes in result["boxes"].values() for box in boxes.values())
+        elif gate == "readable":
+            problems = gates.readable(kind_results(plan, task_vars))
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:

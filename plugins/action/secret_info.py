@@ -17,10 +17,15 @@ class ActionModule(KeyturnAction):
         """Fill in what only the controller knows and run the module."""
         arguments = dict(self._task.args)
         plan = arguments.pop("plan", None)
+        backup = arguments.pop("backup", None)
         if plan is not None:
             sessions = answers_of(task_vars, "__rotation_session")
             arguments["secrets"] = [
                 {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
                 for secret in plan["hosts"][task_vars["inventory_hostname"]]["secrets"]
             ]
+            if backup:
+                folder = arguments["state_dir"] + "/backups/" + backup
+                for secret in arguments["secrets"]:
+                    secret["stores"] = [{**store, "path": folder + store["path"]} for store in secret["stores"]]
         return self.call("secret_info", arguments, task_vars)

@@ -1,15 +1,9 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filter ``keyturn.rotation.redact``."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Any, Callable
-
-from ansible.errors import AnsibleFilterError
-from ansible_collections.keyturn.rotation.plugins.module_utils.material import MASK
-from ansible_collections.keyturn.rotation.plugins.module_utils.material import redact as mask_secrets
 
 DOCUMENTATION = r"""
 name: redact
@@ -22,7 +16,6 @@ description:
     values wherever they occur (also percent-encoded and in base64), and what looks like private material by itself,
     such as a PEM private key, a private JWK, a signed token or a password in a URL.
   - Truth values and null stay.
-positional: _input, values
 options:
   _input:
     description: The structure or text to mask.
@@ -60,6 +53,13 @@ _value:
   description: The same structure with secrets masked.
   type: raw
 """
+
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.keyturn.rotation.plugins.module_utils.material import MASK
+from ansible_collections.keyturn.rotation.plugins.module_utils.material import redact as mask_secrets
 
 
 def redact(data: Any, values: Iterable[Any] = (), keep: Iterable[str] = (), mask: str = MASK) -> Any:

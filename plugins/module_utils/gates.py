@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["agreement", "lost_hosts", "preflight", "swapped_back"]
+__all__ = ["agreement", "lost_hosts", "preflight", "readable", "swapped_back"]
 
 _CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
@@ -101,4 +101,18 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, list[Mapping[str
             ]
             if not done:
                 problems.append(f"{host}: the data in {job['database']} was not brought back.")
+    return problems
+
+
+def readable(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    """Columns with rows that the version in a backup does not open."""
+    problems = []
+    for host, step, result in results:
+        for row in result.get("coverage", ()) if step == "preflight" else ():
+            shut = row["total"] - row["old"] - row["null"] - row["plaintext"]
+            if shut:
+                problems.append(
+                    f"{host}: {shut} rows of {row['table']}.{row['column']} are not under the key of this backup. "
+                    "Nothing was restored. To bring that key back with its data, rotate with value_from."
+                )
     return problems

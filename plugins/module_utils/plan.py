@@ -65,6 +65,8 @@ def choose(catalog: Catalog, register: Mapping[str, Any], only: Sequence[str], m
                 "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
             )
     records = register["secrets"]
+    if mode == "restore":
+        return _restorable(sorted(only or catalog.secrets), records)
     if only:
         names = list(only)
     elif mode == "rotate":
@@ -96,6 +98,18 @@ def choose(catalog: Catalog, register: Mapping[str, Any], only: Sequence[str], m
             hint="Use the catalog that the rotation was begun with",
         )
     return sorted(set(names))
+
+
+def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    for name in names:
+        if records.get(name, {}).get("open"):
+            raise KeyturnError(
+                "rotation-busy",
+                f"rotation {records[name]['open']} of {name} is open",
+                where="state host",
+                hint="Roll it back first",
+            )
+    return names
 
 
 def _can_turn(register: Mapping[str, Any], name: str, mode: str) -> bool:

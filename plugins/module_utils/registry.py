@@ -44,7 +44,7 @@ _TURNED = "overlap"
 
 def empty() -> dict[str, Any]:
     """A register without rotations."""
-    return {"schema_version": SCHEMA_VERSION, "secrets": {}, "rotations": {}}
+    return {"schema_version": SCHEMA_VERSION, "epoch": 0, "secrets": {}, "rotations": {}}
 
 
 class Register:
@@ -120,7 +120,8 @@ def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | Non
 def _describe(rotation_id: str, rotation: Mapping[str, Any]) -> str:
     holder = rotation.get("holder") or {}
     who = f"{holder.get('user', 'unknown')} on {holder.get('controller', 'unknown')}"
-    return f"rotation {rotation_id} of {', '.join(rotation['secrets'])} is open, started by {who} at {rotation['started_at']}"
+    names = ", ".join(rotation["secrets"])
+    return f"rotation {rotation_id} of {names} is open, started by {who} at {rotation['started_at']}"
 
 
 def _check_holder(
@@ -149,10 +150,18 @@ def _lease(rotation: dict[str, Any], now: float) -> None:
     rotation["lease_until"] = int(now) + (LONG_LEASE_SECONDS if rotation.get("phase") == "migrate" else LEASE_SECONDS)
 
 
-def _start_run(rotation: dict[str, Any], run: Mapping[str, Any], stamp: str, now: float) -> None:
+def _next_epoch(content: dict[str, Any]) -> int:
+    """Epochs grow over all rotations, so that a later one is always the higher one, whatever ids people choose."""
+    content["epoch"] += 1
+    return int(content["epoch"])
+
+
+def _start_run(
+    content: dict[str, Any], rotation: dict[str, Any], run: Mapping[str, Any], stamp: str, now: float
+) -> None:
     if rotation.get("holder"):
         rotation["runs"][-1]["interrupted"] = True
-    rotation["epoch"] += 1
+    rotation["epoch"] = _next_epoch(content)
     rotation["holder"] = {key: run[key] for key in ("run_id", "user", "controller", "place")}
     rotation["runs"].append(
         {
@@ -233,7 +242,7 @@ def acquire(
             hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
         )
     _check_holder(found, rotation, run, now, take_over)
-    _start_run(rotation, run, stamp, now)
+    _start_run(content, rotation, run, stamp, now)
     if mode == "rollback" and rotation["status"] not in _BACK:
         rotation["status"] = "rolling_back"
     return found, rotation
@@ -295,7 +304,7 @@ def turn_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float,
     :raises KeyturnError: ``fenced``.
     """
     rotation = _mine(content, rotation_id, epoch)
-    rotation["epoch"] += 1
+    rotation["epoch"] = _next_epoch(content)
     rotation["status"] = "rolling_back"
     rotation["restarted"] = []
     if cause:
@@ -318,8 +327,9 @@ def release(content: dict[str, Any], rotation_id: str, epoch: int) -> dict[str, 
 def finish(
     content: dict[str, Any], rotation_id: str, epoch: int, status: str, stamp: str, **facts: Any
 ) -> dict[str, Any]:
-    """End this run with a status: ``overlap`` (turned), ``retired``, ``rolled_back``, or ``rollback_pending``/``stuck``,
-    which keep the lock.
+    """End this run with a status.
+
+    ``overlap`` (turned), ``retired`` and ``rolled_back`` free the lock; ``rollback_pending`` and ``stuck`` keep it.
 
     :raises KeyturnError: ``fenced``.
     """

@@ -176,6 +176,10 @@ class Versions:
         path = self.path(rotation_id, part)
         return atomic.read_file(path) if os.path.lexists(path) else None
 
+    def leftover(self, rotation_id: str) -> bytes | None:
+        """A new value whose metadata was never written, because the machine stopped in between; nothing used it yet."""
+        return None if os.path.lexists(self.path(rotation_id, "meta.json")) else self._value(rotation_id, "new")
+
     def forget(self, rotation_id: str) -> bool:
         """Remove both values of a rotation; its metadata stays. Says whether any was there."""
         gone = [

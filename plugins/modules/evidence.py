@@ -1,5 +1,6 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: keyturn.rotation contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Seal what happened in a rotation."""
 
@@ -106,6 +107,7 @@ import os
 from datetime import datetime, timezone
 from typing import Any
 
+from ansible.module_utils.common.warnings import warn
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.sealing import seal
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.signing import load_signer
@@ -129,6 +131,8 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     directory = params["dir"] or os.path.join(session.state_dir, "evidence")
     with session.changing(check_mode):
         sealed = seal(directory, record, now=now, signer=signer, copies=params["copies"], check_mode=check_mode)
+    for problem in sealed.problems:
+        warn(problem)
     return {
         "changed": sealed.changed,
         "path": sealed.path,
@@ -137,7 +141,6 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "sequence": sealed.sequence,
         "summary": sealed.summary,
         "problems": sealed.problems,
-        "warnings": sealed.problems,
         "diff": {"before": {}, "after": sealed.summary if sealed.changed else {}, "after_header": sealed.path},
     }
 

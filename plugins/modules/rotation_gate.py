@@ -10,7 +10,8 @@ module: rotation_gate
 short_description: Compare what all hosts said before the next phase
 version_added: 0.1.0
 description:
-  - Used by the role P(keyturn.rotation.rotation#role). Compares what the hosts registered and fails everywhere when one of them may not go on.
+  - Used by the role P(keyturn.rotation.rotation#role). Compares what the hosts registered.
+  - Fails everywhere when one of them may not go on.
   - Runs on the controller alone.
 author: keyturn.rotation contributors (@keyturn)
 attributes:
@@ -29,7 +30,7 @@ options:
     description: Which gate.
     type: str
     required: true
-    choices: [preflight, staged, promoted, found, data_back]
+    choices: [preflight, staged, promoted, found, data_back, readable]
   plan:
     description: The plan.
     type: dict

@@ -10,7 +10,8 @@ module: rotation_plan
 short_description: Plan a rotation
 version_added: 0.1.0
 description:
-  - Reads the catalog variables and the register on the state host, and says what a run would do, in what order, on which hosts.
+  - Reads the catalog variables and the register on the state host.
+  - Says what a run would do, in what order, on which hosts.
   - Refuses a run that would split a key over hosts that are left out.
   - Runs on the state host. It never changes anything.
 author: keyturn.rotation contributors (@keyturn)
@@ -33,7 +34,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, plan, status, validate]
+    choices: [rotate, rollback, retire, restore, plan, status, validate]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.

@@ -1,0 +1,1 @@
+"""What tests share: real servers and services, small and thrown away."""

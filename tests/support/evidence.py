@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Records for tests of the evidence: a full one as a rotation of two secrets on three hosts leaves it, and a small one."""
+"""Records for tests of the evidence: a full one, as a rotation of two secrets leaves it, and a small one."""
 
 from __future__ import annotations
 

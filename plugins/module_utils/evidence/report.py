@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["duration", "render"]
 
 _EVENTS = {
-    "rotated": ("good", "Rotated", "The new version is in use everywhere."),
+    "rotated": ("good", "Rotated", "The new version is in use."),
     "retired": ("good", "Old version retired", "The old version is used nowhere and was refused."),
     "check": ("plain", "Checked", "Nothing was changed."),
     "rolled_back": ("warn", "Rolled back", "The old version is in use, as before."),
@@ -68,7 +68,7 @@ border-bottom:1px solid var(--line)}
 td{padding:.42rem .75rem .42rem 0;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
 tr:last-child>td{border-bottom:0}
 th:last-child,td:last-child{padding-right:0}
-.n{text-align:right;white-space:nowrap}
+th.n,td.n{text-align:right;white-space:nowrap;padding-right:1.25rem}
 tfoot td{font-weight:600;border-bottom:0}
 tbody:not(:last-child) tr:last-child>td{border-bottom:1px solid var(--line)}
 .track{display:block;width:100%;min-width:8rem;height:.55rem;margin-top:.45rem}
@@ -132,7 +132,7 @@ def duration(seconds: float | None) -> str:
     """Seconds as people say it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
     if seconds is None:
         return "\u2013"
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
@@ -181,7 +181,8 @@ def _table(
         )
 
     head = "".join(
-        f'<th scope="col"{" class=n" if place in right else ""}>{_text(name)}</th>' for place, name in enumerate(heads)
+        f'<th scope="col"{" class=n" if place in right else ""}>{_text(name) if name else ""}</th>'
+        for place, name in enumerate(heads)
     )
     body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
     last = f"<tfoot><tr>{cells(foot, 'td')}</tr></tfoot>" if foot else ""
@@ -201,15 +202,18 @@ def _cards(record: Mapping[str, Any]) -> str:
     hosts = record.get("hosts")
     if hosts:
         expected, done = len(hosts["expected"]), len(hosts["done"])
-        short = expected - done - len(hosts.get("waived", []))
-        cards.append((f"{done}/{expected}", "hosts", "bad" if short > 0 and record["event"] != "check" else ""))
+        waived = len(hosts.get("waived", []))
+        short = expected - done - waived
+        label = f"hosts, {waived} waived" if waived else "hosts"
+        cards.append((f"{done}/{expected}", label, "bad" if short > 0 and record["event"] != "check" else ""))
     coverage = record.get("coverage", [])
     if coverage:
-        left = sum(row["old"] + row["plaintext"] + row["unknown"] for row in coverage)
-        full = sum(row["new"] for row in coverage)
+        side = "old" if record["event"] == "rolled_back" else "new"
+        full = sum(row[side] for row in coverage)
+        left = sum(row["total"] - row["null"] for row in coverage) - full
         share = 100.0 if not left else min(99.9, 100 * full / (full + left))
         tone = "warn" if left and record["event"] in ("rotated", "retired") else ""
-        cards.append((f"{share:.3g} %", "rows under the new key", tone))
+        cards.append((f"{share:.3g} %", f"rows on {side} key", tone))
     probes = record.get("probes", [])
     if probes:
         good = sum(1 for probe in probes if _passed(probe))
@@ -217,7 +221,7 @@ def _cards(record: Mapping[str, Any]) -> str:
     if record.get("gap_ms") is not None:
         promised = record.get("promised", {}).get("gap_ms")
         over = promised is not None and record["gap_ms"] > promised
-        cards.append((_milliseconds(record["gap_ms"]), "unreadable", "warn" if over else ""))
+        cards.append((_milliseconds(record["gap_ms"]), "gap for readers", "warn" if over else ""))
     spent = record.get("taken", {}).get("seconds")
     if spent is None:
         spent = _between(record["when"]["started_at"], record["when"]["ended_at"])

@@ -1,0 +1,366 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""New values: random strings and bytes, signing keys as JWK or PEM, HS256 tokens; made as a mapping says.
+
+``check_spec`` refuses what cannot be made before anything is; ``describe`` tells of a value only what is public.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import math
+import string
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, Union
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
+    DURATION,
+    Field,
+    Shape,
+    nearest,
+    parse_duration,
+)
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_pem_private_key,
+    )
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+    HAS_CRYPTOGRAPHY = False
+else:
+    HAS_CRYPTOGRAPHY = True
+
+if TYPE_CHECKING:
+    _SigningKey = Union[rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey]
+
+__all__ = ["CHARSETS", "HAS_CRYPTOGRAPHY", "SPEC_FIELDS", "check_spec", "describe", "generate", "jwk_thumbprint"]
+
+_WEAK_BITS = 128  # NIST SP 800-57 part 1, section 5.6.1
+_HS256_BYTES = 32  # RFC 7518 section 3.2
+_LONGEST = 65_536
+_RSA_BITS = (2048, 3072, 4096)
+_RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_THUMBPRINT = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
+_PUBLIC = ("kty", "kid", "use", "alg", "crv", "x", "y", "n", "e")
+
+#: Characters by name. C(ascii_printable_safe) needs no quoting in dotenv files, shells, YAML and URLs (RFC 3986
+#: section 2.3).
+CHARSETS: Mapping[str, str] = {
+    "alnum": string.ascii_letters + string.digits,
+    "hex": "0123456789abcdef",
+    "base64": string.ascii_letters + string.digits + "+/",
+    "ascii_printable_safe": string.ascii_letters + string.digits + "-._~",
+}
+
+_WEAK = Field("bool", "Accept less than 128 bits of randomness")
+_TYPE = Field("str", "What to make", required=True)
+_FORMAT = Field("str", "How the key is written", choices=("jwk", "pem"))
+_SHAPES = {
+    "string": Shape(
+        "string",
+        {
+            "type": _TYPE,
+            "length": Field("int", "Number of characters", required=True),
+            "charset": Field("str", "Characters by name", choices=tuple(CHARSETS)),
+            "characters": Field("str", "The characters themselves"),
+            "allow_weak": _WEAK,
+        },
+    ),
+    "bytes": Shape(
+        "bytes",
+        {
+            "type": _TYPE,
+            "length": Field("int", "Number of bytes before encoding", required=True),
+            "encoding": Field("str", "How they are written", choices=("base64url", "base64", "hex", "raw")),
+            "padding": Field("bool", "Padding of base64"),
+            "allow_weak": _WEAK,
+        },
+    ),
+    "rsa": Shape(
+        "rsa",
+        {
+            "type": _TYPE,
+            "bits": Field("int", "2048, 3072 or 4096"),
+            "alg": Field("str", "The algorithm named in the JWK", choices=_RSA_ALGORITHMS),
+            "format": _FORMAT,
+        },
+    ),
+    "ec": Shape(
+        "ec",
+        {"type": _TYPE, "curve": Field("str", "The curve", choices=tuple(_EC_ALGORITHMS)), "format": _FORMAT},
+    ),
+    "ed25519": Shape("ed25519", {"type": _TYPE, "format": _FORMAT}),
+    "jwt": Shape(
+        "jwt",
+        {
+            "type": _TYPE,
+            "payload": Field("map", "Claims but for iat and exp", required=True),
+            "lifetime": Field("str", "How long the token is valid: 1825d", required=True, pattern=DURATION),
+            "allow_weak": _WEAK,
+        },
+    ),
+}
+
+#: Every field that a spec of some type may have.
+SPEC_FIELDS = tuple(sorted({field for shape in _SHAPES.values() for field in shape.fields}))
+
+
+def _invalid(where: str, message: str, hint: str) -> KeyturnError:
+    return KeyturnError("generate-invalid", message, where=where, hint=hint)
+
+
+def _characters(spec: Mapping[str, Any], where: str) -> str:
+    if "characters" not in spec:
+        return CHARSETS[spec.get("charset", "alnum")]
+    characters: str = spec["characters"]
+    if "charset" in spec:
+        raise _invalid(where, "charset and characters exclude each other", "Name one of them")
+    if not 2 <= len(characters) <= 256 or len(set(characters)) != len(characters) or not characters.isprintable():
+        raise _invalid(where, "characters must be 2 to 256 different printable ones", "Correct characters")
+    return characters
+
+
+def _check_length(spec: Mapping[str, Any], bits_each: float, where: str) -> None:
+    length = spec["length"]
+    if not 0 < length <= _LONGEST:
+        raise _invalid(where, f"length must be 1 to {_LONGEST}", "Correct length")
+    bits = int(length * bits_each)
+    if bits < _WEAK_BITS and not spec.get("allow_weak"):
+        least = math.ceil(_WEAK_BITS / bits_each)
+        raise _invalid(
+            where, f"{bits} bits of randomness are too few", f"Use a length of {least} or more, or allow_weak"
+        )
+
+
+def check_spec(spec: Mapping[str, Any], where: str = "generate") -> None:
+    """Refuse what :func:`generate` cannot make.
+
+    :raises KeyturnError: ``generate-invalid``, also for less than 128 bits of randomness without ``allow_weak``.
+    """
+    if not isinstance(spec, Mapping):
+        raise _invalid(where, "must be a mapping", "Write {type: bytes, length: 32}")
+    kind = spec.get("type")
+    if not isinstance(kind, str) or kind not in _SHAPES:
+        raise _invalid(where, "the type is missing or not known", nearest(str(kind), _SHAPES))
+    try:
+        _SHAPES[kind].check(spec, where)
+    except KeyturnError as error:
+        raise _invalid(error.where, error.message, error.hint) from None
+    if kind == "string":
+        _check_length(spec, math.log2(len(_characters(spec, where))), where)
+    elif kind == "bytes":
+        _check_length(spec, 8, where)
+        if "padding" in spec and spec.get("encoding", "base64url") not in ("base64", "base64url"):
+            raise _invalid(where, "padding belongs to base64", "Leave padding away")
+    elif kind == "rsa" and spec.get("bits", _RSA_BITS[1]) not in _RSA_BITS:
+        raise _invalid(where, "bits must be 2048, 3072 or 4096", "Correct bits")
+    elif kind == "rsa" and "alg" in spec and spec.get("format") == "pem":
+        raise _invalid(where, "a PEM names no algorithm", "Leave alg away")
+    elif kind == "jwt":
+        _check_token(spec, where)
+
+
+def _check_token(spec: Mapping[str, Any], where: str) -> None:
+    if {"iat", "exp"} & set(spec["payload"]):
+        raise _invalid(where, "iat and exp come from the clock and the lifetime", "Leave them out of payload")
+    if not parse_duration(spec["lifetime"], f"{where}.lifetime"):
+        raise _invalid(where, "a lifetime of zero is no lifetime", "Correct lifetime")
+    try:
+        json.dumps(spec["payload"], allow_nan=False)
+    except (TypeError, ValueError):
+        raise _invalid(where, "the payload cannot be written as JSON", "Use texts, numbers, lists, mappings") from None
+
+
+# -- symmetric ---------------------------------------------------------------------------------------------------
+
+
+def _random_string(characters: str, length: int, randbytes: Callable[[int], bytes]) -> str:
+    """Every character is equally likely: bytes beyond the last whole multiple are thrown away."""
+    limit = 256 - 256 % len(characters)
+    chosen: list[str] = []
+    while len(chosen) < length:
+        chosen += [characters[byte % len(characters)] for byte in randbytes(2 * length) if byte < limit]
+    return "".join(chosen[:length])
+
+
+def _encoded(raw: bytes, encoding: str, padding: bool | None) -> bytes:
+    if encoding == "raw":
+        return raw
+    if encoding == "hex":
+        return binascii.hexlify(raw)
+    url = encoding == "base64url"
+    text = base64.urlsafe_b64encode(raw) if url else base64.b64encode(raw)
+    return text if (not url if padding is None else padding) else text.rstrip(b"=")
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+# -- signing keys ------------------------------------------------------------------------------------------------
+
+
+def jwk_thumbprint(jwk: Mapping[str, Any]) -> str:
+    """The SHA-256 thumbprint (RFC 7638, RFC 8037 appendix A.3) of a JWK, base64url without padding."""
+    members = {name: jwk[name] for name in _THUMBPRINT[jwk["kty"]]}
+    return _base64url(hashlib.sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
+
+
+def _number(value: int, size: int = 0) -> str:
+    """An unsigned integer as in RFC 7518 section 2; with ``size`` in so many bytes."""
+    return _base64url(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
+
+
+def _public_jwk(key: _SigningKey, alg: str) -> dict[str, Any]:
+    """The public half with its kid."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        numbers = key.public_key().public_numbers()
+        jwk = {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
+    elif isinstance(key, ec.EllipticCurvePrivateKey):
+        point, size = key.public_key().public_numbers(), (key.key_size + 7) // 8
+        curve = f"P-{key.key_size}"
+        jwk = {"kty": "EC", "crv": curve, "x": _number(point.x, size), "y": _number(point.y, size)}
+        alg = _EC_ALGORITHMS[curve]
+    else:
+        raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        jwk = {"kty": "OKP", "crv": "Ed25519", "x": _base64url(raw)}
+        alg = "EdDSA"
+    named = {"kty": jwk.pop("kty"), "kid": "", "use": "sig", "alg": alg, **jwk}
+    named["kid"] = jwk_thumbprint(named)
+    return named
+
+
+def _private_members(key: _SigningKey) -> dict[str, str]:
+    if isinstance(key, rsa.RSAPrivateKey):
+        numbers = key.private_numbers()
+        values = {"d": numbers.d, "p": numbers.p, "q": numbers.q}
+        values.update(dp=numbers.dmp1, dq=numbers.dmq1, qi=numbers.iqmp)
+        return {name: _number(value) for name, value in values.items()}
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return {"d": _number(key.private_numbers().private_value, (key.key_size + 7) // 8)}
+    return {"d": _base64url(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))}
+
+
+def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
+    """A new key from the library's own generator, as JWK text or PKCS #8 PEM."""
+    if not HAS_CRYPTOGRAPHY:
+        raise KeyturnError(
+            "library-missing",
+            "the Python library cryptography is not installed on this host",
+            where=where,
+            hint="Install python3-cryptography",
+        )
+    key: _SigningKey
+    if spec["type"] == "rsa":
+        key = rsa.generate_private_key(65537, spec.get("bits", _RSA_BITS[1]))
+    elif spec["type"] == "ec":
+        curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+        key = ec.generate_private_key(curves[spec.get("curve", "P-256")])
+    else:
+        key = ed25519.Ed25519PrivateKey.generate()
+    if spec.get("format", "jwk") == "pem":
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return json.dumps({**_public_jwk(key, spec.get("alg", "RS256")), **_private_members(key)}).encode()
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------
+
+
+def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -> bytes:
+    """A compact HS256 JWS (RFC 7515, RFC 7519), JSON without blanks, claims in the order given, then iat and exp."""
+    if not key:
+        raise _invalid(where, "a token needs the key that signs it", "Give the value of its parent")
+    if len(key) < _HS256_BYTES and not spec.get("allow_weak"):
+        raise _invalid(where, f"the signing key has only {len(key)} bytes", "HS256 needs 32 or more, or allow_weak")
+    issued = int(now)
+    payload = {**spec["payload"], "iat": issued, "exp": issued + parse_duration(spec["lifetime"])}
+    parts = [{"alg": "HS256", "typ": "JWT"}, payload]
+    signed = ".".join(
+        _base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts
+    )
+    return f"{signed}.{_base64url(hmac.digest(key, signed.encode(), 'sha256'))}".encode()
+
+
+# -- public interface --------------------------------------------------------------------------------------------
+
+
+def generate(
+    spec: Mapping[str, Any],
+    randbytes: Callable[[int], bytes],
+    *,
+    key: bytes | None = None,
+    clock: Callable[[], float] = time.time,
+    where: str = "generate",
+) -> bytes:
+    """A new value.
+
+    :param spec: ``type`` and what belongs to it: ``string`` (length, charset or characters), ``bytes`` (length,
+        encoding, padding), ``rsa`` (bits, alg, format), ``ec`` (curve, format), ``ed25519`` (format), ``jwt`` (payload,
+        lifetime).
+    :param randbytes: gives that many random bytes (``os.urandom``); signing keys come from the library's own generator.
+    :param key: the value that signs a ``jwt``, as its bytes stand.
+    :param clock: seconds since 1970, for ``jwt``.
+    :return: the bytes to store: text, but for ``encoding: raw``. No line end, but for PEM.
+    :raises KeyturnError: ``generate-invalid``; ``library-missing`` without ``cryptography``.
+    """
+    check_spec(spec, where)
+    kind = spec["type"]
+    if kind == "string":
+        return _random_string(_characters(spec, where), spec["length"], randbytes).encode()
+    if kind == "bytes":
+        return _encoded(randbytes(spec["length"]), spec.get("encoding", "base64url"), spec.get("padding"))
+    if kind == "jwt":
+        return _token(spec, key, clock(), where)
+    return _signing_key(spec, where)
+
+
+def describe(spec: Mapping[str, Any], value: bytes, where: str = "value") -> dict[str, Any]:
+    """What may be shown of a value that was made for ``spec``.
+
+    :return: ``type``, ``length`` in bytes as stored; of signing keys ``kid`` and ``public`` (JWK), of tokens ``public``
+        (the claims).
+    :raises KeyturnError: ``value-other`` when it is something else than the type says.
+    """
+    facts: dict[str, Any] = {"type": spec["type"], "length": len(value)}
+    if spec["type"] in ("string", "bytes"):
+        return facts
+    try:
+        facts["public"] = _public_part(spec, value)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise KeyturnError(
+            "value-other",
+            f"this is no {spec['type']} of the declared form",
+            where=where,
+            hint="Look at the declaration",
+        ) from None
+    if spec["type"] != "jwt":
+        facts["kid"] = facts["public"]["kid"]
+    return facts
+
+
+def _public_part(spec: Mapping[str, Any], value: bytes) -> dict[str, Any]:
+    if spec["type"] == "jwt":
+        payload = value.split(b".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        return dict(claims)
+    if spec.get("format", "jwk") == "jwk":
+        jwk = json.loads(value)
+        return {**{name: jwk[name] for name in _PUBLIC if name in jwk}, "kid": jwk.get("kid") or jwk_thumbprint(jwk)}
+    key = load_pem_private_key(value, None)
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+        raise ValueError("another kind of key")
+    return _public_jwk(key, "RS256")

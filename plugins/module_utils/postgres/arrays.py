@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many cells in one parameter, and rows for COPY: PostgreSQL's binary forms, packed in one go.
+
+Array: ``array_send`` in ``src/backend/utils/adt/arrayfuncs.c``. COPY: chapter "COPY", section "Binary Format".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+
+try:
+    from psycopg.adapt import Dumper
+    from psycopg.pq import Format
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["ByteaArray", "TextArray", "copy_rows", "register"]
+
+_HEAD = struct.Struct("!iiIii")
+_LENGTH = struct.Struct("!i")
+_FIELDS = struct.Struct("!h")
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
+
+
+class TextArray:
+    """Texts (as UTF-8 bytes) for one ``text[]`` parameter."""
+
+    element_oid = 25
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self.packed = _pack(values, self.element_oid)
+
+
+class ByteaArray(TextArray):
+    """Bytes for one ``bytea[]`` parameter."""
+
+    element_oid = 17
+
+
+def _pack(values: Sequence[bytes], element_oid: int) -> bytes:
+    if not values:
+        return struct.pack("!iiI", 0, 0, element_oid)
+    parts = [_HEAD.pack(1, 0, element_oid, len(values), 1)]
+    append, length = parts.append, _LENGTH.pack
+    for value in values:
+        append(length(len(value)))
+        append(value)
+    return b"".join(parts)
+
+
+def register(link: Link) -> None:
+    """Teach a connection to take both kinds of array."""
+
+    class TextArrayDumper(Dumper):
+        format = Format.BINARY
+        oid = 1009
+
+        def dump(self, obj: TextArray) -> bytes:
+            return obj.packed
+
+    class ByteaArrayDumper(TextArrayDumper):
+        oid = 1001
+
+    link.adapters.register_dumper(TextArray, TextArrayDumper)
+    link.adapters.register_dumper(ByteaArray, ByteaArrayDumper)
+
+
+def copy_rows(rows: Iterable[Sequence[bytes]]) -> bytes:
+    """Rows of text or bytea fields for ``COPY ... FROM STDIN (FORMAT binary)``: data that no statement log keeps."""
+    parts = [_COPY_HEAD]
+    for row in rows:
+        parts.append(_FIELDS.pack(len(row)))
+        for value in row:
+            parts.append(_LENGTH.pack(len(value)))
+            parts.append(value)
+    parts.append(_COPY_END)
+    return b"".join(parts)

@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what a column holds to the bytes of a cell and back, by column type.
+
+``raw`` is what the database gives and takes; a *cell* is what an envelope opens. They differ for JSON columns: an
+encrypted value is a JSON string there, and a plaintext one an object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import ByteaArray, TextArray
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+
+try:
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["CellType"]
+
+
+class CellType:
+    """How the cells of one column are read, compared and written."""
+
+    def __init__(self, column: Column) -> None:
+        self._where = str(column)
+        self._is_json = column.type_name in ("json", "jsonb")
+        self._is_bytes = column.type_name == "bytea"
+        self._cast = sql.SQL(column.type_name)
+
+    def read(self, expression: sql.Composable) -> sql.Composable:
+        """The column as raw bytes."""
+        return expression if self._is_bytes else sql.SQL("{}::text").format(expression)
+
+    def compare(self, expression: sql.Composable) -> sql.Composable:
+        """The column in a form whose equality is that of its bytes, whatever the collation."""
+        return expression if self._is_bytes else sql.SQL('{}::text COLLATE "C"').format(expression)
+
+    def value(self, parameter: sql.Composable) -> sql.Composable:
+        """A raw parameter as a value of the column; one that is too long for it is an error, never cut."""
+        return sql.SQL("{}::{}").format(parameter, self._cast) if self._is_json else parameter
+
+    @property
+    def array_sql(self) -> sql.Composable:
+        """The type of an array of raw values."""
+        return sql.SQL("bytea[]" if self._is_bytes else "text[]")
+
+    @property
+    def staging_sql(self) -> sql.Composable:
+        """The type of one raw value in a staging table."""
+        return sql.SQL("bytea" if self._is_bytes else "text")
+
+    def array(self, values: Sequence[bytes]) -> TextArray:
+        """Raw values for one parameter."""
+        return ByteaArray(values) if self._is_bytes else TextArray(values)
+
+    def decode(self, raws: Sequence[bytes]) -> list[bytes]:
+        """The cells; JSON ``null`` is an empty cell."""
+        return [self._decode_json(raw) for raw in raws] if self._is_json else list(raws)
+
+    def encode(self, cells: Sequence[bytes]) -> list[bytes]:
+        """Raw values of encrypted cells."""
+        return [json.dumps(cell.decode()).encode() for cell in cells] if self._is_json else list(cells)
+
+    def encode_plain(self, plaintexts: Sequence[bytes]) -> list[bytes]:
+        """Raw values of cells that are not encrypted.
+
+        :raises KeyturnError: ``cell-unsupported`` for one that this column cannot hold.
+        """
+        return list(plaintexts) if self._is_bytes else [self._encode_plain(plaintext) for plaintext in plaintexts]
+
+    def _encode_plain(self, plaintext: bytes) -> bytes:
+        try:
+            text = plaintext.decode()
+            holds_nul = "\0" in text
+            if self._is_json:
+                try:
+                    is_container = isinstance(json.loads(text), (dict, list))
+                except ValueError:
+                    is_container = False
+                text = text if is_container else json.dumps(text)
+                holds_nul = holds_nul or "\\u0000" in text
+        except UnicodeDecodeError:
+            holds_nul = True
+        if holds_nul:
+            hint = "It stays encrypted only in a bytea column, or under a key"
+            raise KeyturnError("cell-unsupported", "a plaintext is no text", where=self._where, hint=hint)
+        return text.encode()
+
+    @staticmethod
+    def _decode_json(raw: bytes) -> bytes:
+        if raw.startswith(b'"'):
+            return str(json.loads(raw)).encode(errors="surrogatepass")
+        return b"" if raw == b"null" else raw

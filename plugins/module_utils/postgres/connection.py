@@ -1,0 +1,1 @@
+# NOTE TO THE ENGINEER OF THIS PACKAGE: the lead overwrote this file of yours by mistake (a version of the lead is in /tmp/mine/). Please write your own version again from what you have in mind; nobody else will touch this package from now on.

@@ -1,0 +1,370 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Declared tests that a version of a secret is accepted, or refused.
+
+A refusal proves something only if the endpoint lives and takes the new version: so a probe that expects one asks with
+the old version and, in the same breath, with the new one. An endpoint that is down proves nothing (``unproven``).
+A value goes into headers and bodies, or on a command's standard input; never into an address, argv or environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import re
+import time
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import values, web
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+
+__all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "run", "run_probes"]
+
+ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
+_TIMEOUT = 10.0
+
+Probe = Mapping[str, Any]
+#: (secret, version) to the value.
+Values = Callable[[str, str], bytes]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an endpoint said.
+
+    :param code: HTTP status or exit code; None when there was no answer.
+    :param detail: short; holds nothing that was sent or received.
+    """
+
+    code: int | None
+    detail: str
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class ProbeType:
+    """One way to ask.
+
+    :param ask: asks once, with a value or without.
+    :param validate: raises ``probe-invalid`` for a probe that could not test anything.
+    :param accepted: codes that mean yes, where the probe names none.
+    :param refused: codes that mean no, where the probe names none.
+    """
+
+    ask: Callable[[Probe, bytes | None], Reply]
+    validate: Callable[[Probe, str], None]
+    accepted: tuple[int, ...]
+    refused: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of one probe: ``accepted``, ``refused``, ``unproven`` or ``failed``, and whether that was wanted."""
+
+    result: str
+    passed: bool
+    detail: str
+
+
+# -- templates ---------------------------------------------------------------------------------------------------------
+
+_TEMPLATE = re.compile(r"\{value(?::(json|url|base64|basic:[^{}:]+))?\}")
+
+
+def fill(text: str, value: bytes) -> str:
+    """Put a value where ``{value}`` stands.
+
+    ``{value:json}`` is a JSON string with its quotes, ``{value:url}`` percent-encoded, ``{value:base64}`` base64,
+    ``{value:basic:USER}`` base64 of ``USER:value`` for the header ``Authorization: Basic`` (RFC 7617).
+
+    :raises KeyturnError: ``value-unusable`` for bytes that are no UTF-8 where they stand as text.
+    """
+
+    def encode(found: re.Match[str]) -> str:
+        form = found[1] or ""
+        if form == "base64":
+            return base64.b64encode(value).decode()
+        if form.startswith("basic:"):
+            return base64.b64encode(form[len("basic:") :].encode() + b":" + value).decode()
+        if form == "url":
+            return urllib.parse.quote(value, safe="")
+        return json.dumps(_text(value)) if form == "json" else _text(value)
+
+    return _TEMPLATE.sub(encode, text)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise KeyturnError(
+            "value-unusable", "this value is no text", where="{value}", hint="Use {value:base64} or {value:url}"
+        ) from None
+
+
+def _invalid(message: str, where: str, hint: str) -> KeyturnError:
+    return KeyturnError("probe-invalid", message, where=where, hint=hint)
+
+
+# -- http --------------------------------------------------------------------------------------------------------------
+
+
+def _ask_http(probe: Probe, value: bytes | None) -> Reply:
+    headers = {str(name): str(text) for name, text in (probe.get("headers") or {}).items()}
+    body = probe.get("body")
+    if value is not None:
+        headers = {name: fill(text, value) for name, text in headers.items()}
+        body = fill(body, value) if body is not None else None
+    answer = web.ask(
+        web.Question(
+            probe["url"],
+            method=probe.get("method") or ("GET" if body is None else "POST"),
+            headers=headers,
+            body=None if body is None else body.encode(),
+            timeout=float(probe.get("timeout") or _TIMEOUT),
+            ca_file=probe.get("ca_file"),
+        )
+    )
+    return Reply(answer.status, f"HTTP {answer.status}" if answer.status else answer.reason, answer.body)
+
+
+def _validate_http(probe: Probe, where: str) -> None:
+    if not probe.get("url"):
+        raise _invalid("field 'url' is missing", where, "Give the address")
+    web.check_url(probe["url"], where)
+    if not re.fullmatch(r"[A-Za-z]*", probe.get("method") or ""):
+        raise _invalid("method is no HTTP method", where, "Write GET or POST")
+    if "{value" in urllib.parse.unquote(probe["url"]):
+        raise _invalid("the value must not stand in the address", where, "Servers log it. Use a header or the body")
+    texts = [str(text) for text in (probe.get("headers") or {}).values()] + [probe.get("body") or ""]
+    used = any(_TEMPLATE.search(text) for text in texts)
+    if _version(probe) and not used:
+        raise _invalid("nothing in it uses the value", where, "Put {value} into a header or the body")
+    if used and not _version(probe):
+        raise _invalid("it uses {value} but names no version", where, "Set version to new or old")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _ask_command(probe: Probe, value: bytes | None) -> Reply:
+    ending = run_quietly(probe["command"], float(probe.get("timeout") or _TIMEOUT), value)
+    return Reply(ending.code, ending.reason if ending.code is None else f"exit code {ending.code}")
+
+
+def _validate_command(probe: Probe, where: str) -> None:
+    if not probe.get("command"):
+        raise _invalid("field 'command' is missing", where, "Give the command as a list")
+    if any(_TEMPLATE.search(str(word)) for word in probe["command"]):
+        raise _invalid("the value must not stand in a command line", where, "The command reads it from standard input")
+    if probe.get("expect_body"):
+        raise _invalid("expect_body is for http", where, "What a command prints is not read; let it exit with a code")
+
+
+#: How to ask, by a probe's ``type``.
+PROBE_TYPES: dict[str, ProbeType] = {
+    "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
+    "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=(1,)),
+}
+
+
+# -- judging -----------------------------------------------------------------------------------------------------------
+
+
+def _version(probe: Probe) -> str:
+    """``new``, ``old``, or an empty text for a probe that uses no value."""
+    version = probe.get("version") or "none"
+    return "" if version == "none" else str(version)
+
+
+def _expected(probe: Probe) -> tuple[int, ...]:
+    kind = PROBE_TYPES[probe["type"]]
+    return tuple(probe.get("expect") or (kind.refused if probe.get("refused") else kind.accepted))
+
+
+def _matches(probe: Probe, reply: Reply) -> bool:
+    pattern = probe.get("expect_body")
+    return reply.code in _expected(probe) and (not pattern or re.search(pattern, reply.body) is not None)
+
+
+_SAME = ("type", "secret", "url", "method", "headers", "body", "command")
+
+
+def _positive(probe: Probe, probes: Sequence[Probe]) -> Probe:
+    """The probe that shows the new version accepted: the same one as declared for it, or this one with defaults."""
+    for other in probes:
+        if not other.get("refused") and _version(other) == "new":
+            if all((other.get(key) or None) == (probe.get(key) or None) for key in _SAME):
+                return other
+    return {
+        **probe,
+        "version": "new",
+        "refused": False,
+        "expect": probe.get("accept"),
+        "expect_body": None,
+    }
+
+
+def _say(probe: Probe, reply: Reply) -> str:
+    if reply.code is None:
+        return reply.detail
+    if reply.code in _expected(probe):
+        return f"{reply.detail}, but the answer does not match expect_body"
+    return f"{reply.detail}, expected {', '.join(str(code) for code in _expected(probe))}"
+
+
+def _judge(probe: Probe, probes: Sequence[Probe], value_of: Values) -> Verdict:
+    kind, secret, version = PROBE_TYPES[probe["type"]], str(probe.get("secret") or ""), _version(probe)
+    value = value_of(secret, version) if version else None
+    if probe.get("refused"):
+        return _judge_refusal(probe, _positive(probe, probes), value, value_of(secret, "new"))
+    reply = kind.ask(probe, value)
+    if _matches(probe, reply):
+        return Verdict(ACCEPTED, True, reply.detail)
+    return Verdict(REFUSED if reply.code in kind.refused else FAILED, False, _say(probe, reply))
+
+
+def _judge_refusal(probe: Probe, positive: Probe, old: bytes | None, new: bytes) -> Verdict:
+    kind = PROBE_TYPES[probe["type"]]
+    if old is None or hmac.compare_digest(old, new):
+        return Verdict(UNPROVEN, False, "the old and the new value are the same")
+    reply = kind.ask(probe, old)
+    if not _matches(probe, reply):
+        if _matches(positive, reply):
+            return Verdict(ACCEPTED, False, f"{reply.detail}: the old version is still accepted")
+        return Verdict(UNPROVEN, False, _say(probe, reply))
+    proof = kind.ask(positive, new)
+    if not _matches(positive, proof) or _refuses_both(probe, proof):
+        return Verdict(
+            UNPROVEN, False, f"{reply.detail}, but the new version is not accepted either ({_say(positive, proof)})"
+        )
+    return Verdict(REFUSED, True, f"{reply.detail}; the new version: {proof.detail}")
+
+
+def _refuses_both(probe: Probe, proof: Reply) -> bool:
+    """Whether the answer to the new version is what this probe calls a refusal."""
+    return _matches(probe, proof)
+
+
+def _name(probe: Probe, index: int) -> str:
+    if probe.get("name"):
+        return str(probe["name"])
+    what = " refused" if probe.get("refused") else ""
+    return " ".join(filter(None, [f"#{index + 1}", str(probe.get("secret") or ""), probe["type"], _version(probe)])) + what
+
+
+def _validate(probe: Probe, where: str) -> None:
+    kind = PROBE_TYPES.get(probe["type"])
+    if kind is None:
+        raise _invalid(f"there is no type {probe['type']!r}", where, f"Known are {', '.join(sorted(PROBE_TYPES))}")
+    if _version(probe) and not probe.get("secret"):
+        raise _invalid("it is not said whose value it uses", where, "Name the secret")
+    if probe.get("refused") and _version(probe) != "old":
+        raise _invalid("only the old version can be expected to be refused", where, "Set version to old")
+    kind.validate(probe, where)
+    try:
+        re.compile(probe.get("expect_body") or "")
+    except re.error:
+        raise _invalid("expect_body is no regular expression", where, "Escape special characters") from None
+
+
+def _check_overlap(probe: Probe, positive: Probe, where: str) -> None:
+    both = set(_expected(probe)) & set(_expected(positive))
+    if both and not (probe.get("expect_body") or positive.get("expect_body")):
+        raise _invalid(
+            f"{', '.join(str(code) for code in sorted(both))} would mean both refused and accepted",
+            where,
+            "expect names the codes of a refusal here, accept those of the new version",
+        )
+
+
+def run_probes(
+    probes: Sequence[Probe],
+    value_of: Values,
+    wait: float = 0.0,
+    interval: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[dict[str, Any]]:
+    """Ask every probe, and again those that do not pass, until all do or ``wait`` seconds are over.
+
+    :returns: per probe ``name``, ``type``, ``secret``, ``version``, ``expected`` (``accepted`` or ``refused``),
+        ``result``, ``passed``, ``detail``.
+    :raises KeyturnError: ``probe-invalid``, ``url-invalid``, ``header-invalid``, ``value-unusable``, and what
+        ``value_of`` raises; all probes are checked before the first one asks.
+    """
+    names = [_name(probe, index) for index, probe in enumerate(probes)]
+    for probe, name in zip(probes, names):
+        _validate(probe, f"probe {name}")
+        if probe.get("refused"):
+            _check_overlap(probe, _positive(probe, probes), f"probe {name}")
+    deadline = clock() + wait
+    verdicts = [_judge(probe, probes, value_of) for probe in probes]
+    while not all(verdict.passed for verdict in verdicts):
+        left = deadline - clock()
+        if left <= 0:
+            break
+        sleep(min(interval, left))
+        verdicts = [
+            verdict if verdict.passed else _judge(probe, probes, value_of) for probe, verdict in zip(probes, verdicts)
+        ]
+    return [
+        {
+            "name": name,
+            "type": probe["type"],
+            "secret": str(probe.get("secret") or ""),
+            "version": _version(probe) or "none",
+            "expected": REFUSED if probe.get("refused") else ACCEPTED,
+            "result": verdict.result,
+            "passed": verdict.passed,
+            "detail": verdict.detail,
+        }
+        for probe, name, verdict in zip(probes, names, verdicts)
+    ]
+
+
+# -- the module --------------------------------------------------------------------------------------------------------
+
+
+def _reader(session: Session, references: Mapping[str, Any]) -> Values:
+    """Values by their references, each read once and only when a probe uses it."""
+    known: dict[tuple[str, str], bytes] = {}
+
+    def value_of(secret: str, version: str) -> bytes:
+        if (secret, version) not in known:
+            where = f"values.{secret}.{version}"
+            reference = (references.get(secret) or {}).get(version)
+            if not isinstance(reference, Mapping):
+                raise KeyturnError("reference-missing", "a probe needs this value", where=where, hint="Say where it is")
+            if reference.get("value") is not None:
+                raise KeyturnError(
+                    "reference-invalid",
+                    "a value itself is not taken here, it would show in the task's arguments",
+                    where=where,
+                    hint="Name one of file, env_file with variable, sealed",
+                )
+            known[secret, version] = values.resolve(session, reference, f"{session.rotation_id}/{secret}/{version}")
+        return known[secret, version]
+
+    return value_of
+
+
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The result of the module ``secret_probe``: ``probes``, ``passed``; a failure keeps both."""
+    session = Session.from_params(params)
+    references = params["values"] or {}
+    only = next(iter(references)) if len(references) == 1 else None
+    probes = [{**probe, "secret": probe.get("secret") or (only if _version(probe) else None)} for probe in params["probes"]]
+    results = run_probes(probes, _reader(session, references), params["wait"], params["interval"])
+    problems = [f"{entry['name']}: {entry['result']} ({entry['detail']})" for entry in results if not entry["passed"]]
+    answer: dict[str, Any] = {"changed": False, "probes": results, "passed": not problems}
+    if problems and params["fail"]:
+        error = KeyturnError("probe-failed", "; ".join(problems), hint="Look at the service and its logs")
+        answer.update(error.as_result(), failed=True)
+    return answer

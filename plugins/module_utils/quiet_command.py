@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A command of the user's whose exit code is all that is kept: what it prints may hold a value, so nobody reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Ending", "run_quietly"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended.
+
+    :param code: the exit code; None when it did not end by itself.
+    :param reason: why there is no code.
+    """
+
+    code: int | None
+    reason: str = ""
+
+
+def run_quietly(argv: Sequence[str], timeout: float, value: bytes | None = None) -> Ending:
+    """Run a command without a shell, with ``value`` on its standard input, for at most ``timeout`` seconds.
+
+    A command that does not end is killed with everything it started.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL if value is None else subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "not a command"
+        return Ending(None, f"cannot be started ({why})")
+    try:
+        process.communicate(value, timeout)
+    except subprocess.TimeoutExpired:
+        return Ending(None, f"no end within {timeout:g} s")
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    if process.returncode < 0:
+        return Ending(None, f"ended by signal {-process.returncode}")
+    return Ending(process.returncode)

@@ -1,0 +1,550 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turning the versions of secrets on one host: staged, promoted, retired, rolled back.
+
+Each call takes all its secrets or none: everything is computed and checked in memory, then the versions and the stores
+are written. Where a secret stands is read from its stores each time, so a call that was interrupted is finished by the
+same call again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Callable
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import ListLayout, Slots
+from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
+from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
+    Version,
+    Versions,
+    moves,
+    save_all,
+)
+
+__all__ = ["INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
+
+_SEAL_TO: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "host": {"type": "str", "required": True},
+        "public": {"type": "str", "required": True},
+        "versions": {"type": "list", "elements": "str", "choices": ["new", "old"], "default": ["new", "old"]},
+    },
+}
+
+#: The argument spec of one secret for ``secret_info``.
+INFO_OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "stores": {"type": "list", "elements": "dict", "default": [], "options": STORE_OPTIONS},
+    "seal_to": _SEAL_TO,
+}
+
+#: The argument spec of one secret for ``secret``.
+SECRET_OPTIONS: dict[str, dict[str, Any]] = {
+    **INFO_OPTIONS,
+    "generate": {"type": "dict"},
+    "new": {"type": "dict", "options": VALUE_OPTIONS},
+    "old": {"type": "dict", "options": VALUE_OPTIONS},
+    "origin": {"type": "bool", "default": False},
+    "accept": {"type": "dict", "options": {"new": {"type": "str"}, "old": {"type": "str"}}},
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is not on the host: random bytes and the clock (UTC)."""
+
+    randbytes: Callable[[int], bytes] = os.urandom
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+
+
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """One call of the module ``secret``."""
+    session = Session.from_params(params)
+    return apply(session, params["state"], params["secrets"], check_mode, Sources())
+
+
+def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """One call of the module ``secret_info``; the fingerprint key goes into the session folder in check mode too."""
+    del check_mode
+    session = Session.from_params(params)
+    if params.get("accept_fingerprint"):
+        session.accept_fingerprint_key(params["accept_fingerprint"])
+    return inspect(session, params["secrets"])
+
+
+# -- one secret ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Job:
+    """One secret of the call, while it is worked out."""
+
+    request: Mapping[str, Any]
+    name: str
+    stores: list[Store]
+    versions: Versions
+    version: Version | None
+    before: str | None
+
+    @classmethod
+    def open(cls, session: Session, request: Mapping[str, Any]) -> _Job:
+        name: str = request["name"]
+        versions = Versions(session.state_dir, name)
+        stores = [open_store(name, options) for options in request.get("stores") or ()]
+        version = versions.load(session.rotation_id) if session.rotation_id else None
+        return cls(request, name, stores, versions, version, version.state if version else None)
+
+    def current(self) -> Version:
+        if self.version is None:
+            raise KeyturnError("not-staged", "nothing is staged here", where=self.name, hint="Run from the start")
+        return self.version
+
+    def wanted(self, store: Store, state: str) -> Slots:
+        version = self.current()
+        record = version.original(store.path, store.variable)
+        if record is None:
+            raise KeyturnError(
+                "store-not-staged",
+                f"this store was added to {self.name} after its new version was staged",
+                where=store.path,
+                hint="Finish or roll back this rotation with the stores it began with",
+            )
+        return store.layout.wanted(state, store.original(record), version.old, version.value())
+
+
+def _open_all(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[_Job]:
+    jobs = [_Job.open(session, request) for request in requests]
+    taken: dict[tuple[str, str], str] = {}
+    names: set[str] = set()
+    for job in jobs:
+        if job.name in names:
+            raise KeyturnError("secret-twice", "is named twice in one call", where=job.name, hint="Name it once")
+        names.add(job.name)
+        for store in job.stores:
+            whole_file = not store.variable
+            for variable in ("",) if whole_file else store.layout.variables:
+                if (store.path, variable) in taken:
+                    other = taken[store.path, variable]
+                    raise KeyturnError(
+                        "store-twice",
+                        f"{variable or 'the file'} is a store of {other} and of {job.name}",
+                        where=store.path,
+                        hint="Name each place once",
+                    )
+                taken[store.path, variable] = job.name
+    return jobs
+
+
+def _context(session: Session, name: str, version: str) -> str:
+    return f"{session.rotation_id}/{name}/{version}"
+
+
+# -- staging ---------------------------------------------------------------------------------------------------------
+
+
+def _present(session: Session, job: _Job, workspace: Workspace) -> bytes | None:
+    """The one value that all stores hold, None when none holds any."""
+    held = [(store, store.layout.primary(store.read(workspace))) for store in job.stores]
+    there = [(store, value) for store, value in held if value is not None]
+    if len({value for _store, value in there}) > 1:
+        places = [_place(store, session.fingerprint(job.name, value)) for store, value in there]
+        raise KeyturnError(
+            "stores-disagree",
+            f"the stores of {job.name} hold different values: {', '.join(places)}",
+            where=there[0][0].path,
+            hint="Find out which one is in use and write it to all of them",
+        )
+    return there[0][1] if there else None
+
+
+def _place(store: Store, mark: str) -> str:
+    text = f"{store.path} {store.variable}".rstrip()
+    return f"{text} ({mark})" if mark else text
+
+
+def _new_value(session: Session, job: _Job, sources: Sources) -> bytes:
+    """The value of this rotation: never a second one."""
+    request = job.request
+    accept = request.get("accept") or {}
+    if accept.get("new"):
+        return session.open_box(accept["new"], _context(session, job.name, "new"))
+    leftover = job.versions.leftover(session.rotation_id)
+    if leftover is not None:
+        return leftover
+    if request.get("new"):
+        return resolve(session, request["new"], _context(session, job.name, "new"))
+    if not request.get("origin"):
+        raise KeyturnError(
+            "value-missing",
+            "this host neither makes the new value nor was given it",
+            where=job.name,
+            hint="Set origin on one host and pass its box to the others",
+        )
+    return generate(request.get("generate") or {}, sources.randbytes)
+
+
+def _old_value(session: Session, job: _Job) -> bytes | None:
+    """The old value that was named or sent, if any."""
+    request = job.request
+    accept = request.get("accept") or {}
+    if accept.get("old"):
+        return session.open_box(accept["old"], _context(session, job.name, "old"))
+    if request.get("old"):
+        return resolve(session, request["old"], _context(session, job.name, "old"))
+    return None
+
+
+def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources) -> Version:
+    new, old = _new_value(session, job, sources), _old_value(session, job)
+    named = old is not None
+    held = [(store, store.layout.primary(store.read(workspace))) for store in job.stores]
+    if old is None:
+        old = _present(session, job, workspace)
+    if new == old:
+        raise KeyturnError(
+            "value-unchanged",
+            "the new value is the one in use already",
+            where=job.name,
+            hint="Give another value, or the old one where the stores hold the new one already",
+        )
+    for store, value in held:
+        if value is not None and value != old and not (named and value == new):
+            raise _drifted(session, job, store, value)
+    return Version(
+        job.name,
+        session.rotation_id,
+        "staged",
+        sources.now().astimezone(timezone.utc).isoformat(timespec="microseconds"),
+        old is not None,
+        new,
+        old,
+        tuple(_record(store, workspace) for store in job.stores),
+    )
+
+
+def _record(store: Store, workspace: Workspace) -> dict[str, Any]:
+    return {"path": store.path, "variable": store.variable, **store.record(workspace)}
+
+
+def _restage(session: Session, job: _Job, workspace: Workspace) -> Version:
+    """A version that is there already: the value that was sent is the same, and every store has its record."""
+    version = job.current()
+    accept = job.request.get("accept") or {}
+    if accept.get("new") and version.new is not None:
+        sent = session.open_box(accept["new"], _context(session, job.name, "new"))
+        if sent != version.new:
+            raise KeyturnError(
+                "version-differs",
+                f"this host holds another value for rotation {session.rotation_id} than it was sent",
+                where=job.name,
+                hint="Roll this rotation back and start a new one",
+            )
+    if version.state != "staged":
+        return version
+    added = [store for store in job.stores if version.original(store.path, store.variable) is None]
+    for store in added:
+        value = store.layout.primary(store.read(workspace))
+        if value is not None and value != version.old:
+            raise _drifted(session, job, store, value)
+    return replace(version, originals=(*version.originals, *(_record(store, workspace) for store in added)))
+
+
+# -- moving the stores -----------------------------------------------------------------------------------------------
+
+
+def _drifted(session: Session, job: _Job, store: Store, value: bytes | None) -> KeyturnError:
+    mark = session.fingerprint(job.name, value) if value is not None else ""
+    return KeyturnError(
+        "store-drifted",
+        f"{_place(store, mark)} does not hold what {job.name} should have there, so somebody changed it",
+        where=store.path,
+        hint="Put the old or the new value there, or roll back by hand; nothing was changed",
+    )
+
+
+#: From which forms of a store each state is reached.
+_FORMS = {
+    "staged": ("rolled_back", "staged", "promoted", "retired"),
+    "promoted": ("rolled_back", "staged", "promoted", "retired"),
+    "retired": ("promoted", "retired"),
+    "rolled_back": ("rolled_back", "staged", "promoted", "retired"),
+}
+
+
+def _move_stores(session: Session, job: _Job, state: str, workspace: Workspace) -> None:
+    """Plan every store of a secret into ``state``; each must hold a form that this rotation made."""
+    version = job.current()
+    for store in job.stores:
+        present = store.read(workspace)
+        primary = store.layout.primary(present)
+        record = version.original(store.path, store.variable) or {}
+        forms = {form: job.wanted(store, form) for form in _FORMS[state]}
+        if present not in [*forms.values(), *([] if state == "retired" else [store.original(record)])]:
+            raise _drifted(session, job, store, primary)
+        if state == "staged" and present in (forms["promoted"], forms["retired"]) and present != forms["rolled_back"]:
+            continue  # promoted before this call's metadata was written: never demoted
+        store.plan(workspace, forms[state], record)
+
+
+def _retire(session: Session, job: _Job) -> Version:
+    version = job.current()
+    return replace(version, new=None, old=None, originals=(), fingerprints=_fingerprints(session, version))
+
+
+def _move(session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources) -> None:
+    """Work out one secret: its version as it shall be, and its stores in the workspace."""
+    todo = moves(job.before, state, job.name)
+    if state == "staged":
+        job.version = _restage(session, job, workspace) if job.version else _stage(session, job, workspace, sources)
+        if job.version.state == "staged":
+            _move_stores(session, job, state, workspace)
+        return
+    if job.version is None or (job.before == "retired"):
+        return
+    if todo or job.before == state:
+        _move_stores(session, job, state, workspace)
+    if todo:
+        job.version = replace(job.current(), state=state)
+
+
+def apply(
+    session: Session, state: str, requests: Sequence[Mapping[str, Any]], check_mode: bool, sources: Sources
+) -> dict[str, Any]:
+    """Bring secrets into a state on this host, all or none.
+
+    :param requests: see :data:`SECRET_OPTIONS`.
+    :returns: ``changed``, ``secrets``, ``loose_files``, ``diff``.
+    :raises KeyturnError: what was wrong; nothing was changed then, unless the code is ``write-torn``.
+    """
+    if not session.rotation_id:
+        raise KeyturnError(
+            "rotation-missing", "no rotation_id was given", hint="Name the rotation this call belongs to"
+        )
+    with session.changing(check_mode):
+        workspace = Workspace()
+        jobs = _open_all(session, requests)
+        order = list(reversed(jobs)) if state == "rolled_back" else jobs
+        for job in order:
+            _move(session, job, state, workspace, sources)
+        # The answer is made while the values are still there.
+        secrets = {job.name: _answer(session, job, workspace) for job in jobs}
+        diff = _diff(session, jobs, workspace)
+        touched = _keep(session, jobs, state, workspace, check_mode)
+        loose = workspace.loose()
+    return {"changed": touched, "secrets": secrets, "loose_files": loose, "diff": diff}
+
+
+def _keep(session: Session, jobs: Sequence[_Job], state: str, workspace: Workspace, check_mode: bool) -> bool:
+    """Write everything down and say whether that changed anything.
+
+    Staging puts the versions on the disk before the stores use them; later states change the stores first, so that
+    metadata never claims more than is true. Values go last.
+    """
+    versions = [job.version for job in jobs if job.version is not None]
+    if state == "retired":
+        versions = [_retire(session, job) if job.before == "promoted" else job.current() for job in jobs]
+    moved = any(job.version is not None and job.version.state != job.before for job in jobs)
+    stale = [stale for job in jobs for stale in _outdated(job)] if state == "retired" else []
+    if check_mode:
+        return bool(workspace.changes) or moved or bool(stale)
+    if state == "staged":
+        written = save_all(session.state_dir, versions)
+        return bool(workspace.commit()) or bool(written)
+    written = workspace.commit()
+    written += save_all(session.state_dir, [*versions, *(_retire_earlier(session, version) for version in stale)])
+    gone = [Versions(session.state_dir, version.name).forget(version.rotation_id) for version in stale]
+    return bool(written) or any(gone)
+
+
+def _outdated(job: _Job) -> list[Version]:
+    """The versions, this rotation's and earlier ones, whose values are still here."""
+    mine = job.current()
+    earlier = [version for version in job.versions.all() if version.made_at <= mine.made_at]
+    return [version for version in earlier if version.new is not None or version.old is not None or version.originals]
+
+
+def _retire_earlier(session: Session, version: Version) -> Version:
+    """An earlier version without its values; one that was never retired is superseded, which is the same here."""
+    state = "retired" if version.state == "promoted" else version.state
+    marks = version.fingerprints or _fingerprints(session, version)
+    return replace(version, state=state, new=None, old=None, originals=(), fingerprints=marks)
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _fingerprints(session: Session, version: Version) -> dict[str, str]:
+    """By version; empty texts without a fingerprint key, and no entry for a version that does not exist."""
+    marks = {"new": version.fingerprints.get("new", "")}
+    if version.had_old:
+        marks["old"] = version.fingerprints.get("old", "")
+    for part, value in (("new", version.new), ("old", version.old)):
+        if value is not None:
+            marks[part] = session.fingerprint(version.name, value)
+    return marks
+
+
+def _holds(session: Session, version: Version | None, name: str, value: bytes | None) -> str:
+    """Which version a store's primary value is."""
+    if value is None:
+        return "absent"
+    if version is None:
+        return "unknown"
+    for part, known in (("new", version.new), ("old", version.old)):
+        if value == known:
+            return part
+    if version.new is not None:
+        return "other"
+    mark = session.fingerprint(name, value)
+    if not mark or not version.fingerprints.get("new"):
+        return "unknown"
+    return next((part for part in ("new", "old") if version.fingerprints.get(part) == mark), "other")
+
+
+def _boxes(session: Session, job: _Job, values: Mapping[str, bytes | None]) -> dict[str, dict[str, str]]:
+    boxes: dict[str, dict[str, str]] = {}
+    for target in job.request.get("seal_to") or ():
+        boxes[target["host"]] = {}
+        for part in target.get("versions") or ("new", "old"):
+            value = values.get(part)
+            if value is not None:
+                box = sealed.seal(value, target["public"], _context(session, job.name, part))
+                boxes[target["host"]][part] = box
+    return boxes
+
+
+def _answer(session: Session, job: _Job, workspace: Workspace) -> dict[str, Any]:
+    version = job.version
+    stores = []
+    for store in job.stores:
+        value = store.layout.primary(store.read(workspace))
+        holds = _holds(session, version, job.name, value)
+        stores.append({"path": store.path, "variable": store.variable, "holds": holds})
+    return {
+        "state": version.state if version else "",
+        "had_old": version.had_old if version else False,
+        "fingerprints": _fingerprints(session, version) if version else {},
+        "stores": stores,
+        "boxes": _boxes(session, job, {"new": version.new, "old": version.old} if version else {}),
+    }
+
+
+def _diff(session: Session, jobs: Iterable[_Job], workspace: Workspace) -> list[dict[str, str]]:
+    """Per file that changes: its variables before and after, as fingerprints, never as values."""
+    disk = Workspace()
+    texts: dict[str, tuple[list[str], list[str]]] = {}
+    for job in jobs:
+        for store in job.stores:
+            if store.path in workspace.changes:
+                before, after = texts.setdefault(store.path, ([], []))
+                before.extend(_redacted(session, job, store, disk))
+                after.extend(_redacted(session, job, store, workspace))
+    return [
+        {
+            "before_header": path,
+            "after_header": path,
+            "before": "".join(before),
+            "after": "".join(after),
+        }
+        for path, (before, after) in sorted(texts.items())
+    ]
+
+
+def _redacted(session: Session, job: _Job, store: Store, workspace: Workspace) -> list[str]:
+    lines = []
+    for variable, text in store.read(workspace).items():
+        separator = store.layout.separator if isinstance(store.layout, ListLayout) else None
+        parts = [] if text is None else text.split(separator) if separator else [text]
+        marks = [_mark(session, job, part) for part in parts]
+        name = variable if store.variable else "content"
+        lines.append(f"{name}={(separator or b'').decode().join(marks)}\n")
+    return lines
+
+
+def _mark(session: Session, job: _Job, value: bytes) -> str:
+    part = _holds(session, job.version, job.name, value)
+    mark = session.fingerprint(job.name, value)
+    return f"<{part} {mark}>" if mark else f"<redacted {part}>"
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------
+
+
+def inspect(session: Session, requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How secrets stand on this host. Nothing is changed; what is wrong comes in a list, all of it at once.
+
+    :param requests: see :data:`INFO_OPTIONS`.
+    :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``loose_files``, ``changed`` (False).
+    """
+    problems: list[dict[str, str]] = []
+    secrets: dict[str, Any] = {}
+    workspace = Workspace()
+    for request in requests:
+        try:
+            job = _Job.open(session, request)
+        except KeyturnError as error:
+            problems.append(_problem(error))
+            continue
+        secrets[job.name] = _describe(session, job, workspace, problems)
+    try:
+        _open_all(session, [request for request in requests if request["name"] in secrets])
+    except KeyturnError as error:
+        problems.append(_problem(error))
+    return {"changed": False, "secrets": secrets, "problems": problems, "loose_files": workspace.loose()}
+
+
+def _problem(error: KeyturnError) -> dict[str, str]:
+    return {"code": error.code, "where": error.where, "msg": str(error)}
+
+
+def _describe(session: Session, job: _Job, workspace: Workspace, problems: list[dict[str, str]]) -> dict[str, Any]:
+    versions = job.versions.all()
+    version = job.version if session.rotation_id else next(reversed(versions), None)
+    stores, values = [], []
+    for store in job.stores:
+        entry: dict[str, Any] = {"path": store.path, "variable": store.variable}
+        try:
+            value = store.layout.primary(store.read(workspace))
+        except KeyturnError as error:
+            problems.append(_problem(error))
+            stores.append({**entry, "present": False, "fingerprint": "", "holds": "unknown"})
+            continue
+        if value is not None:
+            values.append(value)
+            entry.update(present=True, fingerprint=session.fingerprint(job.name, value))
+        else:
+            entry.update(present=False, fingerprint="")
+        stores.append({**entry, "holds": _holds(session, version, job.name, value)})
+    if len(values) == len(job.stores) or not problems:
+        try:
+            _present(session, job, workspace)
+        except KeyturnError as error:
+            problems.append(_problem(error))
+    known: dict[str, bytes | None] = {"new": version.new, "old": version.old} if version else {}
+    if version is None and len(set(values)) == 1:
+        known = {"old": values[0]}
+    return {
+        "stores": stores,
+        "versions": {
+            each.rotation_id: {
+                "state": each.state,
+                "made_at": each.made_at,
+                "had_old": each.had_old,
+                "fingerprints": _fingerprints(session, each),
+            }
+            for each in versions
+        },
+        "boxes": _boxes(session, job, known),
+    }

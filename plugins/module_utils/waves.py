@@ -1,0 +1,88 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""In which order services are restarted: what others depend on comes first."""
+
+from __future__ import annotations
+
+import difflib
+import graphlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+__all__ = ["restart_waves"]
+
+#: A service of the catalog (its ``depends_on`` counts), or just the list of names it depends on.
+Service = Union[Mapping[str, Any], Iterable[str], str, None]
+
+
+def restart_waves(
+    services: Mapping[str, Service], affected: Iterable[str], dependants: bool = False
+) -> list[list[str]]:
+    """The affected services as waves: everything in a wave may restart at once, after all waves before it.
+
+    A service waits for each affected one that it depends on, also through others that are not affected themselves.
+
+    :param services: name to service, all that there are.
+    :param affected: names of the services to restart.
+    :param dependants: whether the services that depend on these, directly or not, restart too.
+    :returns: lists of names, sorted; the same input gives the same waves.
+    :raises KeyturnError: ``services-cycle``, ``service-unknown``.
+    """
+    needs = {name: _needs(name, services[name]) for name in sorted(services)}
+    for name, others in needs.items():
+        for other in others:
+            _known(other, needs, f"{name}.depends_on")
+    chosen = set(affected)
+    for name in sorted(chosen):
+        _known(name, needs, "services to restart")
+    try:
+        order = tuple(graphlib.TopologicalSorter(needs).static_order())
+    except graphlib.CycleError as error:
+        raise KeyturnError(
+            "services-cycle",
+            f"services depend on each other in a circle ({' -> '.join(_circle(error.args[1]))})",
+            where="depends_on",
+            hint="Take one of these dependencies out",
+        ) from None
+    if dependants:
+        for name in order:
+            if chosen.intersection(needs[name]):
+                chosen.add(name)
+    level: dict[str, int] = {}
+    waves: list[list[str]] = []
+    for name in order:
+        level[name] = max((level[other] + (other in chosen) for other in needs[name]), default=0)
+        if name in chosen:
+            waves.extend([] for _missing in range(level[name] + 1 - len(waves)))
+            waves[level[name]].append(name)
+    return [sorted(wave) for wave in waves]
+
+
+def _needs(name: str, service: Service) -> list[str]:
+    found: Any = service.get("depends_on") if isinstance(service, Mapping) else service
+    found = [found] if isinstance(found, str) else found or ()
+    if not isinstance(found, Iterable) or not all(isinstance(other, str) for other in found):
+        raise KeyturnError("service-unknown", "must be a list of names", where=f"{name}.depends_on", hint="Write names")
+    return sorted(set(found))
+
+
+def _known(name: str, services: Mapping[str, Any], where: str) -> None:
+    if name in services:
+        return
+    near = difflib.get_close_matches(name, services, n=1)
+    raise KeyturnError(
+        "service-unknown",
+        f"there is no service {name!r}",
+        where=where,
+        hint=f"Did you mean {near[0]!r}?" if near else "Add it to keyturn_services",
+    )
+
+
+def _circle(members: list[str]) -> list[str]:
+    """The circle in the direction "depends on", beginning with its first name."""
+    ring = members[:-1][::-1]
+    first = ring.index(min(ring))
+    ring = ring[first:] + ring[:first]
+    return [*ring, ring[0]]

@@ -1,0 +1,102 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The modules ``evidence`` and ``evidence_verify``, run as Ansible runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.evidence import full_record, small_record
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run(module: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    """Run a module in a process of its own; its answer, with ``failed`` when it failed."""
+    marks = {"_ansible_check_mode": check, "_ansible_diff": True}
+    done = subprocess.run(
+        [sys.executable, "-m", f"ansible_collections.keyturn.rotation.plugins.modules.{module}"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": {**arguments, **marks}}),
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".build")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_check_real_check_again_real_again(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {
+        "state_dir": str(tmp_path / "state"),
+        "rotation_id": "2026-11-jwk",
+        "epoch": 1,
+        "record": full_record(),
+    }
+    told = run("evidence", True, **arguments)
+    assert told["changed"]
+    assert not (tmp_path / "state").exists()
+    done = run("evidence", **arguments)
+    assert done["changed"]
+    assert done["path"] == str(tmp_path / "state/evidence/2026-11-jwk.rotated") == told["path"]
+    assert done["diff"]["after"] == done["summary"]
+    for check in (True, False):
+        again = run("evidence", check, **arguments)
+        assert (again["changed"], again["digest"]) == (False, done["digest"])
+        assert again["diff"]["after"] == {}
+
+
+def test_trap_57_a_run_that_was_taken_over_seals_nothing(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"state_dir": str(tmp_path), "rotation_id": "r1"}
+    assert run("evidence", **arguments, epoch=2, record=small_record("r1"))["changed"]
+    late = run("evidence", **arguments, epoch=1, record=small_record("r1", "failed"))
+    assert (late["failed"], late["code"]) == (True, "fenced")
+    assert not (tmp_path / "evidence/r1.failed").exists()
+
+
+def test_a_record_of_another_rotation_is_refused(tmp_path: Path) -> None:
+    answer = run("evidence", state_dir=str(tmp_path), rotation_id="r1", record=small_record("r2"))
+    assert (answer["failed"], answer["code"]) == (True, "evidence-rotation")
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_private_material_is_refused_and_not_told(tmp_path: Path, check: bool) -> None:
+    record = small_record(messages=["password is in postgresql://app:CANARYCANARY@db/app"])
+    answer = run("evidence", check, dir=str(tmp_path / "e"), record=record)
+    assert answer["code"] == "evidence-material"
+    assert "CANARY" not in json.dumps({key: value for key, value in answer.items() if key != "invocation"})
+    assert not (tmp_path / "e").exists()
+
+
+def test_sealed_signed_copied_and_verified(tmp_path: Path) -> None:
+    key, public = tmp_path / "key.pem", tmp_path / "public.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, capture_output=True)
+    key.chmod(0o600)
+    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+    sealed = run(
+        "evidence",
+        dir=str(tmp_path / "e"),
+        record=full_record(),
+        signing_key=str(key),
+        copies=[str(tmp_path / "copy"), str(key / "impossible")],
+    )
+    assert sealed["changed"]
+    assert len(sealed["problems"]) == len(sealed["warnings"]) == 1
+    for place in ("e", "copy"):
+        found = run("evidence_verify", dir=str(tmp_path / place), public_key=[str(public)], known=[sealed["digest"]])
+        assert (found["ok"], found["records"], found["signed"], found["changed"]) == (True, 1, 1, False)
+    (tmp_path / "copy/2026-11-jwk.rotated/report.html").write_text("forged")
+    found = run("evidence_verify", dir=str(tmp_path / "copy"))
+    assert (found["failed"], found["code"]) == (True, "evidence-broken")
+    assert found["problems"] == [
+        {"code": "edited", "where": "2026-11-jwk.rotated/report.html", "message": "is not what was sealed"}
+    ]
+    found = run("evidence_verify", dir=str(tmp_path / "copy"), fail=False)
+    assert ("failed" in found, found["ok"]) == (False, False)

@@ -1,0 +1,112 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The catalog: what is wrong is said with its place and what to do; nothing else is guessed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jsonschema
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import json_schema, load_catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+GROUPS = {"all": ["api1", "api2", "db"], "api": ["api2", "api1"], "empty": []}
+
+
+def catalog() -> dict[str, Any]:
+    """A right one."""
+    return {
+        "keyturn_state_host": "db",
+        "keyturn_databases": {"app": {"hosts": "db"}},
+        "keyturn_services": {
+            "api": {"hosts": "api", "manager": "command", "start": ["a"], "stop": ["b"], "health": {"url": "http://x/"}}
+        },
+        "keyturn_secrets": {
+            "KEY": {
+                "kind": "encryption_key",
+                "stores": [{"hosts": "api", "type": "env_file", "path": "/srv/.env"}],
+                "data": [{"database": "app", "table": "t", "column": "c", "envelope": "fernet"}],
+                "consumers": ["api"],
+                "cryptoperiod": "90d",
+            }
+        },
+    }
+
+
+def test_hosts_are_resolved_and_sorted() -> None:
+    loaded = load_catalog(catalog(), GROUPS)
+    assert loaded.secrets["KEY"]["stores"][0]["hosts"] == ["api1", "api2"]
+    assert loaded.hosts_of("KEY") == ["api1", "api2", "db"]
+    assert loaded.secrets["KEY"]["strategy"] == "cutover"
+
+
+def test_fragments_are_merged() -> None:
+    variables = catalog()
+    variables["keyturn_secrets_team"] = {"OTHER": variables["keyturn_secrets"]["KEY"]}
+    assert sorted(load_catalog(variables, GROUPS).secrets) == ["KEY", "OTHER"]
+
+
+def change(path: str, value: Any) -> Any:
+    """A catalog with one thing changed; ``...`` removes it."""
+    variables = copy.deepcopy(catalog())
+    place: Any = variables
+    *parents, last = path.split(".")
+    for step in parents:
+        place = place[int(step)] if step.isdigit() else place[step]
+    if value is ...:
+        del place[last]
+    else:
+        place[int(last) if last.isdigit() else last] = value
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code", "words"),
+    [
+        ("keyturn_secrets.KEY.consumer", ["api"], "catalog-invalid", ["keyturn_secrets.KEY", "'consumer'", "'consumers'"]),
+        ("keyturn_secrets.KEY.consumers", ["apo"], "catalog-invalid", ["'apo'", "not defined", "'api'"]),
+        ("keyturn_secrets.KEY.data.0.database", "ap", "catalog-invalid", ["data[0]", "'app'"]),
+        ("keyturn_secrets.KEY.data.0.table", ..., "catalog-invalid", ["data[0]", "'table'"]),
+        ("keyturn_secrets.KEY.data", [], "catalog-invalid", ["KEY.data", "columns"]),
+        ("keyturn_secrets.KEY.stores.0.path", "srv/.env", "catalog-invalid", ["stores[0].path", "absolute"]),
+        ("keyturn_secrets.KEY.stores.0.type", "envfile", "catalog-invalid", ["'envfile'", "'env_file'"]),
+        ("keyturn_secrets.KEY.stores.0.hosts", "apis", "host-unknown", ["'apis'", "'api'"]),
+        ("keyturn_secrets.KEY.stores.0.hosts", "empty", "host-unknown", ["no host"]),
+        ("keyturn_secrets.KEY.cryptoperiod", "3 months", "catalog-invalid", ["cryptoperiod", "90d"]),
+        ("keyturn_secrets.KEY.kind", "Encryption Key", "catalog-invalid", ["kind"]),
+        ("keyturn_secrets.KEY.value_from", {"file": "a", "env": "B"}, "catalog-invalid", ["exactly one"]),
+        ("keyturn_services.api.stop", ..., "catalog-invalid", ["'stop'", "list"]),
+        ("keyturn_services.api.depends_on", ["dbb"], "catalog-invalid", ["'dbb'"]),
+        ("keyturn_databases.app.hosts", "api", "catalog-invalid", ["must be one host"]),
+        ("keyturn_state_host", ..., "catalog-invalid", ["keyturn_state_host"]),
+        ("keyturn_state_host", "dbb", "host-unknown", ["'db'"]),
+        ("keyturn_secrets", {}, "catalog-empty", ["keyturn_secrets"]),
+        ("keyturn_secrets_more", {"KEY": {}}, "secret-twice", ["keyturn_secrets_more", "keyturn_secrets"]),
+        ("keyturn_secrets.KEY.may_be_empty", True, "catalog-invalid", ["'may_be_empty'"]),
+    ],
+)
+def test_one_clear_error(path: str, value: Any, code: str, words: list[str]) -> None:
+    with pytest.raises(KeyturnError) as raised:
+        load_catalog(change(path, value), GROUPS)
+    assert raised.value.code == code
+    text = str(raised.value)
+    assert all(word in text for word in words), text
+    assert raised.value.hint
+
+
+def test_a_secret_name_with_a_path_in_it_is_refused() -> None:
+    variables = catalog()
+    variables["keyturn_secrets"]["../KEY"] = variables["keyturn_secrets"]["KEY"]
+    with pytest.raises(KeyturnError, match="not usable"):
+        load_catalog(variables, GROUPS)
+
+
+def test_the_json_schema_agrees() -> None:
+    schema = json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(catalog(), schema)
+    for path, value in (("keyturn_secrets.KEY.consumer", []), ("keyturn_secrets.KEY.stores.0.type", "x")):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(change(path, value), schema)

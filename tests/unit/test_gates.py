@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gates: nobody goes on unless all may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import gates
+
+PLAN: dict[str, Any] = {
+    "origins": {"KEY": "api1"},
+    "hosts": {
+        "api1": {"secrets": [{"name": "KEY"}], "jobs": []},
+        "api2": {"secrets": [{"name": "KEY"}], "jobs": []},
+        "db": {"secrets": [], "jobs": [{"secret": "KEY", "database": "app"}]},
+    },
+}
+WELL = {"missing": [], "disk_free": 1 << 30, "clock": 1000.0}
+
+
+def answers(**changes: Any) -> dict[str, Any]:
+    sessions = {host: dict(WELL) for host in PLAN["hosts"]}
+    for host, change in changes.items():
+        if change is None:
+            del sessions[host]
+        else:
+            sessions[host].update(change)
+    return {"session": sessions, "found": {}, "baseline": {}}
+
+
+def test_all_is_well() -> None:
+    assert gates.preflight(PLAN, answers(), True) == []
+
+
+def test_trap_24_a_host_that_cannot_be_reached_is_named() -> None:
+    (problem,) = gates.preflight(PLAN, answers(api2=None), True)
+    assert "api2" in problem
+    assert "keyturn_waive" in problem
+
+
+def test_missing_libraries_are_named_with_their_packages() -> None:
+    missing = [{"library": "psycopg", "package": "python3-psycopg"}]
+    (problem,) = gates.preflight(PLAN, answers(db={"missing": missing}), True)
+    assert problem == "db: the Python libraries psycopg are missing. Install python3-psycopg."
+
+
+def test_a_clock_that_is_off_and_a_full_disk_are_named() -> None:
+    problems = gates.preflight(PLAN, answers(api1={"clock": 1100.0}, db={"disk_free": 1}), True)
+    assert [problem.split(":")[0] for problem in problems] == ["db", "api1"]
+
+
+def test_a_sick_service_stops_a_new_rotation_but_not_one_that_goes_on() -> None:
+    said = answers()
+    said["baseline"] = {"api1": {"services": {"api": {"status": "unknown", "detail": "no check"}}}}
+    (problem,) = gates.preflight(PLAN, said, True)
+    assert "api is unknown" in problem
+    assert gates.preflight(PLAN, said, False) == []
+
+
+def secret(state: str = "staged", fingerprint: str = "aa") -> dict[str, Any]:
+    return {"secrets": {"KEY": {"state": state, "fingerprints": {"new": fingerprint}}}}
+
+
+def test_n_of_n_hosts_hold_the_same_version() -> None:
+    assert gates.agreement(PLAN, {"api1": secret(), "api2": secret()}, ("staged",)) == []
+    assert "different" in gates.agreement(PLAN, {"api1": secret(), "api2": secret("staged", "bb")}, ("staged",))[0]
+    assert "api2: did not answer" in gates.agreement(PLAN, {"api1": secret()}, ("staged",))[0]
+    assert "api2: KEY is staged" in gates.agreement(PLAN, {"api1": secret("promoted"), "api2": secret()}, ("promoted",))[0]
+
+
+def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:
+    done = {"db": [{"job": {"database": "app"}}]}
+    assert gates.swapped_back(PLAN, done) == []
+    assert gates.swapped_back(PLAN, {}) == ["db: the data in app was not brought back."]
+    assert gates.swapped_back(PLAN, {"db": [{"job": {"database": "app"}, "failed": True}]})
+
+
+def test_a_backup_whose_key_does_not_open_the_data_is_refused() -> None:
+    row = {"table": "t", "column": "c", "total": 5, "old": 3, "null": 1, "plaintext": 0}
+    (problem,) = gates.readable([("db", "preflight", {"coverage": [row]})])
+    assert "1 rows of t.c" in problem
+    assert gates.readable([("db", "preflight", {"coverage": [{**row, "old": 4}]})]) == []

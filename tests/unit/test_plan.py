@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Choosing secrets, building a plan, waiving hosts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import plan, registry
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from tests.unit.test_catalog import GROUPS, catalog
+
+NOW = plan.parse_stamp("2026-06-01T00:00:00.000Z")
+KINDS = {"encryption_key": {"role": "keyturn.rotation.encryption_key", "phases": ["migrate"]}}
+
+
+def loaded(**secrets: dict[str, Any]) -> Catalog:
+    variables = catalog()
+    for name, changes in secrets.items():
+        variables["keyturn_secrets"][name] = {**variables["keyturn_secrets"]["KEY"], **changes}
+    return load_catalog(variables, GROUPS)
+
+
+def turned(stamp: str, status: str = "overlap", is_open: bool = False) -> dict[str, Any]:
+    content = registry.empty()
+    content["secrets"]["KEY"] = {"open": "r1" if is_open else None, "current": "r1", "primary_since": stamp}
+    content["rotations"]["r1"] = {"secrets": ["KEY"], "status": status}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("since", "answer"),
+    [("2026-03-03T00:00:00.000Z", "due"), ("2026-03-04T00:00:00.001Z", "fresh"), (None, "due")],
+)
+def test_due_is_computed_from_the_cryptoperiod(since: str | None, answer: str) -> None:
+    assert plan.due({"cryptoperiod": "90d"}, {"primary_since": since}, NOW) == answer
+    assert plan.due({}, {"primary_since": since}, NOW) == "no period"
+
+
+def test_trap_35_a_leap_day_is_a_day() -> None:
+    start = plan.parse_stamp("2028-02-29T12:00:00.000Z")
+    record = {"primary_since": "2028-02-29T12:00:00.000Z"}
+    assert plan.due({"cryptoperiod": "365d"}, record, start + 365 * 86400 - 1) == "fresh"
+    assert plan.due({"cryptoperiod": "365d"}, record, start + 365 * 86400) == "due"
+
+
+def test_trap_36_nothing_turns_that_is_not_due() -> None:
+    fresh = turned("2026-05-31T00:00:00.000Z")
+    assert plan.choose(loaded(), fresh, [], "rotate", NOW) == []
+    assert plan.choose(loaded(), fresh, ["KEY"], "rotate", NOW) == ["KEY"]
+    assert plan.choose(loaded(), turned("2026-01-01T00:00:00.000Z"), [], "rotate", NOW) == ["KEY"]
+
+
+def test_what_is_open_comes_first() -> None:
+    content = turned("2026-05-31T00:00:00.000Z", "open", is_open=True)
+    assert plan.choose(loaded(OTHER={}), content, [], "rotate", NOW) == ["KEY"]
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(KeyturnError, match="Did you mean 'KEY'"):
+        plan.choose(loaded(), registry.empty(), ["KEYS"], "rotate", NOW)
+
+
+def test_rollback_finds_what_has_turned() -> None:
+    assert plan.choose(loaded(), turned("2026-05-31T00:00:00.000Z"), [], "rollback", NOW) == ["KEY"]
+    assert plan.choose(loaded(), turned("2026-05-31T00:00:00.000Z", "retired"), [], "rollback", NOW) == []
+
+
+def test_a_plan_says_what_each_host_does() -> None:
+    built = plan.build(loaded(), ["KEY"], KINDS, {})
+    assert built["phases"] == ["preflight", "backup", "stage", "migrate", "promote", "restart", "verify"]
+    assert [job["database"] for job in built["hosts"]["db"]["jobs"]] == ["app"]
+    assert [service["name"] for service in built["hosts"]["api1"]["services"]] == ["api"]
+    assert built["origins"] == {"KEY": "api1"}
+    json.dumps(built)
+
+
+def test_the_digest_changes_with_the_plan_only() -> None:
+    one = plan.build(loaded(), ["KEY"], KINDS, {})["digest"]
+    assert plan.build(loaded(), ["KEY"], KINDS, {})["digest"] == one
+    other = loaded(KEY={"stores": [{"hosts": "api1", "type": "env_file", "path": "/srv/.env"}]})
+    assert plan.build(other, ["KEY"], KINDS, {})["digest"] != one
+
+
+def test_trap_47_a_waived_host_is_left_out_by_name_and_until_a_day() -> None:
+    waivers = plan.waived([{"host": "api2", "reason": "disk", "until": "2026-06-02"}], "2026-06-01")
+    built = plan.build(loaded(), ["KEY"], KINDS, waivers)
+    assert sorted(built["hosts"]) == ["api1", "db"]
+    assert built["waived"] == [{"host": "api2", "reason": "disk", "until": "2026-06-02"}]
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ({"host": "api2", "reason": "disk", "until": "2026-05-31"}, "waiver-ended"),
+        ({"host": "api2", "reason": "", "until": "2026-07-01"}, "waiver-invalid"),
+        ({"host": "api2", "reason": "disk", "until": "soon"}, "waiver-invalid"),
+    ],
+)
+def test_a_waiver_without_reason_or_end_is_refused(entry: dict[str, str], code: str) -> None:
+    with pytest.raises(KeyturnError) as raised:
+        plan.waived([entry], "2026-06-01")
+    assert raised.value.code == code
+
+
+def test_the_database_host_cannot_be_waived() -> None:
+    waivers = plan.waived([{"host": "db", "reason": "disk", "until": "2026-07-01"}], "2026-06-01")
+    with pytest.raises(KeyturnError, match="talks to a database"):
+        plan.build(loaded(), ["KEY"], KINDS, waivers)
+
+
+def test_strategies_are_not_mixed() -> None:
+    with pytest.raises(KeyturnError, match="runs of their own"):
+        plan.build(loaded(OTHER={"strategy": "overlap"}), ["KEY", "OTHER"], KINDS, {})

@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The register: one open rotation per secret, one run per rotation, and no way back for a run that was taken over."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+NOW = 1_800_000_000.0
+STAMP = "2027-01-15T08:00:00.000Z"
+
+
+def a_run(name: str, **alive: bool) -> dict[str, Any]:
+    return {"run_id": name, "user": "ann", "controller": "c1", "place": "p", "sees_alive": alive}
+
+
+def acquire(content: dict[str, Any], run: str = "run1", now: float = NOW, **options: Any) -> tuple[str, dict[str, Any]]:
+    alive = options.pop("alive", {})
+    arguments: dict[str, Any] = {"mode": "rotate", "names": ["KEY"], "new_id": f"id-{run}", "details": {"reason": "why"}}
+    arguments.update(options)
+    return registry.acquire(content, run=a_run(run, **alive), stamp=STAMP, now=now, **arguments)
+
+
+def test_a_new_rotation_begins_and_ends() -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content)
+    assert (rotation_id, rotation["epoch"], rotation["status"]) == ("id-run1", 1, "open")
+    registry.advance(content, rotation_id, 1, "stage", NOW)
+    registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    assert content["secrets"]["KEY"] == {"open": None, "current": rotation_id, "primary_since": STAMP}
+
+
+def test_the_same_command_goes_on_when_its_run_is_dead() -> None:
+    content = registry.empty()
+    first, _rotation = acquire(content)
+    again, rotation = acquire(content, "run2", alive={"run1": False})
+    assert again == first
+    assert rotation["epoch"] == 2
+    assert [run["interrupted"] for run in rotation["runs"]] == [True, False]
+
+
+def test_trap_23_a_run_that_lives_is_not_disturbed() -> None:
+    content = registry.empty()
+    acquire(content)
+    with pytest.raises(KeyturnError, match="ann on c1") as raised:
+        acquire(content, "run2", alive={"run1": True})
+    assert raised.value.code == "rotation-busy"
+    assert all(way in raised.value.hint for way in ("keyturn_take_over", "rollback"))
+
+
+def test_a_run_elsewhere_is_dead_only_after_its_lease() -> None:
+    content = registry.empty()
+    acquire(content)
+    with pytest.raises(KeyturnError, match="wait 120 s"):
+        acquire(content, "run2")
+    assert acquire(content, "run2", now=NOW + 121)[1]["epoch"] == 2
+    assert acquire(content, "run3", now=NOW + 122, take_over=True)[1]["epoch"] == 3
+
+
+def test_a_run_that_was_taken_over_changes_nothing() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    acquire(content, "run2", take_over=True)
+    before = json.dumps(content)
+    for call in (
+        lambda: registry.advance(content, rotation_id, 1, "promote", NOW),
+        lambda: registry.turn_back(content, rotation_id, 1, NOW),
+        lambda: registry.release(content, rotation_id, 1),
+        lambda: registry.finish(content, rotation_id, 1, "overlap", STAMP),
+    ):
+        with pytest.raises(KeyturnError) as raised:
+            call()
+        assert raised.value.code == "fenced"
+    assert json.dumps(content) == before
+
+
+def test_going_back_fences_what_the_way_forward_left_behind() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    assert registry.turn_back(content, rotation_id, 1, NOW, "no")["epoch"] == 2
+    with pytest.raises(KeyturnError, match="taken over"):
+        registry.advance(content, rotation_id, 1, "promote", NOW)
+
+
+def test_another_id_is_refused_while_one_is_open() -> None:
+    content = registry.empty()
+    acquire(content)
+    with pytest.raises(KeyturnError, match="id-run1") as raised:
+        acquire(content, "run2", rotation_id="mine", alive={"run1": False})
+    assert raised.value.code == "rotation-other"
+
+
+def test_trap_43_a_pending_rollback_keeps_the_lock() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    registry.finish(content, rotation_id, 1, "rollback_pending", STAMP, lost=["api2"])
+    assert content["secrets"]["KEY"]["open"] == rotation_id
+    again, rotation = acquire(content, "run2")
+    assert (again, rotation["status"], rotation["lost"]) == (rotation_id, "rollback_pending", ["api2"])
+
+
+def test_what_has_turned_can_be_opened_to_go_back() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    found, rotation = acquire(content, "run2", mode="rollback")
+    assert (found, rotation["status"]) == (rotation_id, "rolling_back")
+    registry.finish(content, rotation_id, 2, "rolled_back", STAMP)
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run3", mode="rollback")
+    assert raised.value.code == "nothing-to-undo"
+
+
+def test_a_third_version_supersedes_the_first_rotation() -> None:
+    content = registry.empty()
+    first, _rotation = acquire(content)
+    registry.finish(content, first, 1, "overlap", STAMP)
+    second, rotation = acquire(content, "run2")
+    assert second != first
+    registry.finish(content, second, rotation["epoch"], "overlap", STAMP)
+    assert content["rotations"][first]["status"] == "superseded"
+
+
+def _race(folder: str, number: int, queue: Any) -> None:
+    register = registry.Register(folder)
+    try:
+        with register.changing() as content:
+            acquire(content, f"run{number}")
+        queue.put(number)
+    except KeyturnError as error:
+        queue.put(error.code)
+
+
+def test_two_controllers_that_start_at_the_same_moment_have_one_winner(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for attempt in range(5):
+        queue = context.SimpleQueue()
+        folder = str(tmp_path / str(attempt))
+        racers = [context.Process(target=_race, args=(folder, number, queue)) for number in range(6)]
+        for racer in racers:
+            racer.start()
+        said = [queue.get() for _racer in racers]
+        for racer in racers:
+            racer.join()
+        assert said.count("rotation-busy") == 5
+        assert registry.Register(folder).read()["rotations"].keys() == {f"id-run{next(s for s in said if isinstance(s, int))}"}
+
+
+def test_a_register_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "registry.json").write_text('{"schema_version": 2}')
+    with pytest.raises(KeyturnError, match="of version 2"):
+        registry.Register(str(tmp_path)).read()
+
+
+def test_a_failed_change_leaves_the_register_as_it_was(tmp_path: Path) -> None:
+    register = registry.Register(str(tmp_path))
+    with register.changing() as content:
+        acquire(content)
+    before = (tmp_path / "registry.json").read_bytes()
+    with pytest.raises(KeyturnError), register.changing() as content:
+        acquire(content, "run2")
+    assert (tmp_path / "registry.json").read_bytes() == before
+    assert (tmp_path / "registry.json").stat().st_mode & 0o777 == 0o600
