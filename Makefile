@@ -18,7 +18,6 @@ KILLS ?= 100
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
-export PYTHONDONTWRITEBYTECODE :=
 unexport ANSIBLE_CONFIG
 
 ##@ For everyone
@@ -102,7 +101,7 @@ lint-docs: $(DEV_READY) ## Documentation of modules and roles
 	cd .build/ansible_collections/keyturn/rotation && antsibull-docs lint-collection-docs --plugin-docs .
 
 lint-importer: $(SANITY) ## What Galaxy checks when the collection is published
-	python tests/setup/importer.py $(SANITY)
+	python -m tests.setup.importer $(SANITY)
 
 lint-sanity: $(SANITY) ## ansible-test sanity, with no ignore file
 	cd $(SANITY) && ansible-test sanity --venv --python "$$(python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
@@ -114,15 +113,15 @@ setup: $(DEV_READY) ## .venv and .build, for running tools by hand
 
 $(DEMO_READY): requirements-demo.txt tests/setup/venv.sh
 	tests/setup/venv.sh requirements-demo.txt
-	python tests/setup/collections.py --link
+	python -m tests.setup.companions --link
 	@touch $@
 
-$(DEV_READY): requirements-dev.txt requirements-demo.txt requirements.yml tests/setup/venv.sh tests/setup/collections.py
+$(DEV_READY): requirements-dev.txt requirements-demo.txt requirements.yml tests/setup/venv.sh tests/setup/companions.py
 	tests/setup/venv.sh requirements-dev.txt
-	python tests/setup/collections.py
+	python -m tests.setup.companions
 	@touch $(DEMO_READY) $@
 
 # The working tree changes all the time: the copy is made anew for each run that needs it.
 .PHONY: $(SANITY)
 $(SANITY): $(DEV_READY)
-	python tests/setup/clean_copy.py
+	python -m tests.setup.clean_copy

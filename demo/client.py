@@ -79,14 +79,11 @@ class _Tally:
 
     def served(self, operation: str) -> None:
         with self._lock:
-            self._close_gap()
+            now = time.monotonic()
+            self._gap = max(self._gap, now - self._last)
+            self._last = now
             self._served[operation] += 1
         self.first.set()
-
-    def _close_gap(self) -> None:
-        now = time.monotonic()
-        self._gap = max(self._gap, now - self._last)
-        self._last = now
 
     def failed(self, operation: str, why: str) -> None:
         with self._lock:
@@ -102,7 +99,7 @@ class _Tally:
 
     def summary(self) -> dict[str, Any]:
         with self._lock:
-            self._close_gap()
+            now = time.monotonic()
             return {
                 "served": sum(self._served.values()),
                 "served_by_operation": dict(self._served),
@@ -110,8 +107,8 @@ class _Tally:
                 "failures": dict(self._failures),
                 "retried": self._retried,
                 "uncertain": self._uncertain,
-                "longest_gap_ms": round(self._gap * 1000, 1),
-                "seconds": round(self._last - self._started, 3),
+                "longest_gap_ms": round(max(self._gap, now - self._last) * 1000, 1),
+                "seconds": round(now - self._started, 3),
             }
 
 
@@ -359,6 +356,10 @@ class Client:
     def first(self) -> threading.Event:
         """Set once a request was served."""
         return self._tally.first
+
+    def summary(self) -> dict[str, Any]:
+        """What was done so far; see :class:`Outcome`."""
+        return self._tally.summary()
 
     def start(self) -> None:
         """Begin to work."""

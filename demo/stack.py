@@ -35,6 +35,7 @@ import yaml
 
 from demo import cells
 from demo.client import ClientOptions, ClientProcess
+from demo.daemon import stop
 from demo.dotenv import read_env
 from demo.postgres import Database, PostgresServer, free_port
 from demo.schema import Seed, create_tables, fill, generate_jwks
@@ -335,8 +336,11 @@ class Stack:
     # -- services ------------------------------------------------------------------------------------------------
 
     def _program(self, name: str) -> list[str]:
-        pid_file = str(self.host_folder(name) / "service.pid")
-        return ["/usr/bin/env", f"PYTHONPATH={_ROOT}", sys.executable, "-m", "demo.service", "--pid-file", pid_file]
+        service = ["/usr/bin/env", f"PYTHONPATH={_ROOT}", sys.executable, "-m", "demo.service"]
+        return [*service, "--pid-file", str(self._pid_file(name))]
+
+    def _pid_file(self, name: str) -> Path:
+        return self.host_folder(name) / "service.pid"
 
     def _start_command(self, name: str) -> list[str]:
         files = ["--env", str(self.env_file(name)), "--log", str(self.log_file(name))]
@@ -364,7 +368,8 @@ class Stack:
 
     def stop_services(self, *names: str) -> None:
         """Stop instances after their open requests, all of them if none is named."""
-        self._run([self._stop_command(name) for name in names or APIS])
+        with ThreadPoolExecutor(len(APIS)) as waiting:
+            list(waiting.map(stop, [self._pid_file(name) for name in names or APIS]))
 
     def restart_services(self, *names: str) -> None:
         """Stop and start instances, so that they read their dotenv files again."""

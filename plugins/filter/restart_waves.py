@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
 
@@ -57,9 +56,7 @@ _value:
 """
 
 
-def _filter(
-    services: Mapping[str, Any], affected: Iterable[str], dependants: bool = False
-) -> list[list[str]]:
+def _filter(services: Mapping[str, Any], affected: Iterable[str], dependants: bool = False) -> list[list[str]]:
     if not isinstance(services, Mapping) or isinstance(affected, str):
         raise AnsibleFilterError("restart_waves: needs a mapping of services and a list of names")
     try:

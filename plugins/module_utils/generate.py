@@ -54,6 +54,7 @@ _LONGEST = 65_536
 _RSA_BITS = (2048, 3072, 4096)
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _EC_ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+_KTY = {"rsa": "RSA", "ec": "EC", "ed25519": "OKP"}
 _THUMBPRINT = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 _PUBLIC = ("kty", "kid", "use", "alg", "crv", "x", "y", "n", "e")
 
@@ -255,8 +256,7 @@ def _private_members(key: _SigningKey) -> dict[str, str]:
     return {"d": _base64url(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))}
 
 
-def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
-    """A new key from the library's own generator, as JWK text or PKCS #8 PEM."""
+def _require_library(where: str) -> None:
     if not HAS_CRYPTOGRAPHY:
         raise KeyturnError(
             "library-missing",
@@ -264,6 +264,11 @@ def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
             where=where,
             hint="Install python3-cryptography",
         )
+
+
+def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
+    """A new key from the library's own generator, as JWK text or PKCS #8 PEM."""
+    _require_library(where)
     key: _SigningKey
     if spec["type"] == "rsa":
         key = rsa.generate_private_key(65537, spec.get("bits", _RSA_BITS[1]))
@@ -339,7 +344,7 @@ def describe(spec: Mapping[str, Any], value: bytes, where: str = "value") -> dic
     if spec["type"] in ("string", "bytes"):
         return facts
     try:
-        facts["public"] = _public_part(spec, value)
+        facts["public"] = _public_part(spec, value, where)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise KeyturnError(
             "value-other",
@@ -352,15 +357,20 @@ def describe(spec: Mapping[str, Any], value: bytes, where: str = "value") -> dic
     return facts
 
 
-def _public_part(spec: Mapping[str, Any], value: bytes) -> dict[str, Any]:
+def _public_part(spec: Mapping[str, Any], value: bytes, where: str) -> dict[str, Any]:
     if spec["type"] == "jwt":
         payload = value.split(b".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         return dict(claims)
     if spec.get("format", "jwk") == "jwk":
         jwk = json.loads(value)
-        return {**{name: jwk[name] for name in _PUBLIC if name in jwk}, "kid": jwk.get("kid") or jwk_thumbprint(jwk)}
-    key = load_pem_private_key(value, None)
-    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+        public = {**{name: jwk[name] for name in _PUBLIC if name in jwk}, "kid": jwk.get("kid") or jwk_thumbprint(jwk)}
+    else:
+        _require_library(where)
+        key = load_pem_private_key(value, None)
+        if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+            raise ValueError("another kind of key")
+        public = _public_jwk(key, "RS256")
+    if public["kty"] != _KTY[spec["type"]]:
         raise ValueError("another kind of key")
-    return _public_jwk(key, "RS256")
+    return public

@@ -34,13 +34,14 @@ __all__ = [
     "check",
     "observe",
     "parse_unit",
-    "report",
+    "run",
     "worse",
 ]
 
 HEALTHY, STARTING, UNKNOWN, UNHEALTHY = "healthy", "starting", "unknown", "unhealthy"
 _RANK = {UNHEALTHY: 0, UNKNOWN: 1, STARTING: 2, HEALTHY: 3}
 _TIMEOUT = 5.0
+_SHORTEST = 0.05
 _PARALLEL = 8
 
 Clock = Callable[[], float]
@@ -307,7 +308,9 @@ def _validate(services: Sequence[Mapping[str, Any]]) -> None:
     names = [str(service["name"]) for service in services]
     for name in names:
         if names.count(name) > 1:
-            raise KeyturnError("service-twice", "is named twice", where=f"service {name}", hint="Name each service once")
+            raise KeyturnError(
+                "service-twice", "is named twice", where=f"service {name}", hint="Name each service once"
+            )
     for service in services:
         where, health = f"service {service['name']}", _declared(service)
         if "url" in health:
@@ -357,7 +360,7 @@ def observe(
         left = deadline - clock()
         if left <= 0 or any(seen[str(service["name"])].final for service in behind):
             return seen
-        sleep(min(interval, left))
+        sleep(min(max(interval, _SHORTEST), left))
         seen.update(_look(behind))
         together = len(behind) == len(services)
 
@@ -382,14 +385,12 @@ def _sentence(outcomes: Iterable[tuple[str, Outcome]]) -> str:
     return "; ".join(f"{name} is {seen.status} ({seen.detail})" for name, seen in outcomes if seen.status != HEALTHY)
 
 
-def report(
-    services: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any], wait: float, interval: float
-) -> dict[str, Any]:
+def run(params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The result of the module ``service_health``: ``services``, ``healthy``, ``worse`` and a ``msg`` for people.
 
     No service at all is not healthy: nobody has seen one.
     """
-    outcomes = observe(services, wait, interval)
+    outcomes = observe(params["services"], params["wait"], params["interval"])
     problems = _sentence(outcomes.items()) if outcomes else "no service was named"
     return {
         "changed": False,
@@ -398,6 +399,6 @@ def report(
             for name, seen in outcomes.items()
         },
         "healthy": not problems,
-        "worse": worse(outcomes, baseline),
+        "worse": worse(outcomes, params["baseline"] or {}),
         "msg": problems or "all services are healthy",
     }

@@ -101,7 +101,7 @@ def family(os_release: str) -> str:
     release = parse_os_release(os_release)
     for name in [release.get("ID", ""), *release.get("ID_LIKE", "").split()]:
         for found, members in _FAMILIES.items():
-            if name.lower() in members or name.lower().startswith("opensuse") and found == "suse":
+            if name.lower().split("-")[0] in members:
                 return found
     return "pip"
 

@@ -28,6 +28,7 @@ __all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "run", "run_p
 
 ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
 _TIMEOUT = 10.0
+_SHORTEST = 0.05
 
 Probe = Mapping[str, Any]
 #: (secret, version) to the value.
@@ -199,9 +200,9 @@ _SAME = ("type", "secret", "url", "method", "headers", "body", "command")
 def _positive(probe: Probe, probes: Sequence[Probe]) -> Probe:
     """The probe that shows the new version accepted: the same one as declared for it, or this one with defaults."""
     for other in probes:
-        if not other.get("refused") and _version(other) == "new":
-            if all((other.get(key) or None) == (probe.get(key) or None) for key in _SAME):
-                return other
+        asks_the_same = all((other.get(key) or None) == (probe.get(key) or None) for key in _SAME)
+        if asks_the_same and not other.get("refused") and _version(other) == "new":
+            return other
     return {
         **probe,
         "version": "new",
@@ -240,23 +241,20 @@ def _judge_refusal(probe: Probe, positive: Probe, old: bytes | None, new: bytes)
             return Verdict(ACCEPTED, False, f"{reply.detail}: the old version is still accepted")
         return Verdict(UNPROVEN, False, _say(probe, reply))
     proof = kind.ask(positive, new)
-    if not _matches(positive, proof) or _refuses_both(probe, proof):
+    if not _matches(positive, proof) or _matches(probe, proof):
         return Verdict(
             UNPROVEN, False, f"{reply.detail}, but the new version is not accepted either ({_say(positive, proof)})"
         )
     return Verdict(REFUSED, True, f"{reply.detail}; the new version: {proof.detail}")
 
 
-def _refuses_both(probe: Probe, proof: Reply) -> bool:
-    """Whether the answer to the new version is what this probe calls a refusal."""
-    return _matches(probe, proof)
-
-
 def _name(probe: Probe, index: int) -> str:
     if probe.get("name"):
         return str(probe["name"])
     what = " refused" if probe.get("refused") else ""
-    return " ".join(filter(None, [f"#{index + 1}", str(probe.get("secret") or ""), probe["type"], _version(probe)])) + what
+    return (
+        " ".join(filter(None, [f"#{index + 1}", str(probe.get("secret") or ""), probe["type"], _version(probe)])) + what
+    )
 
 
 def _validate(probe: Probe, where: str) -> None:
@@ -310,7 +308,7 @@ def run_probes(
         left = deadline - clock()
         if left <= 0:
             break
-        sleep(min(interval, left))
+        sleep(min(max(interval, _SHORTEST), left))
         verdicts = [
             verdict if verdict.passed else _judge(probe, probes, value_of) for probe, verdict in zip(probes, verdicts)
         ]
@@ -355,12 +353,14 @@ def _reader(session: Session, references: Mapping[str, Any]) -> Values:
     return value_of
 
 
-def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The result of the module ``secret_probe``: ``probes``, ``passed``; a failure keeps both."""
     session = Session.from_params(params)
     references = params["values"] or {}
     only = next(iter(references)) if len(references) == 1 else None
-    probes = [{**probe, "secret": probe.get("secret") or (only if _version(probe) else None)} for probe in params["probes"]]
+    probes = [
+        {**probe, "secret": probe.get("secret") or (only if _version(probe) else None)} for probe in params["probes"]
+    ]
     results = run_probes(probes, _reader(session, references), params["wait"], params["interval"])
     problems = [f"{entry['name']}: {entry['result']} ({entry['detail']})" for entry in results if not entry["passed"]]
     answer: dict[str, Any] = {"changed": False, "probes": results, "passed": not problems}

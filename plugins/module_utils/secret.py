@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -154,9 +154,16 @@ def _context(session: Session, name: str, version: str) -> str:
 # -- staging ---------------------------------------------------------------------------------------------------------
 
 
-def _present(session: Session, job: _Job, workspace: Workspace) -> bytes | None:
+_Held = list[tuple[Store, Optional[bytes]]]
+
+
+def _held(job: _Job, workspace: Workspace) -> _Held:
+    """Each store with its primary value."""
+    return [(store, store.layout.primary(store.read(workspace))) for store in job.stores]
+
+
+def _agreed(session: Session, job: _Job, held: _Held) -> bytes | None:
     """The one value that all stores hold, None when none holds any."""
-    held = [(store, store.layout.primary(store.read(workspace))) for store in job.stores]
     there = [(store, value) for store, value in held if value is not None]
     if len({value for _store, value in there}) > 1:
         places = [_place(store, session.fingerprint(job.name, value)) for store, value in there]
@@ -209,9 +216,9 @@ def _old_value(session: Session, job: _Job) -> bytes | None:
 def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources) -> Version:
     new, old = _new_value(session, job, sources), _old_value(session, job)
     named = old is not None
-    held = [(store, store.layout.primary(store.read(workspace))) for store in job.stores]
+    held = _held(job, workspace)
     if old is None:
-        old = _present(session, job, workspace)
+        old = _agreed(session, job, held)
     if new == old:
         raise KeyturnError(
             "value-unchanged",
@@ -313,7 +320,7 @@ def _move(session: Session, job: _Job, state: str, workspace: Workspace, sources
         return
     if job.version is None or (job.before == "retired"):
         return
-    if todo or job.before == state:
+    if todo or state == "promoted":
         _move_stores(session, job, state, workspace)
     if todo:
         job.version = replace(job.current(), state=state)
@@ -512,7 +519,8 @@ def _problem(error: KeyturnError) -> dict[str, str]:
 def _describe(session: Session, job: _Job, workspace: Workspace, problems: list[dict[str, str]]) -> dict[str, Any]:
     versions = job.versions.all()
     version = job.version if session.rotation_id else next(reversed(versions), None)
-    stores, values = [], []
+    stores: list[dict[str, Any]] = []
+    held: _Held = []
     for store in job.stores:
         entry: dict[str, Any] = {"path": store.path, "variable": store.variable}
         try:
@@ -521,20 +529,18 @@ def _describe(session: Session, job: _Job, workspace: Workspace, problems: list[
             problems.append(_problem(error))
             stores.append({**entry, "present": False, "fingerprint": "", "holds": "unknown"})
             continue
-        if value is not None:
-            values.append(value)
-            entry.update(present=True, fingerprint=session.fingerprint(job.name, value))
-        else:
-            entry.update(present=False, fingerprint="")
-        stores.append({**entry, "holds": _holds(session, version, job.name, value)})
-    if len(values) == len(job.stores) or not problems:
-        try:
-            _present(session, job, workspace)
-        except KeyturnError as error:
-            problems.append(_problem(error))
+        held.append((store, value))
+        mark = session.fingerprint(job.name, value) if value is not None else ""
+        holds = _holds(session, version, job.name, value)
+        stores.append({**entry, "present": value is not None, "fingerprint": mark, "holds": holds})
+    agreed = None
+    try:
+        agreed = _agreed(session, job, held)
+    except KeyturnError as error:
+        problems.append(_problem(error))
     known: dict[str, bytes | None] = {"new": version.new, "old": version.old} if version else {}
-    if version is None and len(set(values)) == 1:
-        known = {"old": values[0]}
+    if version is None and agreed is not None:
+        known = {"old": agreed}
     return {
         "stores": stores,
         "versions": {

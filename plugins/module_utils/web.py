@@ -79,15 +79,15 @@ def check_url(url: str, where: str) -> None:
 def ask(question: Question) -> Answer:
     """Ask once.
 
-    :raises KeyturnError: ``url-invalid``, ``header-invalid`` or ``ca-file-unusable``; never for an endpoint that is down.
+    :raises KeyturnError: ``url-invalid``, ``header-invalid``, ``ca-file-unusable``; never for an endpoint that is down.
     """
     _check_headers(question.headers)
-    opener = _opener(question.ca_file)
     url, method, body = question.url, question.method, question.body
     for _hop in range(_HOPS):
         request = urllib.request.Request(url, data=body, headers=dict(question.headers), method=method)
         if not request.has_header("User-agent"):
             request.add_header("User-Agent", "keyturn.rotation")
+        opener = _opener(url, question.ca_file)
         try:
             with opener.open(request, timeout=question.timeout) as response:
                 status, location = response.status, response.headers.get("Location")
@@ -114,16 +114,18 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
-def _opener(ca_file: str | None) -> urllib.request.OpenerDirector:
-    """HTTP and HTTPS only; without an error processor every status is an answer, and no redirect is followed."""
+def _opener(url: str, ca_file: str | None) -> urllib.request.OpenerDirector:
+    """HTTP or HTTPS only; without an error processor every status is an answer, and no redirect is followed."""
+    opener = urllib.request.OpenerDirector()
+    if not url.lower().startswith("https:"):
+        opener.add_handler(urllib.request.HTTPHandler())
+        return opener
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError:
         raise KeyturnError(
             "ca-file-unusable", "holds no readable certificates", where=str(ca_file), hint="Name a PEM file"
         ) from None
-    opener = urllib.request.OpenerDirector()
-    opener.add_handler(urllib.request.HTTPHandler())
     opener.add_handler(urllib.request.HTTPSHandler(context=context))
     return opener
 

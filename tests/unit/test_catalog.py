@@ -5,12 +5,16 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import json_schema, load_catalog
+import yaml
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import SHAPES, json_schema, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Shape
 
 GROUPS = {"all": ["api1", "api2", "db"], "api": ["api2", "api1"], "empty": []}
 
@@ -110,3 +114,19 @@ def test_the_json_schema_agrees() -> None:
     for path, value in (("keyturn_secrets.KEY.consumer", []), ("keyturn_secrets.KEY.stores.0.type", "x")):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(change(path, value), schema)
+
+
+def test_the_docs_name_every_field_and_their_example_is_right() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    text = (docs / "catalog.md").read_text()
+    assert json.loads((docs / "catalog.schema.json").read_text()) == json_schema()
+
+    def fields(shape: Shape) -> set[str]:
+        inner = [fields(field.shape) for field in shape.fields.values() if field.shape is not None]
+        return set(shape.fields).union(*inner)
+
+    missing = [field for shape in SHAPES.values() for field in fields(shape) if f"| `{field}` |" not in text]
+    assert missing == []
+    example = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    example["keyturn_databases"]["app"].pop("dsn")
+    assert list(load_catalog(example, {"all": ["a1", "db1"], "api": ["a1"]}).secrets) == ["JWK_AES_KEY"]

@@ -278,7 +278,7 @@ def _parse_key(name: str, rule: CipherRule, value: Mapping[str, Any], derives: b
         raise _invalid(name, "no key encoding is named", f"Known: {', '.join(_KEY_ENCODINGS)}")
     default = () if derives else rule.key_lengths
     lengths = _listed(value["lengths"]) if "lengths" in value else default
-    permitted = all(type(length) is int and length > 0 for length in lengths)
+    permitted = all(isinstance(length, int) and length > 0 for length in lengths)
     if not permitted or not (derives or (lengths and set(lengths) <= set(rule.key_lengths))):
         known = ", ".join(str(length) for length in rule.key_lengths)
         raise _invalid(name, "a key length is not possible", f"This cipher takes {known} bytes")

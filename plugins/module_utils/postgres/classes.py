@@ -54,31 +54,30 @@ class Target:
         :param prefer: the key that wins where an unauthenticated cipher opens under both; without it such a cell is
             unknown.
         """
-        judged: list[Judged] = [(NULL, None) if not cell else (UNKNOWN, None) for cell in cells]
-        open_at = [index for index, cell in enumerate(cells) if cell]
-        order = (NEW, OLD) if self._likely == NEW else (OLD, NEW)
-        for kind in order:
-            envelope = self.new if kind == NEW else self.old
-            left = []
-            for index, plaintext in zip(open_at, envelope.open_many([cells[index] for index in open_at])):
-                if plaintext is None:
-                    left.append(index)
-                elif judged[index][0] == UNKNOWN or prefer == kind:
-                    judged[index] = (kind, plaintext)
-                elif not prefer:
-                    judged[index] = (NULL, None)  # placeholder: opens under both, decided below
-            if self.spec.authenticated:
-                if len(left) < len(open_at):
+        opened: dict[str, list[bytes | None]] = {NEW: [None] * len(cells), OLD: [None] * len(cells)}
+        left = [index for index, cell in enumerate(cells) if cell]
+        for kind in (NEW, OLD) if self._likely == NEW else (OLD, NEW):
+            envelope, found = (self.new if kind == NEW else self.old), opened[kind]
+            for index, plaintext in zip(left, envelope.open_many([cells[index] for index in left])):
+                found[index] = plaintext
+            if self.spec.authenticated:  # a cell opens under one key only, so the other need not try
+                still = [index for index in left if found[index] is None]
+                if len(still) < len(left):
                     self._likely = kind
-                open_at = left
-        for index, (kind, _plaintext) in enumerate(judged):
-            if kind == NULL and cells[index]:
-                judged[index] = (UNKNOWN, None)
-            elif kind == UNKNOWN:
-                plaintext = plaintext_of(self.spec, cells[index])
-                if plaintext is not None:
-                    judged[index] = (PLAINTEXT, plaintext)
-        return judged
+                left = still
+        return [self._class_of(cell, new, old, prefer) for cell, new, old in zip(cells, opened[NEW], opened[OLD])]
+
+    def _class_of(self, cell: bytes, new: bytes | None, old: bytes | None, prefer: str) -> Judged:
+        if not cell:
+            return (NULL, None)
+        if new is not None and old is not None:
+            return {NEW: (NEW, new), OLD: (OLD, old)}.get(prefer, (UNKNOWN, None))
+        if new is not None:
+            return (NEW, new)
+        if old is not None:
+            return (OLD, old)
+        plaintext = plaintext_of(self.spec, cell)
+        return (UNKNOWN, None) if plaintext is None else (PLAINTEXT, plaintext)
 
 
 @dataclass

@@ -56,8 +56,7 @@ class Workspace:
 
     def loose(self) -> list[str]:
         """The files, of those looked at, that others than their owner may read."""
-        there = [path for path, content in self._before.items() if content is not None]
-        return sorted(path for path in there if os.lstat(path).st_mode & 0o044)
+        return sorted(path for path in self._before if os.path.lexists(path) and os.lstat(path).st_mode & 0o044)
 
     def commit(self) -> list[str]:
         """Write all planned files, or none, and return the paths that changed.

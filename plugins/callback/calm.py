@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Output for people who watch a rotation: phases, progress, what went wrong, how it ended."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: calm
+type: stdout
+short_description: Show phases and failures of a rotation, nothing else
+version_added: 0.1.0
+description:
+  - Shows what the collection itself says (phases, progress, the end), and tasks that failed.
+  - Everything else is left to logs and evidence.
+author: keyturn.rotation contributors (@keyturn)
+"""
+
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
+
+_SHOWN = ("ansible.builtin.debug", "debug")
+
+
+class CallbackModule(CallbackBase):
+    """A stdout callback with few words."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "keyturn.rotation.calm"
+
+    def _fail(self, word: str, result: Any, color: str) -> None:
+        task = result._task.get_name().strip()
+        message = str(result._result.get("msg", "")).strip()
+        self._display.display(f"  {word} {result._host.get_name()}: {task}", color=color)
+        for line in message.splitlines() or [""]:
+            if line:
+                self._display.display(f"    {line}", color=color)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Show what failed."""
+        if not ignore_errors:
+            self._fail("failed on", result, "red")
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Show which host was lost."""
+        self._fail("lost", result, "bright red")
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Show messages for people."""
+        if result._task.action in _SHOWN and "msg" in result._result:
+            self._display.display(f"  {result._result['msg']}")
+
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        """Say that nothing was done."""
+        self._display.display("No host matched: nothing was done.", color="bright red")

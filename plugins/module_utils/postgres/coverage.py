@@ -1,0 +1,172 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Coverage: how many rows of each column are under which key, counted by the database and proven by decryption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    NEW,
+    NULL,
+    OLD,
+    PLAINTEXT,
+    UNKNOWN,
+    Counts,
+    Judged,
+    Target,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, explained, snapshot
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
+    BatchSize,
+    aliased,
+    join_on_key,
+    stream,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import NONE, Side
+
+try:
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["Covered", "check_first", "cover"]
+
+
+@dataclass
+class Covered:
+    """The coverage of one column.
+
+    :param explained_new: rows under the new key that were so before the first encryption.
+    :param wrong_pairs: rows whose cell under the other key does not hold the same plaintext.
+    """
+
+    target: Target
+    counts: Counts
+    explained_new: int = 0
+    wrong_pairs: int = 0
+
+    @property
+    def behind_new(self) -> int:
+        """Rows that should be under the new key and are not."""
+        rows = self.counts.rows
+        return rows[OLD] + (rows[PLAINTEXT] if self.target.plaintext != "keep" else 0)
+
+    @property
+    def behind_old(self) -> int:
+        """Rows that are under the new key and should not be, when going back."""
+        return self.counts.rows[NEW] - self.explained_new
+
+
+def _query(target: Target, side: Side) -> sql.Composed:
+    table, read = target.column.table, target.cell_type.read
+    cell = aliased("c", target.column.name)
+    fields = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
+    fields.append(read(cell))
+    join: sql.Composable = sql.SQL("")
+    if side.fact != NONE:
+        fields += [read(sql.SQL("s.{}").format(name)) for name in (side.truth_cell, side.other_cell)]
+        join = sql.SQL("LEFT JOIN {} s ON {}").format(side.identifier, join_on_key(table, "s", is_text=False))
+    return sql.SQL("SELECT {} FROM {} c {} WHERE {} IS NOT NULL").format(
+        sql.SQL(", ").join(fields), table.identifier, join, cell
+    )
+
+
+def _totals(link: Link, target: Target) -> tuple[int, int]:
+    query = sql.SQL("SELECT count(*), count({}) FROM {}").format(
+        target.column.identifier, target.column.table.identifier
+    )
+    row = link.execute(query).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _check_pairs(covered: Covered, side: Side, rows: Sequence[tuple[bytes, ...]], judged: Sequence[Judged]) -> None:
+    """Compare what the side table keeps of each row that it is up to date with."""
+    target = covered.target
+    settled = [
+        (row[-3], row[-1], kind, plaintext)
+        for row, (kind, plaintext) in zip(rows, judged)
+        if row[-2] is not None and row[-2] == row[-3]
+    ]
+    others = [row for row in settled if row[0] != row[1]]
+    covered.explained_new += sum(1 for row in settled if row[0] == row[1] and row[2] == NEW)
+    prefer = OLD if side.truth == NEW else NEW
+    cells = target.cell_type.decode([row[1] for row in others])
+    for (_raw, _other, _kind, plaintext), (kind, kept) in zip(others, target.judge(cells, prefer)):
+        if kept != plaintext or kind not in (prefer, PLAINTEXT):
+            covered.wrong_pairs += 1
+
+
+def _cover_one(link: Link, target: Target, side: Side, pace: Pace, size: BatchSize) -> Covered:
+    counts = Counts()
+    covered = Covered(target, counts)
+    counts.total, filled = _totals(link, target)
+    counts.rows[NULL] = counts.total - filled
+    pace.begin(str(target.column.table), target.column.name, counts.total)
+    width = len(target.column.table.key)
+    seen = 0
+    has_side = side.fact != NONE
+    for rows in stream(link, _query(target, side), size, 3 if has_side else 1):
+        judged = target.judge(target.cell_type.decode([row[width] for row in rows]), side.truth if has_side else "")
+        for row, (kind, _plaintext) in zip(rows, judged):
+            counts.add(kind, row[:width])
+        if has_side:
+            _check_pairs(covered, side, rows, judged)
+        seen += len(rows)
+        pace.did(len(rows))
+    if seen != filled or sum(counts.rows.values()) != counts.total:
+        raise KeyturnError(
+            "count-wrong",
+            f"the database counts {filled} rows and hands out {seen}",
+            where=target.place,
+            hint="Check the table's indexes (amcheck) before anything else",
+        )
+    return covered
+
+
+def cover(link: Link, targets: Sequence[Target], sides: Sequence[Side], pace: Pace, size: BatchSize) -> list[Covered]:
+    """The coverage of all columns in one snapshot; nothing is written."""
+    with snapshot(link):
+        covered = []
+        for target, side in zip(targets, sides):
+            with explained(target.place):
+                covered.append(_cover_one(link, target, side, pace, size))
+        return covered
+
+
+def check_first(covered: Sequence[Covered]) -> None:
+    """Refuse to begin where a row cannot be read, or where there is nothing to read.
+
+    :raises KeyturnError: ``rows-unknown``, ``rows-plaintext``, ``rows-none``.
+    """
+    for one in covered:
+        counts, target = one.counts, one.target
+        if counts.rows[UNKNOWN]:
+            raise KeyturnError(
+                "rows-unknown",
+                f"{counts.rows[UNKNOWN]} of {counts.total} rows open under neither key"
+                f" (primary keys: {'; '.join(counts.unknown_keys)})",
+                where=target.place,
+                hint="Check the old key and the envelope, or repair these rows. Nothing was written",
+            )
+        if counts.rows[PLAINTEXT] and target.plaintext == "refuse":
+            raise KeyturnError(
+                "rows-plaintext",
+                f"{counts.rows[PLAINTEXT]} of {counts.total} rows are not encrypted"
+                f" (primary keys: {'; '.join(counts.plaintext_keys)})",
+                where=target.place,
+                hint="Say plaintext: encrypt or plaintext: keep. Nothing was written",
+            )
+    for one in covered:
+        if one.counts.total == one.counts.rows[NULL] and not one.target.may_be_empty:
+            raise KeyturnError(
+                "rows-none",
+                "holds no value at all",
+                where=one.target.place,
+                hint="Check the database, the schema and the names, or say may_be_empty: true",
+            )

@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fence: one row per secret, locked in each batch, so that only the run that took it last can write.
+
+The row also says which way the rotation goes, whether it rests, and what was cleared: facts that no column shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+
+try:
+    import psycopg
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["BACK", "FORWARD", "SAME", "Fence", "ensure_schema"]
+
+FORWARD, BACK, SAME = "forward", "back", "same"
+
+_TABLE = """
+    CREATE TABLE {fence} (
+        name text PRIMARY KEY, rotation text NOT NULL, epoch bigint NOT NULL, token bigint NOT NULL,
+        pid integer NOT NULL, backend_start timestamptz NOT NULL, taken_at timestamptz NOT NULL,
+        turned_back boolean NOT NULL, closed boolean NOT NULL, cleared text[] NOT NULL)"""
+_TAKE = """
+    INSERT INTO {fence} AS f
+    SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, backend_start, clock_timestamp(),
+           %(direction)s::text = 'back', false, '{{}}'
+    FROM pg_stat_activity WHERE pid = pg_backend_pid()
+    ON CONFLICT (name) DO UPDATE SET
+        rotation = excluded.rotation, epoch = excluded.epoch, token = f.token + 1, pid = excluded.pid,
+        backend_start = excluded.backend_start, taken_at = excluded.taken_at, closed = false,
+        turned_back = CASE WHEN %(direction)s::text = 'same' AND f.rotation = excluded.rotation
+                           THEN f.turned_back ELSE excluded.turned_back END,
+        cleared = CASE WHEN f.rotation = excluded.rotation
+                            AND (%(direction)s::text = 'same' OR f.turned_back = excluded.turned_back)
+                       THEN f.cleared ELSE excluded.cleared END
+    WHERE f.rotation <> excluded.rotation AND f.closed
+       OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
+          AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
+    RETURNING token, turned_back, cleared"""
+_TERMINATE = """
+    SELECT pg_terminate_backend(f.pid) FROM {fence} f
+    JOIN pg_stat_activity a ON a.pid = f.pid AND a.backend_start = f.backend_start
+    WHERE f.name = %s AND f.pid <> pg_backend_pid()"""
+
+
+def ensure_schema(link: Link, schema: str, pace: Pace) -> None:
+    """Make the schema and the fence table where they are missing."""
+    fence = sql.Identifier(schema, "fence")
+
+    def make() -> None:
+        with transaction(link):
+            if link.execute("SELECT to_regnamespace(quote_ident(%s))", (schema,)).fetchone() == (None,):
+                link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            if not fence_exists(link, schema):
+                link.execute(sql.SQL(_TABLE).format(fence=fence))
+
+    try:
+        retrying(pace, f"schema {schema}", make)
+    except psycopg.errors.UniqueViolation:  # somebody else made it in the same moment
+        retrying(pace, f"schema {schema}", make)
+
+
+def fence_exists(link: Link, schema: str) -> bool:
+    """Whether the fence table is there."""
+    query = "SELECT to_regclass(quote_ident(%s) || '.fence') IS NOT NULL"
+    return link.execute(query, (schema,)).fetchone() == (True,)
+
+
+class Fence:
+    """The right of this run to write, for one secret."""
+
+    def __init__(self, schema: str, name: str, rotation: str, epoch: int) -> None:
+        self._schema = schema
+        self._name = name
+        self._rotation = rotation
+        self._epoch = epoch
+        self._token = 0
+        self._table = sql.Identifier(schema, "fence")
+        self.turned_back = False
+        self.cleared: list[str] = []
+
+    def read(self, link: Link) -> bool:
+        """Read the row's facts without taking it (check mode); False when it is not this rotation's."""
+        if not fence_exists(link, self._schema):
+            return False
+        query = sql.SQL("SELECT turned_back, cleared FROM {} WHERE name = %s AND rotation = %s").format(self._table)
+        row = link.execute(query, (self._name, self._rotation)).fetchone()
+        if row is not None:
+            self.turned_back, self.cleared = row[0], list(row[1])
+        return row is not None
+
+    def take(self, link: Link, direction: str, pace: Pace) -> None:
+        """Become the only writer; a backend that still works for the former one is ended.
+
+        :param direction: :data:`FORWARD`, :data:`BACK`, or :data:`SAME` for work that goes either way.
+        :raises KeyturnError: ``fenced`` when a later run, or another rotation, has it.
+        """
+        values = {"name": self._name, "rotation": self._rotation, "epoch": self._epoch, "direction": direction}
+
+        def attempt() -> None:
+            try:
+                row = link.execute(sql.SQL(_TAKE).format(fence=self._table), values).fetchone()
+            except psycopg.errors.LockNotAvailable:
+                with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                    link.execute(sql.SQL(_TERMINATE).format(fence=self._table), (self._name,))
+                raise
+            if row is None:
+                raise self._refused(link)
+            self._token, self.turned_back, self.cleared = row[0], row[1], list(row[2])
+
+        retrying(pace, f"fence of {self._name}", attempt)
+
+    def hold(self, link: Link, strong: bool = False) -> None:
+        """Keep the fence until the present transaction ends: shared for a batch, ``strong`` for a change of tables.
+
+        :raises KeyturnError: ``fenced``.
+        """
+        query = sql.SQL("SELECT 1 FROM {} WHERE name = %s AND token = %s FOR {}").format(
+            self._table, sql.SQL("UPDATE" if strong else "SHARE")
+        )
+        if link.execute(query, (self._name, self._token)).fetchone() is None:
+            raise self._refused(link)
+
+    def note_cleared(self, link: Link, place: str) -> None:
+        """Remember, in the present transaction, that a column was cleared."""
+        query = sql.SQL("UPDATE {} SET cleared = cleared || %s::text WHERE name = %s").format(self._table)
+        link.execute(query, (place, self._name))
+        self.cleared.append(place)
+
+    def close(self, link: Link) -> None:
+        """Say that the rotation rests: another one may begin."""
+        query = sql.SQL("UPDATE {} SET closed = true WHERE name = %s AND token = %s").format(self._table)
+        link.execute(query, (self._name, self._token))
+
+    def remove(self, link: Link) -> None:
+        """Remove the row: the rotation is over."""
+        query = sql.SQL("DELETE FROM {} WHERE name = %s AND token = %s").format(self._table)
+        link.execute(query, (self._name, self._token))
+
+    def _refused(self, link: Link) -> KeyturnError:
+        query = sql.SQL("SELECT rotation, epoch, turned_back FROM {} WHERE name = %s").format(self._table)
+        row = link.execute(query, (self._name,)).fetchone()
+        where = f"fence of {self._name}"
+        if row is None:
+            return KeyturnError("fenced", "this rotation is over", where=where, hint="Look at its evidence")
+        rotation, epoch, turned_back = row
+        if rotation != self._rotation:
+            hint = "Finish it, roll it back, or clean it up first"
+            return KeyturnError("fenced", f"rotation {rotation} is not finished", where=where, hint=hint)
+        if epoch <= self._epoch and turned_back:
+            hint = "Begin a new rotation once it is over"
+            return KeyturnError("fenced", f"rotation {rotation} is going back", where=where, hint=hint)
+        hint = "Nothing more was changed by this run. Follow the run that took over"
+        return KeyturnError("fenced", f"a later run of rotation {rotation} took over", where=where, hint=hint)

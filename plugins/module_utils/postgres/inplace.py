@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Re-encryption in place, for readers that hold several keys; the same the other way round to go back."""
+
+from __future__ import annotations
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, PLAINTEXT, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
+
+__all__ = ["re_encrypt"]
+
+
+class _Batch:
+    """One batch, judged and encrypted: the rows to change with what comes in their place."""
+
+    def __init__(self, target: Target, rows: list[Row], back: bool) -> None:
+        self._writer = Writer(target.column)
+        judged = target.judge(target.cell_type.decode([row.raw for row in rows]))
+        wanted = NEW if back else OLD
+        self.ciphered, plain = [], []
+        texts: list[bytes] = []
+        plain_texts: list[bytes] = []
+        for row, (kind, plaintext) in zip(rows, judged):
+            if plaintext is not None and kind == wanted:
+                self.ciphered.append(row)
+                texts.append(plaintext)
+            elif plaintext is not None and kind == PLAINTEXT and not back and target.plaintext == "encrypt":
+                plain.append(row)
+                plain_texts.append(plaintext)
+        self.plain = plain
+        self.to_plaintext = back and target.is_adoption
+        cells = target.cell_type
+        if self.to_plaintext:
+            self._new_cells = cells.encode_plain(texts)
+        else:
+            self._new_cells = cells.encode((target.old if back else target.new).seal_many(texts))
+        self._new_plain = cells.encode(target.new.seal_many(plain_texts))
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows to change."""
+        return [*self.ciphered, *self.plain]
+
+    def write(self, link: Link, keys: frozenset[Key]) -> int:
+        """Write the rows with these keys; how many somebody else had changed."""
+        rows, raws = _only(self.ciphered, self._new_cells, keys)
+        done = 0
+        if rows and self.to_plaintext:
+            self._writer.stage_plain(link, rows, raws)
+            done += self._writer.replace_staged(link)
+        elif rows:
+            done += self._writer.replace_cells(link, rows, raws)
+        plain_rows, plain_raws = _only(self.plain, self._new_plain, keys)
+        if plain_rows:
+            done += self._writer.replace_versions(link, plain_rows, plain_raws)
+        return len(rows) + len(plain_rows) - done
+
+
+def _only(rows: list[Row], raws: list[bytes], keys: frozenset[Key]) -> tuple[list[Row], list[bytes]]:
+    chosen = [(row, raw) for row, raw in zip(rows, raws) if row.key in keys]
+    return [row for row, _raw in chosen], [raw for _row, raw in chosen]
+
+
+def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
+    """One pass over a column: every row under the key to leave is put under the other one.
+
+    :param back: from the new key to the old one, or to plaintext where there was no key before.
+    """
+
+    def one(link: Link, rows: list[Row]) -> Outcome:
+        batch = _Batch(target, rows, back)
+        return work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome(len(rows))
+
+    return work.run(target, Source(target.column), one)

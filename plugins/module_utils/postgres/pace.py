@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How fast and how patiently the rotator works, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Callable, TypeVar
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import is_retryable
+
+try:
+    import psycopg
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["Pace", "Patience", "retrying"]
+
+Result = TypeVar("Result")
+
+_LONGEST_PAUSE = 0.05
+
+
+class Pace:
+    """Rate limit, patience and progress of one call.
+
+    :param state: the state that is being made, for the progress file.
+    :param rate: rows per second, 0 for no limit.
+    :param max_wait_s: how long a lock is tried for, or rows are chased that others keep writing.
+    :param progress_path: where ``{state, table, column, done, total, t}`` is written about once a second.
+    """
+
+    def __init__(
+        self,
+        state: str,
+        *,
+        rate: float = 0,
+        max_wait_s: float = 60,
+        progress_path: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._state = state
+        self._rate = rate
+        self._max_wait = max_wait_s
+        self._path = progress_path
+        self.clock = clock
+        self._sleep = sleep
+        self._wall_clock = wall_clock
+        self._lock = Lock()
+        self._next_row = clock()
+        self._last_report = float("-inf")
+        self._place = ("", "")
+        self._done = self._total = 0
+
+    def begin(self, table: str, column: str, total: int) -> None:
+        """The work on a column begins."""
+        with self._lock:
+            self._place, self._done, self._total = (table, column), 0, total
+            self._report()
+
+    def did(self, rows: int, limited: bool = False) -> None:
+        """Some rows are done; with ``limited`` wait as the rate demands."""
+        with self._lock:
+            self._done += rows
+            now = self.clock()
+            if now - self._last_report >= 1:
+                self._report()
+            if not (limited and self._rate):
+                return
+            self._next_row = max(self._next_row, now) + rows / self._rate
+            pause = self._next_row - now
+        self._sleep(pause)
+
+    def _report(self) -> None:
+        if self._path is None:
+            return
+        self._last_report = self.clock()
+        table, column = self._place
+        report = {"state": self._state, "table": table, "column": column, "done": self._done, "total": self._total}
+        write_file(self._path, json.dumps({**report, "t": round(self._wall_clock(), 3)}).encode(), 0o600)
+
+    def patience(self, where: str) -> Patience:
+        """Time to wait for something, from now."""
+        return Patience(self.clock, self._sleep, self._max_wait, where)
+
+
+class Patience:
+    """Short pauses until a time limit."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None], seconds: float, where: str) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._until = clock() + seconds
+        self._where = where
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self._clock() >= self._until
+
+    def pause(self) -> None:
+        """Wait a little, differently each time, so that two who got in each other's way do not do so again.
+
+        :raises KeyturnError: ``lock-unavailable`` when the time is up.
+        """
+        if self.is_over:
+            raise KeyturnError(
+                "lock-unavailable",
+                "other sessions hold locks, or keep writing, for too long",
+                where=self._where,
+                hint="Look for long transactions, stop the writers, or raise max_wait_s; then run again",
+            )
+        self._sleep(_LONGEST_PAUSE * (0.1 + 0.9 * random.random()))
+
+
+def retrying(pace: Pace, where: str, work: Callable[[], Result]) -> Result:
+    """The result of ``work``, tried again after lock timeouts, deadlocks and serialization conflicts.
+
+    :raises KeyturnError: ``lock-unavailable``.
+    """
+    patience = pace.patience(where)
+    while True:
+        try:
+            return work()
+        except psycopg.Error as error:
+            if not is_retryable(error):
+                raise
+        patience.pause()

@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Side tables: each row of a column under both keys, in a schema of ours. Their names are the facts of a cut-over.
+
+``s_<16 hex digits>_next``: the table's own rows are under the old key; ``_prev``: under the new one. The comment says
+whose side table it is. ``k0`` is the cell under the old key (or as it was), ``k1`` under the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+
+try:
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["NEXT", "NONE", "PREV", "Side", "find_side"]
+
+NONE, NEXT, PREV = "none", "next", "prev"
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the catalog says about a column's side table.
+
+    :param fact: :data:`NONE`, :data:`NEXT` or :data:`PREV`.
+    :param rotation: whose it is.
+    :param swapped: whether the rows were swapped once.
+    """
+
+    schema: str
+    column: Column
+    fact: str = NONE
+    rotation: str = ""
+    swapped: bool = False
+
+    @property
+    def truth(self) -> str:
+        """The key that the table's own rows are under."""
+        return NEW if self.fact == PREV else OLD
+
+    @property
+    def truth_cell(self) -> sql.Composable:
+        """The name of the column that holds the cell as the table has it."""
+        return sql.Identifier("k1" if self.truth == NEW else "k0")
+
+    @property
+    def other_cell(self) -> sql.Composable:
+        """The name of the column that holds the cell under the other key."""
+        return sql.Identifier("k0" if self.truth == NEW else "k1")
+
+    @property
+    def identifier(self) -> sql.Composable:
+        """Its name in SQL."""
+        return sql.Identifier(self.schema, self._name(self.fact))
+
+    def _name(self, fact: str) -> str:
+        table = self.column.table
+        place = f"{table.schema}.{table.name}.{self.column.name}"
+        return f"s_{hashlib.sha256(place.encode()).hexdigest()[:16]}_{fact}"
+
+    def _moved(self, fact: str, swapped: bool = False, rotation: str | None = None) -> Side:
+        return Side(self.schema, self.column, fact, self.rotation if rotation is None else rotation, swapped)
+
+    def create(self, link: Link, rotation: str) -> Side:
+        """Make it, empty. No statistics are kept of its cells: those would be copies."""
+        side = self._moved(NEXT, rotation=rotation)
+        key = self.column.table.key
+        names = [sql.Identifier(f"p{number}") for number in range(1, len(key) + 1)]
+        fields = [sql.SQL("{} {}").format(name, part.declaration) for name, part in zip(names, key)]
+        fields += [
+            sql.SQL("{} {} NOT NULL").format(sql.Identifier(k), sql.SQL(self.column.type_sql)) for k in ("k0", "k1")
+        ]
+        fields.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(names)))
+        link.execute(sql.SQL("CREATE TABLE {} ({})").format(side.identifier, sql.SQL(", ").join(fields)))
+        quiet = "ALTER TABLE {} ALTER k0 SET STATISTICS 0, ALTER k1 SET STATISTICS 0"
+        link.execute(sql.SQL(quiet).format(side.identifier))
+        side._comment(link)
+        return side
+
+    def _comment(self, link: Link) -> None:
+        table = self.column.table
+        text = json.dumps(
+            {
+                "schema": table.schema,
+                "table": table.name,
+                "column": self.column.name,
+                "rotation_id": self.rotation,
+                "swapped": self.swapped,
+            }
+        )
+        link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.identifier, sql.Literal(text)))
+
+    def turn(self, link: Link) -> Side:
+        """Rename it: the rows were swapped. Belongs into the transaction that swaps them."""
+        turned = self._moved(NEXT if self.fact == PREV else PREV, swapped=True)
+        name = sql.Identifier(turned._name(turned.fact))
+        link.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.identifier, name))
+        turned._comment(link)
+        return turned
+
+    def drop(self, link: Link) -> None:
+        """Remove it, and its file with it."""
+        link.execute(sql.SQL("DROP TABLE {}").format(self.identifier))
+
+
+def find_side(link: Link, schema: str, column: Column) -> Side:
+    """The side table of a column, whoever made it.
+
+    :raises KeyturnError: ``leftover-shadow`` when a table of that name is not what it should be.
+    """
+    none = Side(schema, column)
+    found = []
+    for fact in (NEXT, PREV):
+        query = """
+            SELECT obj_description(c.oid, 'pg_class') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = %s AND c.relname = %s"""
+        row = link.execute(query, (schema, none._name(fact))).fetchone()
+        if row is not None:
+            found.append((fact, row[0]))
+    if not found:
+        return none
+    try:
+        ((fact, text),) = found
+        note = json.loads(text)
+        table = column.table
+        if (note["schema"], note["table"], note["column"]) == (table.schema, table.name, column.name):
+            return Side(schema, column, fact, str(note["rotation_id"]), bool(note["swapped"]))
+    except (ValueError, TypeError, KeyError):
+        pass
+    names = " and ".join(f"{schema}.{none._name(fact)}" for fact, _text in found)
+    raise KeyturnError(
+        "leftover-shadow",
+        f"{names} is no side table of this column",
+        where=str(column),
+        hint="Look at it, and drop it when nobody needs it",
+    )

@@ -1,0 +1,178 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the parts of one call share, and how a batch meets rows that others hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
+    Link,
+    explained,
+    is_retryable,
+    transaction,
+    whole_tables,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize, Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
+
+try:
+    import psycopg
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["Outcome", "Work"]
+
+_MANY = 10_000  # so many rows are visited again by their keys; more than that means another pass
+
+
+@dataclass
+class Outcome:
+    """What became of some rows.
+
+    :param written: rows that were changed or kept anew in a side table.
+    :param again: rows to look at again: others held or changed them.
+    :param raced: how many of those somebody else had changed.
+    """
+
+    seen: int = 0
+    written: int = 0
+    raced: int = 0
+    again: list[Key] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Sum up."""
+        self.seen += other.seen
+        self.written += other.written
+        self.raced += other.raced
+        self.again += other.again[: max(0, _MANY + 1 - len(self.again))]
+
+
+#: Writes rows inside a transaction; returns how many somebody else had changed meanwhile.
+Write = Callable[[Link, "frozenset[Key]"], int]
+
+
+@dataclass
+class Work:
+    """One call's connection(s), fence, pace and sizes, and its counters."""
+
+    lanes: Lanes
+    fence: Fence
+    pace: Pace
+    schema: str
+    batch_rows: int
+    batch_bytes: int
+    lock_ms: int
+    written: int = 0
+    raced: int = 0
+    held_ms: float = 0.0
+    waited_ms: float = 0.0
+
+    @property
+    def link(self) -> Link:
+        """The first connection."""
+        return self.lanes.first
+
+    def size(self) -> BatchSize:
+        """A fresh batch size."""
+        return BatchSize(self.batch_rows, self.batch_bytes)
+
+    def write(self, link: Link, target: Target, rows: Sequence[Row], work: Write) -> Outcome:
+        """Run ``work`` on these rows in one fenced transaction; on a lock of somebody else do without those rows.
+
+        :param work: takes the keys it may write.
+        """
+        keys = frozenset(row.key for row in rows)
+        try:
+            with transaction(link):
+                self.fence.hold(link)
+                raced = work(link, keys)
+        except psycopg.Error as error:
+            if not is_retryable(error):
+                raise
+        else:
+            again = list(keys) if raced else []
+            return Outcome(len(rows), len(rows) - raced, raced, again)
+        free: frozenset[Key] = frozenset()
+        raced = 0
+        try:
+            with transaction(link):
+                self.fence.hold(link)
+                free = frozenset(row.key for row in Writer(target.column).unlocked(link, rows))
+                raced = work(link, free) if free else 0
+        except psycopg.Error as error:
+            if not is_retryable(error):
+                raise
+            free, raced = frozenset(), 0
+        return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
+
+    def run(self, target: Target, source: Source, work: Callable[[Link, list[Row]], Outcome]) -> Outcome:
+        """One pass over the rows of a source, then second visits to those that others held or changed.
+
+        :param work: judges, encrypts and writes one batch.
+        """
+
+        def limited(link: Link, rows: list[Row]) -> Outcome:
+            with explained(target.place):
+                outcome = work(link, rows)
+            self.pace.did(len(rows), limited=True)
+            return outcome
+
+        total = Outcome()
+        self._collect(total, self.lanes.each(limited, source.batches(self.link, self.size())))
+        patience = self.pace.patience(target.place)
+        while total.again and len(total.again) <= _MANY and not patience.is_over:
+            patience.pause()
+            keys, total.again = total.again, []
+            rows = [source.by_key(self.link, keys[at : at + 500]) for at in range(0, len(keys), 500)]
+            self._collect(total, self.lanes.each(limited, [some for some in rows if some]))
+        self.written += total.written
+        self.raced += total.raced
+        return total
+
+    @staticmethod
+    def _collect(total: Outcome, outcomes: Iterator[Outcome]) -> None:
+        for outcome in outcomes:
+            total.add(outcome)
+
+    def barrier(self, tables: Sequence[Table]) -> None:
+        """Wait until every transaction that could still write under the former key is over.
+
+        The statement of a client that was killed goes on in its backend; its table lock is waited for here.
+        """
+
+        def pass_through() -> None:
+            with transaction(self.link):
+                self.fence.hold(self.link, strong=True)
+                self.lock_tables(tables)
+
+        retrying(self.pace, "barrier", pass_through)
+
+    def lock_tables(self, tables: Sequence[Table]) -> None:
+        """Hold back writers (readers go on) for the rest of the transaction; tables always in the same order."""
+        set_timeout = "SELECT set_config('lock_timeout', %s, true)"
+        self.link.execute(set_timeout, (f"{max(self.lock_ms, 250)}ms",))
+        whole_tables(self.link)
+        for table in sorted(set(tables), key=str):
+            lock = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(table.identifier)
+            self.link.execute(lock)
+
+
+def rows_behind(place: str, count: int, key: str) -> KeyturnError:
+    """The refusal to call a column finished."""
+    return KeyturnError(
+        "rows-behind",
+        f"{count} rows are still, or again, under the {key} key",
+        where=place,
+        hint="Somebody still writes with it. Restart or stop that service, then run again",
+    )

@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The statements that write, one batch each. No plaintext is ever a bound parameter, which a server log may keep.
+
+An encrypted cell is replaced only where the whole old cell still stands (compare-and-swap). A plaintext one is guarded
+by the version of its row instead and copied within the server; where a plaintext has to be sent, it goes by COPY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray, copy_rows
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
+    Key,
+    Row,
+    aliased,
+    join_on_key,
+    key_names,
+    key_parameters,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+
+try:
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["Writer"]
+
+_VERSION = "c.xmin::text = u.x AND c.ctid::text = u.v"
+
+
+class Writer:
+    """Writes to one column and its side table, inside the caller's transaction."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._table = column.table
+        self._cells = CellType(column)
+        self._cell = aliased("c", column.name)
+        self._names = key_names(self._table)
+
+    def _list(self, values: Sequence[tuple[str, sql.Composable]]) -> sql.Composable:
+        """``unnest(...) u(p1, ..., and the values by name)``."""
+        arrays = [sql.SQL("%s::text[]")] * len(self._names) + [sql.SQL("%s::{}").format(kind) for _name, kind in values]
+        names = [sql.Identifier(name) for name in (*self._names, *(name for name, _kind in values))]
+        return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
+
+    def _update(self, source: sql.Composable, alias: str, guard: sql.Composable, value: str) -> sql.Composed:
+        return sql.SQL("UPDATE {table} c SET {column} = {value} FROM {source} WHERE {join} AND {guard}").format(
+            table=self._table.identifier,
+            column=self._column.identifier,
+            value=self._cells.value(aliased(alias, value)),
+            source=source,
+            join=join_on_key(self._table, alias, is_text=True),
+            guard=guard,
+        )
+
+    def _same_cell(self, alias: str) -> sql.Composable:
+        """The whole cell is still the one that was read (column ``o`` of the list)."""
+        old = sql.SQL("{}.o").format(sql.Identifier(alias))
+        return sql.SQL("{} = {}").format(self._cells.compare(self._cell), old)
+
+    def replace_cells(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
+        """Compare-and-swap of encrypted cells; how many were still as read."""
+        kind = self._cells.array_sql
+        query = self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n")
+        olds = self._cells.array([row.raw for row in rows])
+        keys = key_parameters([row.key for row in rows])
+        return link.execute(query, [*keys, olds, self._cells.array(raws)]).rowcount
+
+    def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
+        """Replace plaintext cells in rows that are still of the version that was read; how many were."""
+        text = sql.SQL("text[]")
+        listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
+        query = self._update(listed, "u", sql.SQL(_VERSION), "n")
+        return link.execute(query, [*self._versions(rows), self._cells.array(raws)]).rowcount
+
+    @staticmethod
+    def _versions(rows: Sequence[Row]) -> list[TextArray]:
+        xmins, ctids = TextArray([row.xmin for row in rows]), TextArray([row.ctid for row in rows])
+        return [*key_parameters([row.key for row in rows]), xmins, ctids]
+
+    # -- side tables ---------------------------------------------------------------------------------------------
+
+    def _upsert(self, side: Side, select: sql.Composable) -> sql.Composed:
+        names = sql.SQL(", ").join([sql.Identifier(name) for name in self._names])
+        return sql.SQL(
+            "INSERT INTO {side} ({names}, k0, k1) {select} "
+            "ON CONFLICT ({names}) DO UPDATE SET k0 = excluded.k0, k1 = excluded.k1"
+        ).format(side=side.identifier, names=names, select=select)
+
+    def _cast_keys(self, alias: str) -> list[sql.Composable]:
+        return [column.cast(aliased(alias, name)) for column, name in zip(self._table.key, self._names)]
+
+    def put_pairs(
+        self, link: Link, side: Side, keys: Sequence[Key], under_old: Sequence[bytes], under_new: Sequence[bytes]
+    ) -> None:
+        """Keep cells, both encrypted, in the side table."""
+        kind = self._cells.array_sql
+        fields = [*self._cast_keys("u"), *(self._cells.value(aliased("u", name)) for name in ("k0", "k1"))]
+        select = sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(fields), self._list([("k0", kind), ("k1", kind)])
+        )
+        pairs = [self._cells.array(under_old), self._cells.array(under_new)]
+        link.execute(self._upsert(side, select), [*key_parameters(keys), *pairs])
+
+    def copy_pairs(self, link: Link, side: Side, rows: Sequence[Row], under_new: Sequence[bytes] | None) -> None:
+        """Keep cells that are not encrypted, copied by the server from rows still of the version that was read.
+
+        :param under_new: the encrypted cells; None when the cell itself stays under the new key too.
+        """
+        text = sql.SQL("text[]")
+        values: list[tuple[str, sql.Composable]] = [("x", text), ("v", text)]
+        parameters = self._versions(rows)
+        second: sql.Composable = self._cell
+        if under_new is not None:
+            values.append(("k1", self._cells.array_sql))
+            parameters.append(self._cells.array(under_new))
+            second = self._cells.value(sql.SQL("u.k1"))
+        keys = [aliased("c", column.name) for column in self._table.key]
+        select = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} AND {}").format(
+            sql.SQL(", ").join([*keys, self._cell, second]),
+            self._list(values),
+            self._table.identifier,
+            join_on_key(self._table, "u", is_text=True),
+            sql.SQL(_VERSION),
+        )
+        link.execute(self._upsert(side, select), parameters)
+
+    # -- going back to plaintext ---------------------------------------------------------------------------------
+
+    def stage_plain(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> None:
+        """Send plaintext cells with the encrypted ones they stand for, by COPY into a temporary table."""
+        link.execute("DROP TABLE IF EXISTS pg_temp.keyturn_plain")
+        keys = [sql.SQL("{} text").format(sql.Identifier(name)) for name in self._names]
+        cells = [sql.SQL("{} {}").format(sql.Identifier(name), self._cells.staging_sql) for name in ("o", "n")]
+        create = sql.SQL("CREATE TEMPORARY TABLE keyturn_plain ({}) ON COMMIT DROP")
+        link.execute(create.format(sql.SQL(", ").join([*keys, *cells])))
+        with link.cursor().copy("COPY pg_temp.keyturn_plain FROM STDIN (FORMAT binary)") as copy:
+            copy.write(copy_rows([*row.key, row.raw, raw] for row, raw in zip(rows, raws)))
+
+    def replace_staged(self, link: Link) -> int:
+        """Compare-and-swap of encrypted cells by the staged plaintext; how many were still as read."""
+        query = self._update(sql.SQL("pg_temp.keyturn_plain n"), "n", self._same_cell("n"), "n")
+        return link.execute(query).rowcount
+
+    def put_staged(self, link: Link, side: Side) -> None:
+        """Keep the staged cells in the side table, the plaintext as what was before."""
+        fields = [*self._cast_keys("n"), *(self._cells.value(aliased("n", name)) for name in ("n", "o"))]
+        select = sql.SQL("SELECT {} FROM pg_temp.keyturn_plain n").format(sql.SQL(", ").join(fields))
+        link.execute(self._upsert(side, select))
+
+    # -- rows and their locks ------------------------------------------------------------------------------------
+
+    def unlocked(self, link: Link, rows: Sequence[Row]) -> list[Row]:
+        """Those rows that nobody else holds, locked for the rest of the transaction."""
+        keys = sql.SQL(", ").join([sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key])
+        query = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} FOR NO KEY UPDATE OF c SKIP LOCKED").format(
+            keys, self._list([]), self._table.identifier, join_on_key(self._table, "u", is_text=True)
+        )
+        free = set(raw_cursor(link).execute(query, key_parameters([row.key for row in rows])).fetchall())
+        return [row for row in rows if row.key in free]
+
+    def swap(self, link: Link, side: Side) -> int:
+        """Exchange every row's cell for the one under the other key; how many rows were exchanged."""
+        other = sql.SQL("s.{}").format(side.other_cell)
+        truth = sql.SQL("s.{}").format(side.truth_cell)
+        query = sql.SQL("UPDATE {table} c SET {column} = {other} FROM {side} s WHERE {join} AND {cell} = {truth}")
+        return link.execute(
+            query.format(
+                table=self._table.identifier,
+                column=self._column.identifier,
+                other=other,
+                side=side.identifier,
+                join=join_on_key(self._table, "s", is_text=False),
+                cell=self._cells.compare(self._cell),
+                truth=self._cells.compare(truth),
+            )
+        ).rowcount
+
+    def count(self, link: Link) -> int:
+        """How many rows hold something, counted by the database."""
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(
+            self._table.identifier, self._column.identifier
+        )
+        row = link.execute(query).fetchone()
+        return int(row[0]) if row else 0

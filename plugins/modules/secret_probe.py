@@ -1,0 +1,223 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Test that a version of a secret is accepted, or refused."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: secret_probe
+short_description: Test that a version of a secret is accepted, or refused
+version_added: 0.1.0
+description:
+  - Asks each probe with the version it names and says whether that version is accepted or refused.
+  - A refusal counts only if the same probe with the new version is accepted right after it. An endpoint that is down,
+    or refuses everybody, proves nothing.
+  - A value goes into headers and bodies, or on a command's standard input. It is never in an address, in arguments of
+    a command, in the environment, or in the result. No part of an answer is in the result.
+  - Certificates are always checked, no redirect is followed, and proxies of the environment are not used.
+author: keyturn.rotation contributors (@keyturn)
+extends_documentation_fragment: [keyturn.rotation.session]
+attributes:
+  check_mode:
+    support: full
+    details: It asks in check mode as well. Nothing is ever changed.
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+options:
+  probes:
+    description: The probes, as in the catalog.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: How reports call it.
+        type: str
+      type:
+        description: How it asks.
+        type: str
+        choices: [http, command]
+        required: true
+      secret:
+        description: Whose value it uses. It need not be said when O(values) holds one secret only.
+        type: str
+      version:
+        description: The version it presents. V(none) uses no value.
+        type: str
+        choices: [new, old, none]
+        default: none
+      refused:
+        description: Whether the old version is expected to be refused.
+        type: bool
+        default: false
+      expect:
+        description:
+          - The HTTP statuses or exit codes that are expected.
+          - The default is 200 and 0, and for a probe with O(probes[].refused) 401, 403 and 1.
+        type: list
+        elements: int
+      accept:
+        description:
+          - For a probe with O(probes[].refused), the codes by which the new version is accepted.
+          - The default is what the same probe with the new version expects, if it is in the list, or else 200 and 0.
+        type: list
+        elements: int
+      expect_body:
+        description: A regular expression that must be found in the answer. For V(http) only.
+        type: str
+      url:
+        description: The address. It must hold no secret, since servers log it.
+        type: str
+      method:
+        description: The HTTP method. The default is C(GET), or C(POST) with a body.
+        type: str
+      headers:
+        description:
+          - Headers to send. C({value}) stands for the value.
+          - C({value:json}) is a JSON string with its quotes, C({value:url}) percent-encoded, C({value:base64}) base64,
+            and C({value:basic:USER}) what follows C(Basic) in the header C(Authorization).
+        type: dict
+      body:
+        description: The body, with the same words as in O(probes[].headers).
+        type: str
+      ca_file:
+        description: A PEM file with the certificates to trust instead of the system's.
+        type: path
+      command:
+        description: A command that reads the value from its standard input. What it prints is not read.
+        type: list
+        elements: str
+      timeout:
+        description: Seconds that one question may take.
+        type: float
+        default: 10
+  values:
+    description:
+      - Where the values are, by secret. Each has C(new) and C(old), and each of these is a mapping with one of C(file)
+        (a file of mode C(0600) on the host), C(env_file) with C(variable), or C(sealed) (a box for this host).
+      - Only what a probe uses is read.
+    type: dict
+  wait:
+    description: Seconds to ask again, for the probes that do not pass.
+    type: float
+    default: 0
+  interval:
+    description: Seconds between two rounds.
+    type: float
+    default: 1
+  fail:
+    description: Whether to fail when a probe does not pass.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Show that the new token is accepted and the old one is refused
+  keyturn.rotation.secret_probe:
+    probes:
+      - name: metrics
+        type: http
+        url: http://127.0.0.1:8080/metrics
+        headers: {Authorization: "Bearer {value}"}
+        version: new
+      - name: metrics, old token
+        type: http
+        url: http://127.0.0.1:8080/metrics
+        headers: {Authorization: "Bearer {value}"}
+        version: old
+        refused: true
+    values:
+      METRICS_TOKEN:
+        new: {env_file: /srv/app/.env, variable: METRICS_TOKEN}
+        old: {file: /root/metrics-token.old}
+    wait: 30
+"""
+
+RETURN = r"""
+probes:
+  description: One entry for each probe, in the same order.
+  returned: when all probes were asked
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: How the probe is called.
+      returned: always
+      type: str
+    type:
+      description: How it asked.
+      returned: always
+      type: str
+    secret:
+      description: Whose value it used.
+      returned: always
+      type: str
+    version:
+      description: C(new), C(old) or C(none).
+      returned: always
+      type: str
+    expected:
+      description: C(accepted) or C(refused).
+      returned: always
+      type: str
+    result:
+      description: C(accepted), C(refused), C(unproven) or C(failed).
+      returned: always
+      type: str
+    passed:
+      description: Whether that was expected.
+      returned: always
+      type: bool
+    detail:
+      description: Why, in a few words.
+      returned: always
+      type: str
+passed:
+  description: Whether every probe passed.
+  returned: when all probes were asked
+  type: bool
+code:
+  description: What was wrong, as a stable word. C(probe-failed) when probes did not pass.
+  returned: failure
+  type: str
+"""
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
+from ansible_collections.keyturn.rotation.plugins.module_utils.probes import run
+
+PROBE = {
+    "name": {"type": "str"},
+    "type": {"type": "str", "choices": ["http", "command"], "required": True},
+    "secret": {"type": "str", "no_log": False},
+    "version": {"type": "str", "choices": ["new", "old", "none"], "default": "none"},
+    "refused": {"type": "bool", "default": False},
+    "expect": {"type": "list", "elements": "int"},
+    "accept": {"type": "list", "elements": "int"},
+    "expect_body": {"type": "str"},
+    "url": {"type": "str"},
+    "method": {"type": "str"},
+    "headers": {"type": "dict"},
+    "body": {"type": "str"},
+    "ca_file": {"type": "path"},
+    "command": {"type": "list", "elements": "str"},
+    "timeout": {"type": "float", "default": 10},
+}
+ARGUMENTS = {
+    **SESSION_ARGUMENTS,
+    "probes": {"type": "list", "elements": "dict", "required": True, "options": PROBE},
+    "values": {"type": "dict"},
+    "wait": {"type": "float", "default": 0},
+    "interval": {"type": "float", "default": 1},
+    "fail": {"type": "bool", "default": True},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run, ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A controller: ``ansible-playbook`` with a home and a working folder of its own, and nothing from the caller's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Controller", "Ended", "kill_marked", "registry"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_MARK = "KEYTURN_TEST_CONTROLLER"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a playbook ended."""
+
+    code: int
+    output: str
+
+
+class Controller:
+    """A machine to run playbooks from.
+
+    :param folder: its home; made new.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.home = folder
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "ANSIBLE_COLLECTIONS_PATH": str(_ROOT / ".build"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_NOCOLOR": "1",
+            _MARK: str(folder),
+            **(environment or {}),
+        }
+
+    def command(self, inventory: Path, playbook: str, *arguments: str, **variables: Any) -> list[str]:
+        """The command line of one of the collection's playbooks; variables are given with ``-e``."""
+        program = str(Path(sys.executable).parent / "ansible-playbook")
+        extra = ["-e", json.dumps({f"keyturn_{name}": value for name, value in variables.items()})] if variables else []
+        return [program, "-i", str(inventory), f"keyturn.rotation.{playbook}", *extra, *arguments]
+
+    def start(self, inventory: Path, playbook: str, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+        """Start a playbook in a session of its own."""
+        return subprocess.Popen(
+            self.command(inventory, playbook, *arguments, **variables),
+            cwd=self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, inventory: Path, playbook: str, *arguments: str, **variables: Any) -> Ended:
+        """Run a playbook to its end."""
+        process = self.start(inventory, playbook, *arguments, **variables)
+        output = process.communicate(timeout=600)[0]
+        return Ended(process.returncode, output)
+
+
+def kill_marked(controller: Controller, keep: str = "demo.service") -> int:
+    """SIGKILL every process that this controller started, wherever it went, but for the services it has started."""
+    mark = f"{_MARK}={controller.home}".encode()
+    killed = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            if mark in environment and keep.encode() not in (entry / "cmdline").read_bytes():
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed += 1
+    return killed
+
+
+def registry(state_dir: Path) -> dict[str, Any]:
+    """The register as it lies on the state host; empty before the first rotation."""
+    try:
+        content: dict[str, Any] = json.loads((state_dir / "registry.json").read_text())
+    except FileNotFoundError:
+        return {"secrets": {}, "rotations": {}}
+    return content
