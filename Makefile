@@ -63,6 +63,10 @@ bench: $(DEV_READY) ## Measure, a few minutes
 bench-long: $(DEV_READY) ## Measure at full size, an hour or more
 	python -m tests.bench --long
 
+.PHONY: changelog
+changelog: $(DEV_READY) ## Bring CHANGELOG.md in line with the fragments and plugins of this version
+	antsibull-changelog release --update-existing --reload-plugins --refresh-plugins
+
 .PHONY: system-packages
 system-packages: ## Debian packages of the full test run, installed when root
 	@tests/setup/system_packages.sh

@@ -188,7 +188,11 @@ class Stack:
             if not self.server.running:
                 self.server.start()
         else:
-            self._create()
+            try:
+                self._create()
+            except BaseException:
+                self.remove_database()
+                raise
         self.start_services()
 
     @classmethod

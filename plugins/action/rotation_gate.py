@@ -35,7 +35,11 @@ class ActionModule(KeyturnAction):
             found = answers_of(task_vars, "__rotation_found")
             problems = []
             result["boxes"] = _boxes(found)
-            result["staged"] = any("new" in box for boxes in result["boxes"].values() for box in boxes.values())
+            result["staged"] = any(
+                str(args.get("rotation_id")) in (secret.get("versions") or {})
+                for said in found.values()
+                for secret in said.get("secrets", {}).values()
+            )
         elif gate == "readable":
             problems = gates.readable(kind_results(plan, task_vars))
         elif gate == "data_back":

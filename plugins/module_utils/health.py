@@ -22,6 +22,7 @@ from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, web
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 
 __all__ = [
@@ -41,7 +42,6 @@ __all__ = [
 HEALTHY, STARTING, UNKNOWN, UNHEALTHY = "healthy", "starting", "unknown", "unhealthy"
 _RANK = {UNHEALTHY: 0, UNKNOWN: 1, STARTING: 2, HEALTHY: 3}
 _TIMEOUT = 5.0
-_SHORTEST = 0.05
 _PARALLEL = 8
 
 Clock = Callable[[], float]
@@ -341,8 +341,10 @@ def observe(
 ) -> dict[str, Outcome]:
     """Look at services, and again at those that are not healthy, until all are or ``wait`` seconds are over.
 
-    The last look is one at all of them: a service that was well for a moment only does not pass.
+    The last look is one at all of them: a service that was well for a moment only does not pass. It ends early when
+    nothing that is left can become healthy.
 
+    :param interval: the longest pause between two looks, in seconds; the first ones are shorter.
     :raises KeyturnError: ``service-twice``, ``health-invalid``, ``url-invalid``, ``header-invalid``,
         ``ca-file-unusable``.
     """
@@ -350,7 +352,7 @@ def observe(
     deadline = clock() + wait
     seen = _look(services)
     together = True
-    while True:
+    for pause in pauses(interval):
         behind = [service for service in services if seen[str(service["name"])].status != HEALTHY]
         if not behind and together:
             return seen
@@ -358,11 +360,12 @@ def observe(
             seen, together = _look(services), True
             continue
         left = deadline - clock()
-        if left <= 0 or any(seen[str(service["name"])].final for service in behind):
+        if left <= 0 or all(seen[str(service["name"])].final for service in behind):
             return seen
-        sleep(min(max(interval, _SHORTEST), left))
+        sleep(min(pause, left))
         seen.update(_look(behind))
         together = len(behind) == len(services)
+    return seen
 
 
 def worse(outcomes: Mapping[str, Outcome], baseline: Mapping[str, Any]) -> list[dict[str, str]]:

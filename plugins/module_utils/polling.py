@@ -10,11 +10,12 @@ __all__ = ["pauses"]
 
 _FIRST = 0.1
 _GROWTH = 1.5
+_SHORTEST = 0.05
 
 
 def pauses(longest: float) -> Iterator[float]:
-    """Seconds, without end: 0.1 first, each half as long again as the one before, up to ``longest`` (at least 0.01)."""
-    longest = max(longest, 0.01)
+    """Seconds, without end: 0.1 first, each half as long again as the one before, up to ``longest`` (at least 0.05)."""
+    longest = max(longest, _SHORTEST)
     pause = min(_FIRST, longest)
     while True:
         yield pause

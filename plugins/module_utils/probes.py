@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import values, web
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 
@@ -28,7 +29,6 @@ __all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "run", "run_p
 
 ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
 _TIMEOUT = 10.0
-_SHORTEST = 0.05
 
 Probe = Mapping[str, Any]
 #: (secret, version) to the value.
@@ -171,7 +171,7 @@ def _validate_command(probe: Probe, where: str) -> None:
 #: How to ask, by a probe's ``type``.
 PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
-    "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=(1,)),
+    "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
 }
 
 
@@ -217,7 +217,9 @@ def _say(probe: Probe, reply: Reply) -> str:
         return reply.detail
     if reply.code in _expected(probe):
         return f"{reply.detail}, but the answer does not match expect_body"
-    return f"{reply.detail}, expected {', '.join(str(code) for code in _expected(probe))}"
+    codes = _expected(probe)
+    few = len(codes) < 10
+    return f"{reply.detail}, expected {', '.join(map(str, codes)) if few else f'{codes[0]} to {codes[-1]}'}"
 
 
 def _judge(probe: Probe, probes: Sequence[Probe], value_of: Values) -> Verdict:
@@ -292,8 +294,8 @@ def run_probes(
 ) -> list[dict[str, Any]]:
     """Ask every probe, and again those that do not pass, until all do or ``wait`` seconds are over.
 
-    :returns: per probe ``name``, ``type``, ``secret``, ``version``, ``expected`` (``accepted`` or ``refused``),
-        ``result``, ``passed``, ``detail``.
+    :returns: per probe ``name``, ``type``, ``secret``, ``version``, ``refused`` (whether that is wanted), ``expected``
+        (``accepted`` or ``refused``), ``result``, ``passed``, ``detail``.
     :raises KeyturnError: ``probe-invalid``, ``url-invalid``, ``header-invalid``, ``value-unusable``, and what
         ``value_of`` raises; all probes are checked before the first one asks.
     """
@@ -304,11 +306,11 @@ def run_probes(
             _check_overlap(probe, _positive(probe, probes), f"probe {name}")
     deadline = clock() + wait
     verdicts = [_judge(probe, probes, value_of) for probe in probes]
-    while not all(verdict.passed for verdict in verdicts):
+    for pause in pauses(interval):
         left = deadline - clock()
-        if left <= 0:
+        if left <= 0 or all(verdict.passed for verdict in verdicts):
             break
-        sleep(min(max(interval, _SHORTEST), left))
+        sleep(min(pause, left))
         verdicts = [
             verdict if verdict.passed else _judge(probe, probes, value_of) for probe, verdict in zip(probes, verdicts)
         ]
@@ -318,6 +320,7 @@ def run_probes(
             "type": probe["type"],
             "secret": str(probe.get("secret") or ""),
             "version": _version(probe) or "none",
+            "refused": bool(probe.get("refused")),
             "expected": REFUSED if probe.get("refused") else ACCEPTED,
             "result": verdict.result,
             "passed": verdict.passed,

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import difflib
 import graphlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Union
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 
 __all__ = ["restart_waves"]
 
@@ -71,13 +71,7 @@ def _needs(name: str, service: Service) -> list[str]:
 def _known(name: str, services: Mapping[str, Any], where: str) -> None:
     if name in services:
         return
-    near = difflib.get_close_matches(name, services, n=1)
-    raise KeyturnError(
-        "service-unknown",
-        f"there is no service {name!r}",
-        where=where,
-        hint=f"Did you mean {near[0]!r}?" if near else "Add it to keyturn_services",
-    )
+    raise KeyturnError("service-unknown", f"there is no service {name!r}", where=where, hint=nearest(name, services))
 
 
 def _circle(members: list[str]) -> list[str]:

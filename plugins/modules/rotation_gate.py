@@ -35,6 +35,9 @@ options:
     description: The plan.
     type: dict
     required: true
+  rotation_id:
+    description: The rotation whose versions are looked for.
+    type: str
   check_health:
     description: Whether services must be healthy.
     type: bool

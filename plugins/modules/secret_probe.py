@@ -55,7 +55,7 @@ options:
       expect:
         description:
           - The HTTP statuses or exit codes that are expected.
-          - The default is 200 and 0, and for a probe with O(probes[].refused) 401, 403 and 1.
+          - The default is 200 and 0; for a probe with O(probes[].refused) it is 401 and 403, and any exit code but 0.
         type: list
         elements: int
       accept:
@@ -104,7 +104,7 @@ options:
     type: float
     default: 0
   interval:
-    description: Seconds between two rounds.
+    description: The longest pause between two rounds, in seconds. The first ones are shorter.
     type: float
     default: 1
   fail:
@@ -158,6 +158,10 @@ probes:
       description: C(new), C(old) or C(none).
       returned: always
       type: str
+    refused:
+      description: Whether a refusal was expected.
+      returned: always
+      type: bool
     expected:
       description: C(accepted) or C(refused).
       returned: always

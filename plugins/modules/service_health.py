@@ -121,11 +121,11 @@ options:
   wait:
     description:
       - Seconds to wait until all services are healthy. The last look is one at all of them together.
-      - It ends at once when a service declares nothing that could become healthy.
+      - It ends early when nothing that is left could become healthy.
     type: float
     default: 0
   interval:
-    description: Seconds between two looks.
+    description: The longest pause between two looks, in seconds. The first ones are shorter.
     type: float
     default: 1
   baseline:

@@ -3,7 +3,7 @@
 """Copy the working tree, as git would commit it, to ``.build/sanity/ansible_collections/keyturn/rotation``.
 
 ansible-test wants a real folder at that kind of path, and asks git which files belong to it: the copy is a repository
-of its own, or the ``.gitignore`` of the working tree would hide it.
+of its own, or the ``.gitignore`` of the working tree would hide it. The demo stays out: it is no part of the collection.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def copy() -> Path:
     shutil.rmtree(_TARGET, ignore_errors=True)
     for name in sorted(set(os.fsdecode(listed.stdout).split("\0")) - {""}):
         source, target = _ROOT / name, _TARGET / name
-        if source.exists():  # a file may be deleted and not committed yet
+        if not name.startswith("demo/") and source.exists():  # a file may be deleted and not committed yet
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     subprocess.run(["git", "init", "--quiet"], cwd=_TARGET, check=True)

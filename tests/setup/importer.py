@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from galaxy_importer import collection, config
+from galaxy_importer.exceptions import ImporterError
 
 __all__ = ["build", "check"]
 
@@ -42,15 +43,20 @@ def build(source: Path) -> Path:
 def check(tarball: Path) -> list[str]:
     """What the importer holds against ``tarball``."""
     collector = _Collector()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger().addHandler(collector)
     settings = config.Config(config_data={"run_ansible_test": False, "offline_ansible_lint": True})
     with tarball.open("rb") as file:
-        collection.import_collection(file, logger=logging.getLogger("importer"), cfg=settings)
+        try:
+            collection.import_collection(file, logger=logging.getLogger("importer"), cfg=settings)
+        except ImporterError as error:
+            collector.complaints.append(f"{type(error).__name__}: {error}")
     return collector.complaints
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONPATH"] = str(_BUILD)  # where the importer's ansible-lint finds the collections that roles call
+    source = Path(sys.argv[1]).resolve()
     os.chdir(_BUILD)  # the importer leaves a report where it runs
-    complaints = check(build(Path(sys.argv[1]).resolve()))
+    complaints = check(build(source))
     sys.exit("\n".join(["The importer complained:", *complaints]) if complaints else 0)

@@ -25,13 +25,20 @@ Judged = tuple[str, "bytes | None"]
 class Target:
     """One column with its envelope, both keys and what is to be done with plaintext.
 
-    :param old: the old key, None for the first encryption of a column.
+    :param new: the new key; None where it is not made yet and only counting is to be done.
+    :param old: the old key; None for the first encryption of a column.
     :param plaintext: ``encrypt``, ``keep`` or ``refuse``.
     :raises KeyturnError: ``key-invalid``.
     """
 
     def __init__(
-        self, column: Column, spec: EnvelopeSpec, new: bytes, old: bytes | None, plaintext: str, may_be_empty: bool
+        self,
+        column: Column,
+        spec: EnvelopeSpec,
+        new: bytes | None,
+        old: bytes | None,
+        plaintext: str = "refuse",
+        may_be_empty: bool = False,
     ) -> None:
         self.column = column
         self.cell_type = CellType(column)

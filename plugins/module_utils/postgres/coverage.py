@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, explained, snapshot
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
     BatchSize,
     aliased,
@@ -35,7 +36,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Covered", "check_first", "cover"]
+__all__ = ["Covered", "check_first", "cover", "unreadable"]
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Covered:
 def _query(target: Target, side: Side) -> sql.Composed:
     table, read = target.column.table, target.cell_type.read
     cell = aliased("c", target.column.name)
-    fields = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
+    fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
     fields.append(read(cell))
     join: sql.Composable = sql.SQL("")
     if side.fact != NONE:
@@ -81,7 +82,7 @@ def _totals(link: Link, target: Target) -> tuple[int, int]:
     query = sql.SQL("SELECT count(*), count({}) FROM {}").format(
         target.column.identifier, target.column.table.identifier
     )
-    row = link.execute(query).fetchone()
+    row = link.execute(query, NO_PARAMETERS).fetchone()
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
@@ -139,6 +140,22 @@ def cover(link: Link, targets: Sequence[Target], sides: Sequence[Side], pace: Pa
         return covered
 
 
+def unreadable(target: Target, kind: str, key: tuple[bytes, ...]) -> KeyturnError:
+    """The refusal of a row that was written meanwhile and cannot be taken over."""
+    counts = Counts(1)
+    counts.add(kind, key)
+    return _refuse_rows(target, counts, kind, "Find out who writes such rows, then run again")
+
+
+def _refuse_rows(target: Target, counts: Counts, kind: str, hint: str) -> KeyturnError:
+    code, what, keys = {
+        UNKNOWN: ("rows-unknown", "open under neither key", counts.unknown_keys),
+        PLAINTEXT: ("rows-plaintext", "are not encrypted", counts.plaintext_keys),
+    }[kind]
+    message = f"{counts.rows[kind]} of {counts.total} rows {what} (primary keys: {'; '.join(keys)})"
+    return KeyturnError(code, message, where=target.place, hint=hint)
+
+
 def check_first(covered: Sequence[Covered]) -> None:
     """Refuse to begin where a row cannot be read, or where there is nothing to read.
 
@@ -147,21 +164,11 @@ def check_first(covered: Sequence[Covered]) -> None:
     for one in covered:
         counts, target = one.counts, one.target
         if counts.rows[UNKNOWN]:
-            raise KeyturnError(
-                "rows-unknown",
-                f"{counts.rows[UNKNOWN]} of {counts.total} rows open under neither key"
-                f" (primary keys: {'; '.join(counts.unknown_keys)})",
-                where=target.place,
-                hint="Check the old key and the envelope, or repair these rows. Nothing was written",
-            )
+            hint = "Check the old key and the envelope, or repair these rows. Nothing was written"
+            raise _refuse_rows(target, counts, UNKNOWN, hint)
         if counts.rows[PLAINTEXT] and target.plaintext == "refuse":
-            raise KeyturnError(
-                "rows-plaintext",
-                f"{counts.rows[PLAINTEXT]} of {counts.total} rows are not encrypted"
-                f" (primary keys: {'; '.join(counts.plaintext_keys)})",
-                where=target.place,
-                hint="Say plaintext: encrypt or plaintext: keep. Nothing was written",
-            )
+            hint = "Say plaintext: encrypt or plaintext: keep. Nothing was written"
+            raise _refuse_rows(target, counts, PLAINTEXT, hint)
     for one in covered:
         if one.counts.total == one.counts.rows[NULL] and not one.target.may_be_empty:
             raise KeyturnError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 
 try:
     import psycopg
@@ -29,24 +30,25 @@ _TABLE = """
     CREATE TABLE {fence} (
         name text PRIMARY KEY, rotation text NOT NULL, epoch bigint NOT NULL, token bigint NOT NULL,
         pid integer NOT NULL, backend_start timestamptz NOT NULL, taken_at timestamptz NOT NULL,
-        turned_back boolean NOT NULL, closed boolean NOT NULL, cleared text[] NOT NULL)"""
+        turned_back boolean NOT NULL, in_place boolean NOT NULL, closed boolean NOT NULL, cleared text[] NOT NULL)"""
 _TAKE = """
     INSERT INTO {fence} AS f
     SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, backend_start, clock_timestamp(),
-           %(direction)s::text = 'back', false, '{{}}'
+           %(direction)s::text = 'back', %(in_place)s, false, '{{}}'
     FROM pg_stat_activity WHERE pid = pg_backend_pid()
     ON CONFLICT (name) DO UPDATE SET
         rotation = excluded.rotation, epoch = excluded.epoch, token = f.token + 1, pid = excluded.pid,
         backend_start = excluded.backend_start, taken_at = excluded.taken_at, closed = false,
         turned_back = CASE WHEN %(direction)s::text = 'same' AND f.rotation = excluded.rotation
                            THEN f.turned_back ELSE excluded.turned_back END,
+        in_place = excluded.in_place OR f.in_place AND f.rotation = excluded.rotation,
         cleared = CASE WHEN f.rotation = excluded.rotation
                             AND (%(direction)s::text = 'same' OR f.turned_back = excluded.turned_back)
                        THEN f.cleared ELSE excluded.cleared END
     WHERE f.rotation <> excluded.rotation AND f.closed
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
           AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
-    RETURNING token, turned_back, cleared"""
+    RETURNING token, turned_back, in_place, cleared"""
 _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
     JOIN pg_stat_activity a ON a.pid = f.pid AND a.backend_start = f.backend_start
@@ -55,14 +57,15 @@ _TERMINATE = """
 
 def ensure_schema(link: Link, schema: str, pace: Pace) -> None:
     """Make the schema and the fence table where they are missing."""
-    fence = sql.Identifier(schema, "fence")
+    fence = identifier(schema, "fence")
 
     def make() -> None:
         with transaction(link):
-            if link.execute("SELECT to_regnamespace(quote_ident(%s))", (schema,)).fetchone() == (None,):
-                link.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+            known = link.execute("SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL", (schema,)).fetchone()
+            if known is None or not known[0]:
+                link.execute(sql.SQL("CREATE SCHEMA {}").format(identifier(schema)), NO_PARAMETERS)
             if not fence_exists(link, schema):
-                link.execute(sql.SQL(_TABLE).format(fence=fence))
+                link.execute(sql.SQL(_TABLE).format(fence=fence), NO_PARAMETERS)
 
     try:
         retrying(pace, f"schema {schema}", make)
@@ -73,7 +76,8 @@ def ensure_schema(link: Link, schema: str, pace: Pace) -> None:
 def fence_exists(link: Link, schema: str) -> bool:
     """Whether the fence table is there."""
     query = "SELECT to_regclass(quote_ident(%s) || '.fence') IS NOT NULL"
-    return link.execute(query, (schema,)).fetchone() == (True,)
+    row = link.execute(query, (schema,)).fetchone()
+    return row is not None and row[0] is True
 
 
 class Fence:
@@ -85,27 +89,37 @@ class Fence:
         self._rotation = rotation
         self._epoch = epoch
         self._token = 0
-        self._table = sql.Identifier(schema, "fence")
+        self._table = identifier(schema, "fence")
         self.turned_back = False
+        self.in_place = False
         self.cleared: list[str] = []
 
     def read(self, link: Link) -> bool:
         """Read the row's facts without taking it (check mode); False when it is not this rotation's."""
         if not fence_exists(link, self._schema):
             return False
-        query = sql.SQL("SELECT turned_back, cleared FROM {} WHERE name = %s AND rotation = %s").format(self._table)
+        query = sql.SQL("SELECT turned_back, in_place, cleared FROM {} WHERE name = %s AND rotation = %s").format(
+            self._table
+        )
         row = link.execute(query, (self._name, self._rotation)).fetchone()
         if row is not None:
-            self.turned_back, self.cleared = row[0], list(row[1])
+            self.turned_back, self.in_place, self.cleared = row[0], row[1], list(row[2])
         return row is not None
 
-    def take(self, link: Link, direction: str, pace: Pace) -> None:
+    def take(self, link: Link, direction: str, pace: Pace, in_place: bool = False) -> None:
         """Become the only writer; a backend that still works for the former one is ended.
 
         :param direction: :data:`FORWARD`, :data:`BACK`, or :data:`SAME` for work that goes either way.
+        :param in_place: whether rows are re-encrypted where they are; remembered from then on.
         :raises KeyturnError: ``fenced`` when a later run, or another rotation, has it.
         """
-        values = {"name": self._name, "rotation": self._rotation, "epoch": self._epoch, "direction": direction}
+        values = {
+            "name": self._name,
+            "rotation": self._rotation,
+            "epoch": self._epoch,
+            "direction": direction,
+            "in_place": in_place,
+        }
 
         def attempt() -> None:
             try:
@@ -116,7 +130,7 @@ class Fence:
                 raise
             if row is None:
                 raise self._refused(link)
-            self._token, self.turned_back, self.cleared = row[0], row[1], list(row[2])
+            self._token, self.turned_back, self.in_place, self.cleared = row[0], row[1], row[2], list(row[3])
 
         retrying(pace, f"fence of {self._name}", attempt)
 
@@ -135,7 +149,6 @@ class Fence:
         """Remember, in the present transaction, that a column was cleared."""
         query = sql.SQL("UPDATE {} SET cleared = cleared || %s::text WHERE name = %s").format(self._table)
         link.execute(query, (place, self._name))
-        self.cleared.append(place)
 
     def close(self, link: Link) -> None:
         """Say that the rotation rests: another one may begin."""

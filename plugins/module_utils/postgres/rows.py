@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
 
@@ -51,7 +52,7 @@ class BatchSize:
 
 def aliased(alias: str, name: str) -> sql.Composable:
     """``alias.name``, quoted."""
-    return sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(name))
+    return sql.SQL("{}.{}").format(identifier(alias), identifier(name))
 
 
 def key_names(table: Table) -> list[str]:
@@ -83,9 +84,12 @@ class Source:
         self._table = column.table
         self._side = side
 
+    def _key_texts(self) -> list[sql.Composable]:
+        return [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
+
     def _select(self) -> sql.Composed:
         cell = aliased("c", self.column.name)
-        fields = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
+        fields: list[sql.Composable] = self._key_texts()
         fields += [self.cell_type.read(cell), sql.SQL("c.xmin::text"), sql.SQL("c.ctid::text")]
         query = [sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(fields), self._table.identifier)]
         where = sql.SQL("{} IS NOT NULL").format(cell)
@@ -118,7 +122,7 @@ class Source:
 
     def by_key(self, link: Link, keys: Sequence[Key]) -> list[Row]:
         """These rows, where they still are."""
-        names = sql.SQL(", ").join([sql.Identifier(name) for name in key_names(self._table)])
+        names = sql.SQL(", ").join([identifier(name) for name in key_names(self._table)])
         arrays = sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(self._table.key))
         listed = sql.SQL("EXISTS (SELECT FROM unnest({}) u({}) WHERE {})").format(
             arrays, names, join_on_key(self._table, "u", is_text=True)
@@ -144,7 +148,7 @@ def stream(link: Link, query: sql.Composed, size: BatchSize, width: int) -> Iter
 
     :param width: how many of the last fields count as wide.
     """
-    link.execute(sql.SQL("DECLARE keyturn_rows NO SCROLL CURSOR FOR {}").format(query))
+    link.execute(sql.SQL("DECLARE keyturn_rows NO SCROLL CURSOR FOR {}").format(query), NO_PARAMETERS)
     while True:
         fetch = sql.SQL("FETCH FORWARD {} FROM keyturn_rows").format(sql.Literal(size.now))
         rows = raw_cursor(link).execute(fetch).fetchall()

@@ -16,6 +16,12 @@ from typing import TYPE_CHECKING
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
+    NO_PARAMETERS,
+    identifier,
+    literal,
+    server_text,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 
 try:
@@ -52,17 +58,17 @@ class Side:
     @property
     def truth_cell(self) -> sql.Composable:
         """The name of the column that holds the cell as the table has it."""
-        return sql.Identifier("k1" if self.truth == NEW else "k0")
+        return identifier("k1" if self.truth == NEW else "k0")
 
     @property
     def other_cell(self) -> sql.Composable:
         """The name of the column that holds the cell under the other key."""
-        return sql.Identifier("k0" if self.truth == NEW else "k1")
+        return identifier("k0" if self.truth == NEW else "k1")
 
     @property
     def identifier(self) -> sql.Composable:
         """Its name in SQL."""
-        return sql.Identifier(self.schema, self._name(self.fact))
+        return identifier(self.schema, self._name(self.fact))
 
     def _name(self, fact: str) -> str:
         table = self.column.table
@@ -76,15 +82,15 @@ class Side:
         """Make it, empty. No statistics are kept of its cells: those would be copies."""
         side = self._moved(NEXT, rotation=rotation)
         key = self.column.table.key
-        names = [sql.Identifier(f"p{number}") for number in range(1, len(key) + 1)]
+        names = [identifier(f"p{number}") for number in range(1, len(key) + 1)]
         fields = [sql.SQL("{} {}").format(name, part.declaration) for name, part in zip(names, key)]
         fields += [
-            sql.SQL("{} {} NOT NULL").format(sql.Identifier(k), sql.SQL(self.column.type_sql)) for k in ("k0", "k1")
+            sql.SQL("{} {} NOT NULL").format(identifier(k), server_text(self.column.type_sql)) for k in ("k0", "k1")
         ]
         fields.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(names)))
-        link.execute(sql.SQL("CREATE TABLE {} ({})").format(side.identifier, sql.SQL(", ").join(fields)))
+        link.execute(sql.SQL("CREATE TABLE {} ({})").format(side.identifier, sql.SQL(", ").join(fields)), NO_PARAMETERS)
         quiet = "ALTER TABLE {} ALTER k0 SET STATISTICS 0, ALTER k1 SET STATISTICS 0"
-        link.execute(sql.SQL(quiet).format(side.identifier))
+        link.execute(sql.SQL(quiet).format(side.identifier), NO_PARAMETERS)
         side._comment(link)
         return side
 
@@ -99,19 +105,19 @@ class Side:
                 "swapped": self.swapped,
             }
         )
-        link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.identifier, sql.Literal(text)))
+        link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.identifier, literal(text)), NO_PARAMETERS)
 
     def turn(self, link: Link) -> Side:
         """Rename it: the rows were swapped. Belongs into the transaction that swaps them."""
         turned = self._moved(NEXT if self.fact == PREV else PREV, swapped=True)
-        name = sql.Identifier(turned._name(turned.fact))
-        link.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.identifier, name))
+        name = identifier(turned._name(turned.fact))
+        link.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.identifier, name), NO_PARAMETERS)
         turned._comment(link)
         return turned
 
     def drop(self, link: Link) -> None:
         """Remove it, and its file with it."""
-        link.execute(sql.SQL("DROP TABLE {}").format(self.identifier))
+        link.execute(sql.SQL("DROP TABLE {}").format(self.identifier), NO_PARAMETERS)
 
 
 def find_side(link: Link, schema: str, column: Column) -> Side:

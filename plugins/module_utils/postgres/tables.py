@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, row_security
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import identifier, server_text
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 
 try:
@@ -37,14 +38,14 @@ class KeyColumn:
 
     def cast(self, value: sql.Composable) -> sql.Composable:
         """A text expression as a value of this column."""
-        typed = sql.SQL("{}::{}").format(value, sql.SQL(self.type_sql))
-        return sql.SQL("{} COLLATE {}").format(typed, sql.SQL(self.collation)) if self.collation else typed
+        typed = sql.SQL("{}::{}").format(value, server_text(self.type_sql))
+        return sql.SQL("{} COLLATE {}").format(typed, server_text(self.collation)) if self.collation else typed
 
     @property
     def declaration(self) -> sql.Composable:
         """Its type, for a column of ours that holds the same values."""
         suffix = f" COLLATE {self.collation}" if self.collation else ""
-        return sql.SQL(self.type_sql + suffix)
+        return server_text(self.type_sql + suffix)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Table:
     @property
     def identifier(self) -> sql.Composable:
         """Its name in SQL."""
-        return sql.Identifier(self.schema, self.name)
+        return identifier(self.schema, self.name)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Column:
     @property
     def identifier(self) -> sql.Composable:
         """Its name in SQL, without the table."""
-        return sql.Identifier(self.name)
+        return identifier(self.name)
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize, Key, Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
@@ -73,6 +74,7 @@ class Work:
     batch_rows: int
     batch_bytes: int
     lock_ms: int
+    totals: dict[str, int] = field(default_factory=dict)
     written: int = 0
     raced: int = 0
     held_ms: float = 0.0
@@ -129,6 +131,7 @@ class Work:
             return outcome
 
         total = Outcome()
+        self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
         self._collect(total, self.lanes.each(limited, source.batches(self.link, self.size())))
         patience = self.pace.patience(target.place)
         while total.again and len(total.again) <= _MANY and not patience.is_over:
@@ -165,7 +168,7 @@ class Work:
         whole_tables(self.link)
         for table in sorted(set(tables), key=str):
             lock = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(table.identifier)
-            self.link.execute(lock)
+            self.link.execute(lock, NO_PARAMETERS)
 
 
 def rows_behind(place: str, count: int, key: str) -> KeyturnError:

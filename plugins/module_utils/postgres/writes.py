@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray, copy_rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
     Key,
     Row,
@@ -49,7 +50,7 @@ class Writer:
     def _list(self, values: Sequence[tuple[str, sql.Composable]]) -> sql.Composable:
         """``unnest(...) u(p1, ..., and the values by name)``."""
         arrays = [sql.SQL("%s::text[]")] * len(self._names) + [sql.SQL("%s::{}").format(kind) for _name, kind in values]
-        names = [sql.Identifier(name) for name in (*self._names, *(name for name, _kind in values))]
+        names = [identifier(name) for name in (*self._names, *(name for name, _kind in values))]
         return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
 
     def _update(self, source: sql.Composable, alias: str, guard: sql.Composable, value: str) -> sql.Composed:
@@ -64,7 +65,7 @@ class Writer:
 
     def _same_cell(self, alias: str) -> sql.Composable:
         """The whole cell is still the one that was read (column ``o`` of the list)."""
-        old = sql.SQL("{}.o").format(sql.Identifier(alias))
+        old = sql.SQL("{}.o").format(identifier(alias))
         return sql.SQL("{} = {}").format(self._cells.compare(self._cell), old)
 
     def replace_cells(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
@@ -90,7 +91,7 @@ class Writer:
     # -- side tables ---------------------------------------------------------------------------------------------
 
     def _upsert(self, side: Side, select: sql.Composable) -> sql.Composed:
-        names = sql.SQL(", ").join([sql.Identifier(name) for name in self._names])
+        names = sql.SQL(", ").join([identifier(name) for name in self._names])
         return sql.SQL(
             "INSERT INTO {side} ({names}, k0, k1) {select} "
             "ON CONFLICT ({names}) DO UPDATE SET k0 = excluded.k0, k1 = excluded.k1"
@@ -139,23 +140,23 @@ class Writer:
     def stage_plain(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> None:
         """Send plaintext cells with the encrypted ones they stand for, by COPY into a temporary table."""
         link.execute("DROP TABLE IF EXISTS pg_temp.keyturn_plain")
-        keys = [sql.SQL("{} text").format(sql.Identifier(name)) for name in self._names]
-        cells = [sql.SQL("{} {}").format(sql.Identifier(name), self._cells.staging_sql) for name in ("o", "n")]
+        keys = [sql.SQL("{} text").format(identifier(name)) for name in self._names]
+        cells = [sql.SQL("{} {}").format(identifier(name), self._cells.staging_sql) for name in ("o", "n")]
         create = sql.SQL("CREATE TEMPORARY TABLE keyturn_plain ({}) ON COMMIT DROP")
-        link.execute(create.format(sql.SQL(", ").join([*keys, *cells])))
+        link.execute(create.format(sql.SQL(", ").join([*keys, *cells])), NO_PARAMETERS)
         with link.cursor().copy("COPY pg_temp.keyturn_plain FROM STDIN (FORMAT binary)") as copy:
             copy.write(copy_rows([*row.key, row.raw, raw] for row, raw in zip(rows, raws)))
 
     def replace_staged(self, link: Link) -> int:
         """Compare-and-swap of encrypted cells by the staged plaintext; how many were still as read."""
         query = self._update(sql.SQL("pg_temp.keyturn_plain n"), "n", self._same_cell("n"), "n")
-        return link.execute(query).rowcount
+        return link.execute(query, NO_PARAMETERS).rowcount
 
     def put_staged(self, link: Link, side: Side) -> None:
         """Keep the staged cells in the side table, the plaintext as what was before."""
         fields = [*self._cast_keys("n"), *(self._cells.value(aliased("n", name)) for name in ("n", "o"))]
         select = sql.SQL("SELECT {} FROM pg_temp.keyturn_plain n").format(sql.SQL(", ").join(fields))
-        link.execute(self._upsert(side, select))
+        link.execute(self._upsert(side, select), NO_PARAMETERS)
 
     # -- rows and their locks ------------------------------------------------------------------------------------
 
@@ -182,7 +183,8 @@ class Writer:
                 join=join_on_key(self._table, "s", is_text=False),
                 cell=self._cells.compare(self._cell),
                 truth=self._cells.compare(truth),
-            )
+            ),
+            NO_PARAMETERS,
         ).rowcount
 
     def count(self, link: Link) -> int:
@@ -190,5 +192,5 @@ class Writer:
         query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(
             self._table.identifier, self._column.identifier
         )
-        row = link.execute(query).fetchone()
+        row = link.execute(query, NO_PARAMETERS).fetchone()
         return int(row[0]) if row else 0

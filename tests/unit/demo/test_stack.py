@@ -41,7 +41,7 @@ def test_the_catalog_is_one_that_the_collection_takes(common_stack: Stack) -> No
 
 def test_trap_27_what_is_secret_is_private(common_stack: Stack) -> None:
     """Files with a password, a key or tokens are 0600, state is 0700."""
-    secret = [common_stack.env_file("api1"), common_stack.seed_file, common_stack.folder / "common_stack.json"]
+    secret = [common_stack.env_file("api1"), common_stack.seed_file, common_stack.folder / "stack.json"]
     secret += [common_stack.folder / "group_vars" / "all" / "secrets.yml", common_stack.server.folder / "server.json"]
     assert {_mode(path) for path in secret} == {0o600}
     assert {_mode(common_stack.state_dir(host)) for host in HOSTS} == {0o700}
@@ -61,9 +61,9 @@ def test_every_role_needs_its_password(common_stack: Stack) -> None:
         connection.execute("ALTER TABLE jwks_keys ADD COLUMN x text")
 
 
-def test_half_of_the_lookups_are_filled(common_stack: Stack) -> None:
+def test_half_of_the_lookups_are_filled(stack: Stack) -> None:
     """And some digests are under bcrypt."""
-    with psycopg.connect(common_stack.database.app_dsn) as connection:
+    with psycopg.connect(stack.database.app_dsn) as connection:
         counts = connection.execute(
             "SELECT count(*), count(token_lookup), count(*) FILTER (WHERE token_sha256 LIKE '$2%') FROM api_tokens"
         ).fetchone()

@@ -1,0 +1,167 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show how secrets stand on a host, without showing them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: secret_info
+short_description: Show how secrets stand on a host, without showing them
+version_added: 0.1.0
+description:
+  - Reads the stores and the versions that this host keeps. No value is in the result.
+  - What is wrong comes in a list, all of it at once, and the module does not fail for it.
+  - Nothing on the host is changed. Only the box with the fingerprint key is kept for the run.
+author: keyturn.rotation contributors (@keyturn)
+extends_documentation_fragment: [keyturn.rotation.session]
+attributes:
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+options:
+  secrets:
+    description: The secrets.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The name.
+        type: str
+        required: true
+      stores:
+        description:
+          - Where the value lives on this host.
+          - A host without stores only keeps the versions, for work on data.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          type:
+            description: A dotenv file, or a plain file that is the value.
+            type: str
+            choices: [env_file, file]
+            required: true
+          path:
+            description: The file. Symbolic links are refused.
+            type: path
+            required: true
+          variable:
+            description: The variable in a dotenv file. The default is the secret's name.
+            type: str
+          layout:
+            description:
+              - V(single) holds one version. A staged one lies beside it, where no service reads.
+              - V(list) holds several in one variable, the primary one first.
+              - V(pair) holds the primary one in O(secrets[].stores[].variable) and the other in
+                O(secrets[].stores[].previous_variable).
+            type: str
+            choices: [single, list, pair]
+            default: single
+          separator:
+            description: What stands between the versions of a V(list).
+            type: str
+            default: ","
+          previous_variable:
+            description: The second variable of a V(pair). The default is the first one with C(_PREVIOUS) behind it.
+            type: str
+          if_missing:
+            description: Whether a variable or file that is not there is an error, or is added (first adoption).
+            type: str
+            choices: [error, add]
+            default: error
+          newline:
+            description: Whether a line end stands behind the value in a plain file. The default is as the file has it.
+            type: bool
+      seal_to:
+        description: Hosts that get the versions in boxes which only they can open.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          host:
+            description: The host's name, as it shall stand in the result.
+            type: str
+            required: true
+          public:
+            description: The public key that RV(keyturn.rotation.rotation_host#module:public) gave there in this run.
+            type: str
+            required: true
+          versions:
+            description: Which versions to seal.
+            type: list
+            elements: str
+            choices: [new, old]
+            default: [new, old]
+  accept_fingerprint:
+    description: The inventory's fingerprint key in a box for this host. It is kept for the run.
+    type: str
+notes:
+  - Before a version is staged, a box of the version C(old) holds what the stores hold.
+seealso:
+  - module: keyturn.rotation.secret
+"""
+
+EXAMPLES = r"""
+- name: Look at a secret
+  keyturn.rotation.secret_info:
+    secrets:
+      - name: APP_KEY
+        stores: [{type: env_file, path: /srv/app/.env}]
+  register: found
+
+- name: Show what is wrong
+  ansible.builtin.debug:
+    var: found.problems
+"""
+
+RETURN = r"""
+secrets:
+  description: What was found, by name.
+  returned: success
+  type: dict
+  contains:
+    stores:
+      description:
+        - For each store its C(path), C(variable), whether a value is C(present), its C(fingerprint), and which version
+          it C(holds), one of C(new), C(old), C(absent), C(other), C(unknown).
+        - The versions are those of O(rotation_id), or of the last rotation where none is named.
+      type: list
+      elements: dict
+    versions:
+      description: By rotation its C(state), C(made_at), C(had_old) and C(fingerprints).
+      type: dict
+    boxes:
+      description: By host the versions in boxes.
+      type: dict
+problems:
+  description: What is wrong, each with C(code), C(where) and C(msg).
+  returned: success
+  type: list
+  elements: dict
+loose_files:
+  description: Store files that others than their owner may read.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret import INFO_OPTIONS, run_info
+
+ARGUMENTS = {
+    **SESSION_ARGUMENTS,
+    "secrets": {"type": "list", "elements": "dict", "required": True, "no_log": False, "options": INFO_OPTIONS},
+    "accept_fingerprint": {"type": "str"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run_info, ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

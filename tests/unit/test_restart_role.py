@@ -1,0 +1,177 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role ``restart`` as a playbook runs it, with real daemons."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import daemon
+from tests.support.endpoint import closed_port
+from tests.support.modules import ROOT
+
+CANARY = "canary-5be0c1f97a2d"
+
+
+class Daemons:
+    """Two daemons in folders of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports: dict[str, int] = {}
+        for name in ("db", "api"):
+            (folder / name).mkdir()
+            self.ports[name] = closed_port()
+            (folder / name / "port").write_text(str(self.ports[name]))
+            self.load(name, CANARY)
+
+    def load(self, name: str, value: str) -> None:
+        """Change what the daemon finds when it starts."""
+        (self.folder / name / "value").write_text(value)
+
+    def service(self, name: str, **more: Any) -> dict[str, Any]:
+        """Its entry as the catalog has it."""
+        program = [sys.executable, daemon.__file__]
+        return {
+            "name": name,
+            "wave": 0,
+            "quiesce": "stop",
+            "manager": "command",
+            "start": [*program, "start", str(self.folder / name)],
+            "stop": [*program, "stop", str(self.folder / name)],
+            "health": {"url": f"http://127.0.0.1:{self.ports[name]}/"},
+            **more,
+        }
+
+    def loaded(self, name: str) -> int | None:
+        """The length of the value that it runs with; None when it does not run."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}/") as answer:
+                return int(answer.read())
+        except OSError:
+            return None
+
+    def calls(self) -> list[str]:
+        """What was called since the last time this was asked."""
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("")
+        return lines
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    made = Daemons(tmp_path)
+    yield made
+    for name in made.ports:
+        (tmp_path / name / "stubborn").unlink(missing_ok=True)
+        daemon.main("stop", tmp_path / name)
+
+
+def play(folder: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Run the role with these variables at the highest verbosity; exit code and everything printed."""
+    playbook = folder / "play.yml"
+    task = {"name": "Restart", "ansible.builtin.include_role": {"name": "keyturn.rotation.restart"}, "vars": variables}
+    playbook.write_text(json.dumps([{"name": "P", "hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    done = subprocess.run(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-vvvv", "--diff"]
+        + ["-e", f"ansible_python_interpreter={sys.executable}", str(playbook), *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
+            "ANSIBLE_NOCOLOR": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_check_real_and_again_and_nothing_that_a_service_prints_is_shown(daemons: Daemons) -> None:
+    services = [daemons.service("db"), daemons.service("api")]
+    for action in ("started", "restarted", "stopped"):
+        code, output = play(daemons.folder, "--check", restart_services=services, restart_action=action)
+        assert (code, daemons.calls(), CANARY in output) == (0, [], False), output
+    for _again in range(2):
+        code, output = play(daemons.folder, restart_services=services, restart_action="started")
+        assert (code, CANARY in output) == (0, False), output
+        assert daemons.calls() == ["db start", "api start"]
+        assert (daemons.loaded("db"), daemons.loaded("api")) == (len(CANARY), len(CANARY))
+    daemons.load("api", CANARY + "-2")
+    code, output = play(daemons.folder, restart_services=services)
+    assert (code, CANARY in output) == (0, False), output
+    assert daemons.calls() == ["db stop", "db start", "api stop", "api start"]
+    assert daemons.loaded("api") == len(CANARY) + 2, "it has loaded the new value"
+    for _again in range(2):
+        code, output = play(daemons.folder, restart_services=services, restart_action="stopped")
+        assert (code, CANARY in output) == (0, False), output
+        assert (daemons.loaded("db"), daemons.loaded("api")) == (None, None)
+
+
+def test_a_restart_command_is_used_where_there_is_one(daemons: Daemons) -> None:
+    restart = [sys.executable, daemon.__file__, "restart", str(daemons.folder / "api")]
+    code, output = play(daemons.folder, restart_services=[daemons.service("api", restart=restart)])
+    assert code == 0, output
+    assert daemons.calls() == ["api restart"]
+    assert daemons.loaded("api") == len(CANARY)
+
+
+def test_trap_16_a_service_that_runs_and_is_not_well_fails_and_is_named(daemons: Daemons) -> None:
+    (daemons.folder / "api" / "sick").touch()
+    services = [daemons.service("db"), daemons.service("api")]
+    code, output = play(daemons.folder, restart_services=services, restart_wait=1)
+    assert code == 2
+    assert "api is unhealthy (HTTP 503, expected 200)" in output
+    assert "db is" not in output
+    assert CANARY not in output
+
+
+def test_trap_16_a_service_without_a_check_is_not_healthy(daemons: Daemons) -> None:
+    code, output = play(daemons.folder, restart_services=[daemons.service("api", health={})])
+    assert code == 2
+    assert "api is unknown (no health check is declared)" in output
+
+
+def test_trap_15_a_command_that_fails_is_an_error_and_nothing_after_it_is_done(daemons: Daemons) -> None:
+    services = [daemons.service("db"), daemons.service("api")]
+    (daemons.folder / "db" / "stubborn").touch()
+    code, output = play(daemons.folder, restart_services=services)
+    assert code == 2
+    assert "db: its stop command ended with exit code 7" in output
+    assert CANARY not in output
+    assert daemons.calls() == ["db stop"]
+
+
+def test_trap_15_a_program_that_does_not_exist_is_an_error(daemons: Daemons) -> None:
+    service = daemons.service("api", start=["/no/such/program"])
+    code, output = play(daemons.folder, restart_services=[service], restart_action="started")
+    assert code == 2
+    assert "api: its start command ended with exit code 2" in output
+
+
+def test_no_service_is_nothing_to_do(daemons: Daemons) -> None:
+    code, output = play(daemons.folder, restart_services=[])
+    assert code == 0, output
+    assert daemons.calls() == []
+
+
+def test_an_action_that_does_not_exist_is_refused(daemons: Daemons) -> None:
+    code, output = play(daemons.folder, restart_services=[daemons.service("api")], restart_action="reloaded")
+    assert code == 2
+    assert "value of restart_action must be one of: stopped, started, restarted" in output
+    assert daemons.calls() == []
