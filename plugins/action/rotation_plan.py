@@ -65,8 +65,8 @@ class ActionModule(KeyturnAction):
         now = planning.parse_stamp(read["now"])
         only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
         choice = "rotate" if mode == "plan" else mode
-        names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now)
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
+        names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
         until = str(args.get("until") or "")
         plan = planning.build(catalog, names, _kinds(catalog), waivers)
         if until and until not in plan["phases"]:

@@ -164,7 +164,9 @@ def _read(name: str, folder: str, made_at: datetime, number: int, root: str | No
     if not os.path.lexists(path):
         return _foreign(unusable, {}, root)
     try:
-        metadata: dict[str, Any] = json.loads(atomic.read_file(path))
+        metadata = json.loads(atomic.read_file(path))
+        if not isinstance(metadata, dict):
+            return unusable
         if "schema_version" not in metadata:
             return _foreign(unusable, metadata, root)
         days = metadata["retention_days"]

@@ -51,7 +51,14 @@ def retire_after(secrets: Iterable[Mapping[str, Any]]) -> int:
     )
 
 
-def choose(catalog: Catalog, register: Mapping[str, Any], only: Sequence[str], mode: str, now: float) -> list[str]:
+def choose(
+    catalog: Catalog,
+    register: Mapping[str, Any],
+    only: Sequence[str],
+    mode: str,
+    now: float,
+    waived_hosts: Iterable[str] = (),
+) -> list[str]:
     """The secrets that a run is about.
 
     A name asks for that secret. Without a name: what is open, else what is due (``rotate``), or what can be undone
@@ -70,10 +77,13 @@ def choose(catalog: Catalog, register: Mapping[str, Any], only: Sequence[str], m
     if only:
         names = list(only)
     elif mode == "rotate":
+        hosts = list(waived_hosts)
         names = [
-            n
-            for n, s in catalog.secrets.items()
-            if records.get(n, {}).get("open") or due(s, records.get(n, {}), now) == "due"
+            name
+            for name, secret in catalog.secrets.items()
+            if records.get(name, {}).get("open")
+            or due(secret, records.get(name, {}), now) == "due"
+            or registry.catching_up(register, name, hosts)
         ]
         still_open = [name for name in names if records.get(name, {}).get("open")]
         names = still_open or names

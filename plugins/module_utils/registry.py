@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import private_dir, read_file, write_file
@@ -23,6 +23,7 @@ __all__ = [
     "Register",
     "acquire",
     "advance",
+    "catching_up",
     "empty",
     "find",
     "finish",
@@ -217,6 +218,8 @@ def acquire(
         )
     if found is None and mode != "rotate":
         found = _reopen(content, names, rotation_id, mode)
+    elif found is None and rotation_id is None:
+        found = _catch_up(content, names, details)
     if found is None:
         found = rotation_id or new_id
         content["rotations"][found] = {
@@ -265,6 +268,26 @@ def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | No
         content["secrets"][name]["open"] = found
     if mode == "retire":
         rotation["status"] = "retiring"
+    return found
+
+
+def catching_up(content: Mapping[str, Any], name: str, waived: Iterable[str]) -> str | None:
+    """The rotation in which this secret turned without hosts that are waived no longer, if there is one."""
+    current = content["secrets"].get(name, {}).get("current")
+    rotation = content["rotations"].get(current, {})
+    behind = {entry["host"] for entry in rotation.get("waived", ())} - set(waived)
+    return str(current) if behind and rotation["status"] == _TURNED else None
+
+
+def _catch_up(content: dict[str, Any], names: Sequence[str], details: Mapping[str, Any]) -> str | None:
+    """Reopen a rotation for hosts that have come back; they are brought to where the others are."""
+    waived = [entry["host"] for entry in details.get("waived", ())]
+    ids = {catching_up(content, name, waived) for name in names}
+    found = ids.pop() if len(ids) == 1 else None
+    if found is not None:
+        content["rotations"][found].update(status="open", waived=list(details.get("waived", ())))
+        for name in content["rotations"][found]["secrets"]:
+            content["secrets"][name]["open"] = found
     return found
 
 

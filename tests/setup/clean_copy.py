@@ -3,7 +3,8 @@
 """Copy the working tree, as git would commit it, to ``.build/sanity/ansible_collections/keyturn/rotation``.
 
 ansible-test wants a real folder at that kind of path, and asks git which files belong to it: the copy is a repository
-of its own, or the ``.gitignore`` of the working tree would hide it. The demo stays out: it is no part of the collection.
+of its own, or the ``.gitignore`` of the working tree would hide it. The demo stays out: it is no
+part of the collection.
 """
 
 from __future__ import annotations

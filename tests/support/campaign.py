@@ -15,7 +15,8 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from demo.stack import SECRET, Stack
 
 from tests.support.controller import Controller, Ended, kill_marked, registry
 
-__all__ = ["PHASES", "Round", "run_round"]
+__all__ = ["PHASES", "Order", "Round", "plan_rounds", "run_campaign", "run_round", "wait_for_phase"]
 
 PHASES = ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify")
 #: Longest pause between the entry of a phase and the kill, in seconds.
@@ -50,7 +51,7 @@ class Round:
     output: str = ""
 
 
-def _wait_for_phase(stack: Stack, phase: str, process: subprocess.Popen[str]) -> bool:
+def wait_for_phase(stack: Stack, phase: str, process: subprocess.Popen[str]) -> bool:
     """Wait until the register says that the phase was entered; False when the run ended before."""
     while process.poll() is None:
         rotations = registry(stack.state_dir("db"))["rotations"]
@@ -81,7 +82,7 @@ def _interrupt(stack: Stack, folder: Path, result: Round, chance: random.Random)
         deadline = time.monotonic() + chance.uniform(0.5, _WHOLE_RUN)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-    elif _wait_for_phase(stack, result.phase, process):
+    elif wait_for_phase(stack, result.phase, process):
         time.sleep(chance.uniform(0.0, _WITHIN[result.phase]))
     if process.poll() is not None:
         result.output = process.communicate()[0]
@@ -170,3 +171,47 @@ def _judge(
             faults.append("no evidence")
         elif killed and '"interrupted": true' not in "".join(path.read_text() for path in folders):
             faults.append("the evidence does not tell of the interruption")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a round is to do."""
+
+    number: int
+    phase: str
+    way: str
+    seed: int
+
+
+def plan_rounds(*, whole: int, phases: int, seed: int) -> list[Order]:
+    """Rounds that are killed anywhere, and rounds that are killed in each phase in turn; every other one goes back."""
+    wanted = ["any"] * whole + [PHASES[number % len(PHASES)] for number in range(phases)]
+    ways = ("rotate", "rollback")
+    return [
+        Order(number, phase, ways[(number + number // len(PHASES)) % 2], seed + number)
+        for number, phase in enumerate(wanted)
+    ]
+
+
+def run_campaign(
+    orders: Sequence[Order],
+    folder: Path,
+    server: PostgresServer,
+    jwks: Sequence[dict[str, str]],
+    *,
+    workers: int,
+    tell: Callable[[Round], None] = lambda _round: None,
+) -> list[Round]:
+    """Run the rounds side by side, each in a folder and a database of its own."""
+
+    def one(order: Order) -> Round:
+        place = folder / f"round{order.number}"
+        try:
+            result = run_round(order.number, place, server, jwks, phase=order.phase, way=order.way, seed=order.seed)
+        except Exception as error:
+            result = Round(order.number, order.phase, order.way, faults=[f"{type(error).__name__}: {error}"])
+        tell(result)
+        return result
+
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(one, orders))

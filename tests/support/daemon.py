@@ -87,7 +87,9 @@ def main(verb: str, folder: Path) -> int:
         return 0
     with (folder.parent / "calls").open("a") as calls:
         calls.write(f"{folder.name} {verb}\n")
-    return {"start": _start, "stop": _stop, "restart": lambda there: _stop(there) or _start(there)}[verb](folder)
+    if verb == "restart":
+        return _stop(folder) or _start(folder)
+    return (_start if verb == "start" else _stop)(folder)
 
 
 if __name__ == "__main__":

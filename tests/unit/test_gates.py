@@ -66,7 +66,9 @@ def test_n_of_n_hosts_hold_the_same_version() -> None:
     assert gates.agreement(PLAN, {"api1": secret(), "api2": secret()}, ("staged",)) == []
     assert "different" in gates.agreement(PLAN, {"api1": secret(), "api2": secret("staged", "bb")}, ("staged",))[0]
     assert "api2: did not answer" in gates.agreement(PLAN, {"api1": secret()}, ("staged",))[0]
-    assert "api2: KEY is staged" in gates.agreement(PLAN, {"api1": secret("promoted"), "api2": secret()}, ("promoted",))[0]
+    assert (
+        "api2: KEY is staged" in gates.agreement(PLAN, {"api1": secret("promoted"), "api2": secret()}, ("promoted",))[0]
+    )
 
 
 def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:

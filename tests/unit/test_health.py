@@ -28,6 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.endpoint import Asked, certificate, closed_port, endpoint
+from tests.support.modules import run_module_process
 
 
 def _look(**health: Any) -> tuple[str, str]:
@@ -327,7 +328,7 @@ def test_others_may_become_healthy_beside_one_that_never_can() -> None:
     answers = [503, 503, 200]
     clock = _Clock()
     with endpoint(lambda _asked: (answers.pop(0), {}, "")) as here:
-        services = [{"name": "blind"}, {"name": "slow", "health": {"url": here.url}}]
+        services: list[dict[str, Any]] = [{"name": "blind"}, {"name": "slow", "health": {"url": here.url}}]
         seen = observe(services, 600, 1, clock, clock.sleep)
     assert {name: outcome.status for name, outcome in seen.items()} == {"blind": "unknown", "slow": "healthy"}
 
@@ -388,3 +389,17 @@ def test_worse_than_before() -> None:
 def test_trap_16_no_service_at_all_is_not_healthy() -> None:
     result = run({"services": [], "wait": 600, "interval": 1, "baseline": {}}, False)
     assert (result["healthy"], result["changed"], result["msg"]) == (False, False, "no service was named")
+
+
+def test_the_module_does_not_fail_and_takes_an_entry_of_the_catalog_as_it_is() -> None:
+    entry = {"manager": "command", "start": ["a"], "stop": ["b"], "wave": 1, "quiesce": "stop", "unit": "x"}
+    with endpoint(lambda _asked: (503, {}, "canary-0c4f5a1e")) as here:
+        services = [{"name": "api", **entry, "health": {"url": here.url, "expect_status": 200}}]
+        arguments = {"services": services, "baseline": {"api": {"status": "healthy"}}}
+        for check in (True, False):
+            ran = run_module_process("service_health", arguments, check)
+            assert "failed" not in ran
+            assert (ran["changed"], ran["healthy"]) == (False, False)
+            assert ran["services"] == {"api": {"status": "unhealthy", "detail": "HTTP 503, expected 200"}}
+            assert [(entry["before"], entry["after"]) for entry in ran["worse"]] == [("healthy", "unhealthy")]
+            assert "canary" not in ran.printed

@@ -23,7 +23,12 @@ def a_run(name: str, **alive: bool) -> dict[str, Any]:
 
 def acquire(content: dict[str, Any], run: str = "run1", now: float = NOW, **options: Any) -> tuple[str, dict[str, Any]]:
     alive = options.pop("alive", {})
-    arguments: dict[str, Any] = {"mode": "rotate", "names": ["KEY"], "new_id": f"id-{run}", "details": {"reason": "why"}}
+    arguments: dict[str, Any] = {
+        "mode": "rotate",
+        "names": ["KEY"],
+        "new_id": f"id-{run}",
+        "details": {"reason": "why"},
+    }
     arguments.update(options)
     return registry.acquire(content, run=a_run(run, **alive), stamp=STAMP, now=now, **arguments)
 
@@ -150,7 +155,9 @@ def test_two_controllers_that_start_at_the_same_moment_have_one_winner(tmp_path:
         for racer in racers:
             racer.join()
         assert said.count("rotation-busy") == 5
-        assert registry.Register(folder).read()["rotations"].keys() == {f"id-run{next(s for s in said if isinstance(s, int))}"}
+        assert registry.Register(folder).read()["rotations"].keys() == {
+            f"id-run{next(s for s in said if isinstance(s, int))}"
+        }
 
 
 def test_a_register_of_a_later_version_is_refused(tmp_path: Path) -> None:

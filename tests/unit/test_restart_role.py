@@ -82,9 +82,9 @@ def play(folder: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
     playbook = folder / "play.yml"
     task = {"name": "Restart", "ansible.builtin.include_role": {"name": "keyturn.rotation.restart"}, "vars": variables}
     playbook.write_text(json.dumps([{"name": "P", "hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    program = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-vvvv", "--diff"]
     done = subprocess.run(
-        [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-vvvv", "--diff"]
-        + ["-e", f"ansible_python_interpreter={sys.executable}", str(playbook), *arguments],
+        [*program, "-e", f"ansible_python_interpreter={sys.executable}", str(playbook), *arguments],
         cwd=folder,
         env={
             **os.environ,
@@ -175,3 +175,31 @@ def test_an_action_that_does_not_exist_is_refused(daemons: Daemons) -> None:
     assert code == 2
     assert "value of restart_action must be one of: stopped, started, restarted" in output
     assert daemons.calls() == []
+
+
+SYSTEMCTL = """#!/bin/sh
+# What systemctl(1) says of one unit that stops and starts; every change is noted.
+cd {folder}
+case "$1" in
+  show) printf 'LoadState=loaded\\nActiveState=%s\\nSubState=running\\nId=api.service\\n' "$(cat state)" ;;
+  stop) echo inactive > state; echo "$@" >> calls ;;
+  start|restart) echo active > state; echo "$@" >> calls ;;
+esac
+"""
+
+
+def test_a_unit_is_restarted_and_running_is_enough_where_it_is_said(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "systemctl"
+    program.write_text(SYSTEMCTL.format(folder=tmp_path))
+    program.chmod(0o755)
+    (tmp_path / "state").write_text("active\n")
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    unit = {"name": "api", "manager": "systemd", "unit": "api.service", "health": {"running_is_enough": True}}
+    calls = tmp_path / "calls"
+    code, output = play(tmp_path, "--check", restart_services=[unit])
+    assert (code, calls.exists()) == (0, False), output
+    for action in ("restarted", "stopped", "stopped", "started"):
+        code, output = play(tmp_path, restart_services=[unit], restart_action=action)
+        assert code == 0, output
+    assert calls.read_text().split("\n") == ["restart api.service", "stop api.service", "start api.service", ""]

@@ -174,7 +174,7 @@ def test_plain_files_as_told(host: Host) -> None:
     ended = host.write("ended", b"old")
     exact = host.write("exact", b"old")
     made = host.folder / "made"
-    stores = [
+    stores: list[dict[str, Any]] = [
         {"type": "file", "path": str(ended), "newline": True},
         {"type": "file", "path": str(exact), "newline": False},
         {"type": "file", "path": str(made), "if_missing": "add"},

@@ -17,7 +17,8 @@ def _walk(layout: Layout, original: Slots, old: bytes | None, new: bytes = b"new
 
 def test_single_holds_one_version() -> None:
     layout = open_layout("single", "K")
-    old, new = {"K": b"old"}, {"K": b"new"}
+    old: Slots = {"K": b"old"}
+    new: Slots = {"K": b"new"}
     assert _walk(layout, old, b"old") == [old, new, new, old]
     assert _walk(layout, {"K": None}, None) == [{"K": None}, new, new, {"K": None}]
 
@@ -59,7 +60,7 @@ def test_pair_has_two_variables() -> None:
     staged, promoted = {"K": b"old", "K_PREVIOUS": b"new"}, {"K": b"new", "K_PREVIOUS": b"old"}
     retired = {"K": b"new", "K_PREVIOUS": None}
     assert _walk(layout, absent, b"old") == [staged, promoted, retired, absent]
-    older = {"K": b"old", "K_PREVIOUS": b"older"}
+    older: Slots = {"K": b"old", "K_PREVIOUS": b"older"}
     assert _walk(layout, older, b"old") == [staged, promoted, retired, older]
 
 

@@ -1,0 +1,255 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Re-encryption of PostgreSQL columns under another key."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: reencrypt
+short_description: Put encrypted PostgreSQL columns under another key
+version_added: 0.1.0
+description:
+  - Every row is classed by decryption as V(new), V(old), V(plaintext), V(null) or V(unknown). All columns are read
+    once before anything is written; a row that opens under neither key stops the run.
+  - A cell is replaced only where the whole old cell still stands, so no write of the service is lost.
+  - Where a rotation stands is read from the database each time. A call that was killed is finished by the same call.
+  - Works on the host that can reach the database directly; a connection pooler in between is refused.
+author: keyturn.rotation contributors (@keyturn)
+extends_documentation_fragment: [keyturn.rotation.session]
+requirements:
+  - psycopg >= 3.1
+  - cryptography
+attributes:
+  diff_mode:
+    description: Will return details on what has changed when in diff mode. Only counts are shown.
+    support: full
+options:
+  state:
+    description:
+      - V(in_place) re-encrypts rows where they are, for readers that hold several keys.
+      - V(prepared) keeps every row under the new key in a side table, while the service runs.
+      - V(cut_over) exchanges all rows of all columns in one transaction. Readers go on, writers wait.
+      - V(swept) puts right what was still written under the former key, waits for the last such writer, proves the
+        coverage, empties O(clear) and makes O(indexes).
+      - V(rolled_back) exchanges the rows back, with what was written since carried over; rows that were
+        re-encrypted in place go back in place.
+      - V(cleaned) proves the coverage once more and drops the side tables.
+    type: str
+    choices: [in_place, prepared, cut_over, swept, rolled_back, cleaned]
+    required: true
+  step:
+    description:
+      - For O(state=rolled_back). V(swap) exchanges the rows only, so that the old key can be put back and the service
+        restarted before O(state=swept) and O(state=cleaned).
+      - V(all) does all three.
+    type: str
+    choices: [swap, all]
+    default: swap
+  name:
+    description: The name of the secret.
+    type: str
+    required: true
+  database:
+    description: The name of the database in the catalog.
+    type: str
+    required: true
+  dsn:
+    description: Where the connection string comes from. Exactly one source.
+    type: dict
+    required: true
+    suboptions: &reference
+      file:
+        description: A file of mode C(0600) that holds the value.
+        type: path
+      env_file:
+        description: A dotenv file.
+        type: path
+      variable:
+        description: The variable in the dotenv file.
+        type: str
+      sealed:
+        description: The value, sealed to this host.
+        type: str
+      value:
+        description: The value itself.
+        type: str
+  columns:
+    description: The encrypted columns. All or none are cut over.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      table:
+        description: The table, with its schema where it is not on the search path. Odd names go in double quotes.
+        type: str
+        required: true
+      column:
+        description: The column, of type text, varchar, bytea, jsonb or json.
+        type: str
+        required: true
+      envelope:
+        description: The name of a preset, or a declared layout.
+        type: raw
+        required: true
+      plaintext:
+        description: What to do with cells that are not encrypted.
+        type: str
+        choices: [encrypt, keep, refuse]
+        default: refuse
+      may_be_empty:
+        description: Whether a column without any value is fine.
+        type: bool
+        default: false
+  clear:
+    description: Columns computed from the key. They are emptied once by O(state=swept); the service fills them again.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      table:
+        description: The table.
+        type: str
+        required: true
+      column:
+        description: The column.
+        type: str
+        required: true
+  indexes:
+    description: Indexes to make by O(state=swept) where they are missing.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      table:
+        description: The table.
+        type: str
+        required: true
+      column:
+        description: The column.
+        type: str
+        required: true
+      name:
+        description: The index's name.
+        type: str
+        required: true
+  keys:
+    description: Where the keys come from.
+    type: dict
+    default: {}
+    suboptions:
+      old:
+        description: The old key; without it the column is encrypted for the first time.
+        type: dict
+        suboptions: *reference
+      new:
+        description: The new key.
+        type: dict
+        suboptions: *reference
+  workers:
+    description: Connections that work side by side.
+    type: int
+    default: 1
+  batch_rows:
+    description: Rows of one transaction at most.
+    type: int
+    default: 1000
+  batch_bytes:
+    description: Bytes of one transaction, about.
+    type: int
+    default: 2097152
+  rate:
+    description: Rows per second at most; 0 for no limit.
+    type: int
+    default: 0
+  progress_path:
+    description: A file that says how far the work is, written about once a second.
+    type: path
+  schema:
+    description: The schema for side tables and the fence. It is made where it is missing.
+    type: str
+    default: keyturn
+  lock_timeout_ms:
+    description: How long a lock is waited for. Others may have to wait as long.
+    type: int
+    default: 100
+  max_wait_s:
+    description: How long locks are tried for.
+    type: int
+    default: 60
+"""
+
+EXAMPLES = r"""
+- name: Keep every row under the new key beside the old one
+  keyturn.rotation.reencrypt:
+    state: prepared
+    name: JWK_AES_KEY
+    database: app
+    rotation_id: r-20250601
+    dsn: {file: /etc/app/dsn}
+    columns:
+      - {table: jwks_keys, column: private_jwk, envelope: aes256gcm-b64, plaintext: encrypt}
+    keys:
+      old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
+      new: {file: /root/new.key}
+"""
+
+RETURN = r"""
+coverage:
+  description: How many rows of each column are in which class, counted in one snapshot. Empty for O(state=cut_over).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.keys, column: jwk, total: 3, new: 3, old: 0, plaintext: 0, 'null': 0, unknown: 0}]
+facts:
+  description: Each column's side table; V(next) before the exchange, V(prev) after it.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.jwks_keys, column: private_jwk, fact: prev, rotation_id: r-20250601, swapped: true}]
+cleared:
+  description: How many rows were emptied, and how many hold a value again.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.api_tokens, column: token_lookup, rows: 12, filled: 0}]
+indexes:
+  description: The indexes and whether they were made now.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: api_tokens_token_lookup_idx, table: public.api_tokens, created: true}]
+held_ms:
+  description: How long writers were held back by the exchange.
+  returned: success
+  type: float
+waited_ms:
+  description: How long locks for the exchange were waited for.
+  returned: success
+  type: float
+rows_written:
+  description: Rows that were changed, or kept anew in a side table.
+  returned: success
+  type: int
+rows_raced:
+  description: Rows that somebody else changed in the same moment, and that were read again.
+  returned: success
+  type: int
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+"""
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.job import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import ARGUMENTS
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run, ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+#!/usr/bin/python
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many rows of encrypted PostgreSQL columns are under which key."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: reencrypt_info
+short_description: Count the rows of encrypted PostgreSQL columns by key
+version_added: 0.1.0
+description:
+  - Reads every row of the columns in one snapshot and says how many open under the new key, under the old key, are
+    plaintext, are null, or open under neither. Nothing is written.
+  - Says what a rotation would cost, what stands in its way, and which columns nobody named.
+author: keyturn.rotation contributors (@keyturn)
+extends_documentation_fragment: [keyturn.rotation.session]
+requirements:
+  - psycopg >= 3.1
+  - cryptography
+attributes:
+  diff_mode:
+    description: Will return details on what has changed when in diff mode.
+    support: none
+options:
+  name:
+    description: The name of the secret.
+    type: str
+    required: true
+  database:
+    description: The name of the database in the catalog.
+    type: str
+    required: true
+  dsn:
+    description: Where the connection string comes from. Exactly one source.
+    type: dict
+    required: true
+    suboptions: &reference
+      file:
+        description: A file of mode C(0600) that holds the value.
+        type: path
+      env_file:
+        description: A dotenv file.
+        type: path
+      variable:
+        description: The variable in the dotenv file.
+        type: str
+      sealed:
+        description: The value, sealed to this host.
+        type: str
+      value:
+        description: The value itself.
+        type: str
+  columns:
+    description: The encrypted columns. All or none are cut over.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      table:
+        description: The table, with its schema where it is not on the search path. Odd names go in double quotes.
+        type: str
+        required: true
+      column:
+        description: The column, of type text, varchar, bytea, jsonb or json.
+        type: str
+        required: true
+      envelope:
+        description: The name of a preset, or a declared layout.
+        type: raw
+        required: true
+      plaintext:
+        description: What to do with cells that are not encrypted.
+        type: str
+        choices: [encrypt, keep, refuse]
+        default: refuse
+      may_be_empty:
+        description: Whether a column without any value is fine.
+        type: bool
+        default: false
+  keys:
+    description: Where the keys come from.
+    type: dict
+    default: {}
+    suboptions:
+      old:
+        description: The old key; without it the column is encrypted for the first time.
+        type: dict
+        suboptions: *reference
+      new:
+        description: The new key.
+        type: dict
+        suboptions: *reference
+  batch_rows:
+    description: Rows of one transaction at most.
+    type: int
+    default: 1000
+  batch_bytes:
+    description: Bytes of one transaction, about.
+    type: int
+    default: 2097152
+  schema:
+    description: The schema for side tables and the fence. It is made where it is missing.
+    type: str
+    default: keyturn
+  search:
+    description: Look for other columns of the database that hold values under one of the keys. Samples are tried.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Count the rows by key
+  keyturn.rotation.reencrypt_info:
+    name: JWK_AES_KEY
+    database: app
+    dsn: {file: /etc/app/dsn}
+    columns:
+      - {table: jwks_keys, column: private_jwk, envelope: aes256gcm-b64}
+    keys:
+      old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
+    search: true
+"""
+
+RETURN = r"""
+coverage:
+  description: How many rows of each column are in which class.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.keys, column: jwk, total: 3, new: 0, old: 3, plaintext: 0, 'null': 0, unknown: 0}]
+columns:
+  description: Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
+  returned: success
+  type: list
+  elements: dict
+estimates:
+  description: How long a rotation would take and writers would wait, and how that was computed.
+  returned: success
+  type: dict
+server:
+  description: Version, role and its privileges, default isolation level.
+  returned: success
+  type: dict
+found:
+  description: Columns that hold values under one of the keys and that were not named.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.notes, column: body, envelope: fernet, key: old, opened: 50, sampled: 50}]
+"""
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.info import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import INFO_ARGUMENTS
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(run, INFO_ARGUMENTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Docker daemon that the scenarios use: the one in DOCKER_HOST, or one of the tests' own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.dockerd import Dockerd
+
+_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "molecule"
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[str]:
+    given = os.environ.get("DOCKER_HOST")
+    if given:
+        yield given
+        return
+    with Dockerd(_CACHE) as daemon:
+        yield daemon.host

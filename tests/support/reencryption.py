@@ -1,0 +1,132 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A table of encrypted rows and the calls that re-encrypt it, as the module makes them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import info, job
+
+__all__ = ["ENVELOPES", "KEYS", "Rig", "opens", "seal"]
+
+KEYS = {
+    "old": base64.b64encode(bytes([1]) * 32),
+    "new": base64.b64encode(bytes([2]) * 32),
+    "third": base64.b64encode(bytes([3]) * 32),
+    "other": base64.b64encode(bytes([9]) * 32),
+}
+ENVELOPES = {name: load_spec(name) for name in ("aes256gcm-b64", "aesgcm-raw", "pbkdf2-aes256gcm-b64")}
+
+
+def seal(key: str, plaintext: bytes, envelope: str = "aes256gcm-b64") -> bytes:
+    """A cell under one of :data:`KEYS`."""
+    return Envelope(ENVELOPES[envelope], KEYS[key]).seal(plaintext)
+
+
+def opens(key: str, cell: bytes | str, envelope: str = "aes256gcm-b64") -> bytes | None:
+    """The plaintext of a cell under one of :data:`KEYS`."""
+    return Envelope(ENVELOPES[envelope], KEYS[key]).open(cell.encode() if isinstance(cell, str) else cell)
+
+
+class Rig:
+    """One database, and calls of the modules' work with all arguments as Ansible would fill them in."""
+
+    def __init__(self, dsn: str, state_dir: Path) -> None:
+        self.dsn = dsn
+        self.state_dir = state_dir
+        self.sql = psycopg.connect(dsn, autocommit=True)
+        self.columns: list[dict[str, Any]] = [self.column("creds", "secret")]
+        self.defaults: dict[str, Any] = {}
+        self.old, self.new = "old", "new"
+
+    @staticmethod
+    def column(table: str, column: str, **more: Any) -> dict[str, Any]:
+        """One entry of ``columns``."""
+        entry = {"table": table, "column": column, "envelope": "aes256gcm-b64", "plaintext": "refuse"}
+        return {**entry, "may_be_empty": False, **more}
+
+    def fill(self, count: int = 30, key: str = "old") -> None:
+        """The table ``creds`` with rows whose plaintext is ``<id>:0``."""
+        self.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text NOT NULL, ver int NOT NULL DEFAULT 0)")
+        self.insert([(number, seal(key, f"{number}:0".encode()).decode()) for number in range(1, count + 1)])
+
+    def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Rows ``(id, secret)`` into ``creds``."""
+        with self.sql.cursor() as cursor:
+            cursor.executemany("INSERT INTO creds (id, secret) VALUES (%s, %s)", rows)
+
+    def params(self, state: str, **more: Any) -> dict[str, Any]:
+        """The module's arguments."""
+        keys = {"new": self._value(self.new)}
+        if self.old:
+            keys["old"] = self._value(self.old)
+        return {
+            "state_dir": str(self.state_dir),
+            "session_dir": None,
+            "rotation_id": "r1",
+            "epoch": 1,
+            "state": state,
+            "step": "swap",
+            "name": "KEY",
+            "database": "app",
+            "dsn": {"value": self.dsn},
+            "columns": self.columns,
+            "clear": [],
+            "indexes": [],
+            "keys": keys,
+            "workers": 1,
+            "batch_rows": 7,
+            "batch_bytes": 2_097_152,
+            "rate": 0,
+            "progress_path": None,
+            "schema": "keyturn",
+            "lock_timeout_ms": 50,
+            "max_wait_s": 20,
+            **self.defaults,
+            **more,
+        }
+
+    @staticmethod
+    def _value(key: str) -> dict[str, Any]:
+        return {"value": KEYS[key].decode()}
+
+    def run(self, state: str, check: bool = False, **more: Any) -> dict[str, Any]:
+        """Call ``reencrypt``; the result must be JSON."""
+        result = job.run(self.params(state, **more), check)
+        json.dumps(result)
+        return result
+
+    def info(self, **more: Any) -> dict[str, Any]:
+        """Call ``reencrypt_info``."""
+        result = info.run({**self.params(""), "search": False, **more}, False)
+        json.dumps(result)
+        return result
+
+    def cells(self, table: str = "creds", column: str = "secret", key: str = "id") -> Mapping[Any, Any]:
+        """The cells of a table by key."""
+        query = psycopg.sql.SQL("SELECT {}, {} FROM {}").format(
+            psycopg.sql.Identifier(key), psycopg.sql.Identifier(column), psycopg.sql.Identifier(table)
+        )
+        return dict(self.sql.execute(query).fetchall())
+
+    def plaintexts(self, key: str) -> dict[int, str | None]:
+        """What opens under a key in ``creds``, by id."""
+        return {number: (opens(key, cell) or b"").decode() or None for number, cell in self.cells().items()}
+
+    def side_tables(self) -> list[str]:
+        """The endings of the side tables' names."""
+        query = """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = 'keyturn' AND c.relkind = 'r' AND c.relname LIKE 's!_%' ESCAPE '!' ORDER BY 1"""
+        return [row[0].rsplit("_", 1)[1] for row in self.sql.execute(query).fetchall()]
+
+    def snapshot(self) -> list[Any]:
+        """Everything that a call could change: rows with their versions, and the names of our tables."""
+        rows = self.sql.execute("SELECT id, secret, xmin::text, ctid::text FROM creds ORDER BY id").fetchall()
+        return [rows, self.side_tables()]

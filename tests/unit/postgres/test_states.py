@@ -1,0 +1,285 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each state of ``reencrypt``: check, for real, check again, for real again; and the way back from each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+from tests.support.reencryption import Rig, seal
+
+_ALL = {number: f"{number}:0" for number in range(1, 31)}
+_NONE = dict.fromkeys(range(1, 31))
+
+
+def _quadruple(rig: Rig, state: str, **more: Any) -> dict[str, Any]:
+    """The four calls; returns the result of the one that changed things."""
+    before = rig.snapshot()
+    assert rig.run(state, check=True, **more)["changed"]
+    assert rig.snapshot() == before
+    result = rig.run(state, **more)
+    assert result["changed"]
+    after = rig.snapshot()
+    assert not rig.run(state, check=True, **more)["changed"]
+    again = rig.run(state, **more)
+    assert not again["changed"]
+    assert rig.snapshot() == after
+    return result
+
+
+def _counts(result: dict[str, Any], at: int = 0) -> dict[str, int]:
+    entry = result["coverage"][at]
+    return {name: entry[name] for name in ("total", "new", "old", "plaintext", "null", "unknown") if entry[name]}
+
+
+def test_in_place(rig: Rig) -> None:
+    rig.fill()
+    result = _quadruple(rig, "in_place")
+    assert _counts(result) == {"total": 30, "new": 30}
+    assert result["rows_written"] == 30
+    assert rig.plaintexts("new") == _ALL
+
+
+def test_in_place_and_back(rig: Rig) -> None:
+    rig.fill()
+    rig.run("in_place")
+    _quadruple(rig, "rolled_back")
+    swept = rig.run("swept")
+    assert _counts(swept) == {"total": 30, "old": 30}
+    assert rig.plaintexts("old") == _ALL
+    _quadruple(rig, "cleaned")
+
+
+def test_cut_over_forward(rig: Rig) -> None:
+    rig.fill()
+    prepared = _quadruple(rig, "prepared")
+    assert [fact["fact"] for fact in prepared["facts"]] == ["next"]
+    assert rig.plaintexts("old") == _ALL
+    cut = _quadruple(rig, "cut_over")
+    assert [fact["fact"] for fact in cut["facts"]] == ["prev"]
+    assert cut["held_ms"] > 0
+    assert rig.plaintexts("new") == _ALL
+    rig.insert([(31, seal("old", b"31:0").decode())])
+    swept = _quadruple(rig, "swept")
+    assert _counts(swept) == {"total": 31, "new": 31}
+    cleaned = _quadruple(rig, "cleaned")
+    assert _counts(cleaned) == {"total": 31, "new": 31}
+    assert rig.side_tables() == []
+    assert rig.plaintexts("new") == {**_ALL, 31: "31:0"}
+
+
+def test_cut_over_and_back(rig: Rig) -> None:
+    rig.fill()
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    rig.sql.execute("UPDATE creds SET secret = %s WHERE id = 3", (seal("new", b"3:1").decode(),))
+    _quadruple(rig, "rolled_back")
+    assert rig.plaintexts("old") == {**_ALL, 3: "3:1"}
+    rig.insert([(31, seal("new", b"31:0").decode())])
+    swept = _quadruple(rig, "swept")
+    assert _counts(swept) == {"total": 31, "old": 31}
+    _quadruple(rig, "cleaned")
+    assert rig.side_tables() == []
+    assert rig.plaintexts("old") == {**_ALL, 3: "3:1", 31: "31:0"}
+
+
+def test_all_steps_back_in_one_call(rig: Rig) -> None:
+    rig.fill()
+    rig.run("prepared")
+    rig.run("cut_over")
+    result = rig.run("rolled_back", step="all")
+    assert _counts(result) == {"total": 30, "old": 30}
+    assert rig.side_tables() == []
+    assert rig.plaintexts("old") == _ALL
+
+
+def test_back_before_the_swap_drops_the_side_table(rig: Rig) -> None:
+    rig.fill()
+    before = rig.snapshot()
+    rig.run("prepared")
+    _quadruple(rig, "rolled_back")
+    assert rig.snapshot() == before
+    rig.run("swept")
+    assert rig.run("cleaned")["changed"]
+    assert rig.snapshot() == before
+
+
+def test_nothing_to_roll_back(rig: Rig) -> None:
+    rig.fill()
+    before = rig.snapshot()
+    assert not rig.run("rolled_back")["changed"]
+    assert rig.snapshot() == before
+
+
+def test_a_late_step_forward_is_refused_once_the_rotation_goes_back(rig: Rig) -> None:
+    rig.fill()
+    rig.run("prepared")
+    rig.run("cut_over")
+    rig.run("rolled_back")
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("cut_over")
+    assert refused.value.code == "fenced"
+    assert rig.plaintexts("old") == _ALL
+
+
+@pytest.mark.parametrize(
+    ("state", "after", "code"),
+    [
+        ("cut_over", [], "not-prepared"),
+        ("swept", ["prepared"], "not-cut-over"),
+        ("cleaned", ["prepared"], "not-cut-over"),
+        ("in_place", ["prepared"], "leftover-shadow"),
+    ],
+)
+def test_a_state_out_of_order_is_refused(rig: Rig, state: str, after: list[str], code: str) -> None:
+    rig.fill()
+    for earlier in after:
+        rig.run(earlier)
+    before = rig.snapshot()
+    with pytest.raises(KeyturnError) as refused:
+        rig.run(state)
+    assert refused.value.code == code
+    assert rig.snapshot() == before
+
+
+def test_first_encryption_and_back(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
+    plain = {number: f'{{"d": "value {number}"}}' for number in range(1, 21)}
+    rig.insert([*plain.items(), (21, None), (22, "")])
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt")]
+    rig.old = ""
+    _quadruple(rig, "prepared")
+    _quadruple(rig, "cut_over")
+    result = rig.run("swept")
+    assert _counts(result) == {"total": 22, "new": 20, "null": 2}
+    rig.sql.execute("UPDATE creds SET secret = %s WHERE id = 5", (seal("new", b'{"d": "later"}').decode(),))
+    rig.insert([(23, seal("new", b'{"d": "inserted"}').decode())])
+    assert rig.run("swept")["coverage"][0]["new"] == 21
+    _quadruple(rig, "rolled_back")
+    rig.insert([(24, seal("new", b'{"d": "late"}').decode())])
+    assert _counts(rig.run("swept")) == {"total": 24, "plaintext": 22, "null": 2}
+    rig.run("cleaned")
+    later = {5: '{"d": "later"}', 23: '{"d": "inserted"}', 24: '{"d": "late"}'}
+    assert rig.cells() == {**plain, 21: None, 22: "", **later}
+
+
+def test_first_encryption_in_place_and_back(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
+    plain = {number: f'{{"d": {number}}}' for number in range(1, 11)}
+    rig.insert(list(plain.items()))
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt")]
+    rig.old = ""
+    _quadruple(rig, "in_place")
+    assert rig.plaintexts("new") == plain
+    rig.run("rolled_back")
+    assert rig.cells() == plain
+
+
+def test_plaintext_that_is_kept_stays(rig: Rig) -> None:
+    rig.fill(10)
+    rig.insert([(11, '{"kept": 1}')])
+    rig.columns = [rig.column("creds", "secret", plaintext="keep")]
+    for state in ("prepared", "cut_over"):
+        rig.run(state)
+    assert _counts(rig.run("swept")) == {"total": 11, "new": 10, "plaintext": 1}
+    rig.run("rolled_back", step="all")
+    assert rig.cells()[11] == '{"kept": 1}'
+
+
+def test_plaintext_beside_an_old_key_comes_back_as_it_was(rig: Rig) -> None:
+    rig.fill(10)
+    wrapped = '{"__plain__": true,   "jwk": {"kty": "oct"}}'
+    rig.insert([(11, wrapped)])
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt")]
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    assert rig.plaintexts("new")[11] == '{"kty": "oct"}'
+    rig.run("rolled_back")
+    assert rig.cells()[11] == wrapped
+
+
+def test_plaintext_is_refused_by_default(rig: Rig) -> None:
+    rig.fill(3)
+    rig.insert([(4, '{"a": 1}')])
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert refused.value.code == "rows-plaintext"
+    assert "4" in refused.value.message
+
+
+def test_several_columns_go_over_together_or_not_at_all(rig: Rig) -> None:
+    rig.fill()
+    rig.sql.execute("CREATE TABLE more (a int, b text, one text, two bytea, PRIMARY KEY (a, b))")
+    for number in range(5):
+        cells = (seal("old", b"one"), seal("old", b"two", "aesgcm-raw"))
+        rig.sql.execute("INSERT INTO more VALUES (%s, %s, %s, %s)", (number, "x", cells[0].decode(), cells[1]))
+    rig.columns += [rig.column("more", "one"), rig.column("more", "two", envelope="aesgcm-raw")]
+    rig.run("prepared")
+    rig.sql.execute("CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    rig.sql.execute("CREATE TRIGGER no BEFORE UPDATE ON more FOR EACH ROW EXECUTE FUNCTION no()")
+    before = rig.snapshot()
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("cut_over")
+    assert refused.value.code == "swap-count-wrong"
+    assert rig.snapshot() == before
+    rig.sql.execute("DROP TRIGGER no ON more")
+    rig.run("cut_over")
+    assert rig.side_tables() == ["prev"] * 3
+    assert [_counts(rig.run("swept"), at) for at in range(3)] == [
+        {"total": 30, "new": 30},
+        {"total": 5, "new": 5},
+        {"total": 5, "new": 5},
+    ]
+
+
+def test_rolling_forward_to_a_third_key_drops_the_former_side_table(rig: Rig) -> None:
+    rig.fill()
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    rig.old, rig.new = "new", "third"
+    for state in ("prepared", "cut_over", "swept", "cleaned"):
+        rig.run(state, rotation_id="r2")
+    assert rig.plaintexts("third") == _ALL
+    assert rig.side_tables() == []
+
+
+def test_another_rotation_that_is_not_finished_is_in_the_way(rig: Rig) -> None:
+    rig.fill()
+    rig.run("prepared")
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared", rotation_id="r2")
+    assert refused.value.code == "leftover-shadow"
+    assert "r1" in str(refused.value)
+
+
+def test_workers_share_the_rows(rig: Rig) -> None:
+    rig.fill(200)
+    result = rig.run("in_place", workers=3)
+    assert (result["rows_written"], _counts(result)) == (200, {"total": 200, "new": 200})
+
+
+def test_rate_and_progress(rig: Rig, tmp_path: Any) -> None:
+    rig.fill(20)
+    path = tmp_path / "progress.json"
+    result = rig.run("in_place", rate=100_000, progress_path=str(path))
+    assert result["rows_written"] == 20
+    assert '"state": "in_place"' in path.read_text()
+    assert '"total": 20' in path.read_text()
+
+
+def test_diff_shows_counts_only(rig: Rig) -> None:
+    rig.fill(3)
+    diff = rig.run("in_place")["diff"]
+    assert diff["before"]["coverage"][0]["old"] == 3
+    assert diff["after"]["coverage"][0]["new"] == 3
+
+
+def test_no_rows_at_all_where_they_may_be_missing(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
+    rig.columns = [rig.column("creds", "secret", may_be_empty=True)]
+    for state in ("prepared", "cut_over", "swept", "cleaned"):
+        rig.run(state)
+    assert rig.side_tables() == []
