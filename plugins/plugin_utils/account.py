@@ -224,9 +224,9 @@ def evidence_record(
         "health": {**health, "worse": worse},
         "gap_ms": _gap_ms(phases) if status == "overlap" else None,
         "backups": [
-            {"host": host, "path": said["path"], "expires": said.get("expires")}
+            {"host": host, "path": said["backup"]["path"], "expires": said["backup"].get("expires") or None}
             for host, said in sorted(run.answers.get("backup", {}).items())
-            if said.get("path")
+            if said.get("backup")
         ],
         "software": _software(run),
         "messages": _messages(run, rotation),

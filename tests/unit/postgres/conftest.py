@@ -1,14 +1,15 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server for all tests here, and a database for each."""
+"""A server for all tests here, and an empty database for each."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.reencryption import Rig
@@ -20,7 +21,6 @@ _LOG_EVERYTHING = {
     "log_min_duration_statement": "0",
     "log_error_verbosity": "verbose",
 }
-_NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +30,24 @@ def server() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def _database(server: EmbeddedPostgres) -> str:
+    return server.create_database("app")
+
+
 @pytest.fixture
-def dsn(server: EmbeddedPostgres) -> Iterator[str]:
-    """The connection string of a fresh database."""
-    with server.database(f"app{next(_NUMBERS)}") as text:
-        yield text
+def dsn(_database: str) -> Iterator[str]:
+    """The connection string of an empty database."""
+    yield _database
+    with psycopg.connect(_database, autocommit=True) as link:
+        others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+        )
+        link.execute(others, (link.info.backend_pid,))
+        query = "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg!_%' ESCAPE '!' AND nspname <> %s"
+        for (schema,) in link.execute(query.replace("%'", "%%'"), ("information_schema",)).fetchall():
+            link.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        link.execute("CREATE SCHEMA public")
 
 
 @pytest.fixture
