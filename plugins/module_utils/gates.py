@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["agreement", "lost_hosts", "preflight", "readable", "swapped_back"]
@@ -86,7 +86,7 @@ def agreement(plan: Mapping[str, Any], answers: Answers, states: Iterable[str]) 
     return problems
 
 
-def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, list[Mapping[str, Any]]]) -> list[str]:
+def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Hosts whose data is not known to be readable under the previous version again: no store may follow there.
 
     :param answers: by host, the results of its jobs.

@@ -48,7 +48,7 @@ def check_name(name: str, what: str = "name") -> str:
 
 
 def fingerprint(key: bytes, name: str, value: bytes) -> str:
-    """A keyed MAC (HMAC-SHA256, first 16 hex digits) of a secret's value: hosts agree, or something changed; no more."""
+    """A keyed MAC (HMAC-SHA256, first 16 hex digits) of a value: hosts agree, or something changed."""
     return hmac.new(key, name.encode() + b"\0" + value, hashlib.sha256).hexdigest()[:16]
 
 

@@ -123,9 +123,9 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         with register.changing() as content:
             rotation_id, rotation = _change(params, content, now)
         entry = {"at": stamp_of(now), "event": params["action"], "epoch": rotation["epoch"]}
-        for key in ("phase", "status"):
-            if params[key]:
-                entry[key] = params[key]
+        for field in ("phase", "status"):
+            if params[field]:
+                entry[field] = params[field]
         _note(params["state_dir"], rotation_id, entry)
     journal = read_journal(params["state_dir"], rotation_id)
     return {

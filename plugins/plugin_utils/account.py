@@ -24,6 +24,8 @@ __all__ = [
     "summary_lines",
 ]
 
+#: What the phases cost besides the rows.
+_OVERHEAD_SECONDS = 15
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -266,7 +268,7 @@ def _software(run: Run) -> dict[str, str]:
 
 def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
     found = []
-    if rotation.get("cause"):
+    if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
         found.append(f"{host}: the way back stopped at {said.get('task')}: {said.get('msg')}")
@@ -322,12 +324,12 @@ def summary_lines(
     if record.get("gap_ms") is not None:
         lines.append(f"  gap         at most {record['gap_ms']} ms (promote to last restart)")
     if record.get("phases"):
-        total = sum(phase["seconds"] or 0 for phase in record["phases"])
-        lines.append(f"  time        {_duration(total)}")
+        began = run.rotation["runs"][-1]["started_at"]
+        lines.append(f"  time        {_duration(_seconds(began, record['when']['ended_at']))}")
     lines += [f"  note        {_wrap(text)}" for text in record.get("messages", ())]
     if evidence.get("path"):
         lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
-    lines += _what_next(run, status, lost, names.replace(", ", ","))
+    lines += _what_next(status, lost, names.replace(", ", ","))
     return lines
 
 
@@ -335,7 +337,7 @@ def _wrap(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def _what_next(run: Run, status: str, lost: Sequence[str], only: str) -> list[str]:
+def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
     back = f"ansible-playbook keyturn.rotation.rollback -e keyturn_only={only}"
     if status == "overlap":
         return [f"  way back    {back}"]
@@ -357,10 +359,8 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = ["", "Plan"]
     rows = {row["name"]: row for row in overview}
     for secret in plan["secrets"]:
-        row = rows.get(secret["name"], {})
-        lines.append(
-            f"  secret      {secret['name']} ({secret['kind']}, {secret['strategy']}), last turned {row.get('primary_since') or 'never'}"
-        )
+        since = rows.get(secret["name"], {}).get("primary_since") or "never"
+        lines.append(f"  secret      {secret['name']} ({secret['kind']}, {secret['strategy']}), last turned {since}")
         if secret.get("notice"):
             lines.append(f"  notice      {secret['notice']}")
     for host, work in plan["hosts"].items():
@@ -373,28 +373,36 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
-    seconds, wait = 0.0, 0.0
+    if plan["secrets"]:
+        lines += _expected(run)
+    lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def _expected(run: Run) -> list[str]:
+    """What the counts of preflight promise: rows, slow requests, duration."""
+    seconds, wait = float(_OVERHEAD_SECONDS), 0.0
+    lines = []
     for host, step, result in run.kinds:
         if step != "preflight":
             continue
-        for column in result.get("coverage", ()):
-            change = column["old"] + column["plaintext"]
+        for row in result.get("coverage", ()):
+            shown = {count: _thousands(int(row[count])) for count in COUNTS}
+            change = _thousands(row["old"] + row["plaintext"])
             lines.append(
-                f"  rows        {column['table']}.{column['column']} on {host}: {_thousands(column['total'])} rows, "
-                f"{_thousands(change)} to re-encrypt ({_thousands(column['plaintext'])} plaintext), {_thousands(column['null'])} null"
+                f"  rows        {row['table']}.{row['column']} on {host}: {shown['total']} rows, "
+                f"{change} to re-encrypt ({shown['plaintext']} plaintext, {shown['null']} null)"
             )
-        for row in result.get("clear", ()):
-            lines.append(f"  clear       {row['table']}.{row['column']}: {_thousands(int(row['rows']))} rows")
-        seconds += float(result.get("expected_seconds") or 0)
-        wait += float(result.get("expected_wait_ms") or 0)
-    if plan["secrets"]:
-        stopped = any(
-            service.get("quiesce") == "stop" for work in plan["hosts"].values() for service in work["services"]
-        )
-        how = "services are stopped for the swap" if stopped else "services run on"
-        lines.append(f"  expected    about {_duration(seconds + 10)}; writers wait {wait:.0f} ms for the swap; {how}")
-        lines.append(f"  phases      {' → '.join(plan['phases'])}")
-    lines.append(f"  digest      {plan['digest']}")
+        estimates = result.get("estimates", {})
+        seconds += float(estimates.get("seconds") or 0)
+        wait += float(estimates.get("writer_wait_ms") or 0)
+    hosts = run.plan["hosts"].values()
+    for row in (row for work in hosts for job in work["jobs"] for row in job["clear"]):
+        lines.append(f"  clear       {row['table']}.{row['column']}: one slow request per row until it is filled again")
+    stopped = any(service.get("quiesce") == "stop" for work in hosts for service in work["services"])
+    how = "services are stopped for the swap and started after it" if stopped else "services run on"
+    lines.append(f"  expected    about {_duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
+    lines.append(f"  phases      {' → '.join(run.plan['phases'])}")
     return lines
 
 

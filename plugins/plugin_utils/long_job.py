@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -44,9 +44,7 @@ class LongJobAction(KeyturnAction):
         if started.get("failed") or "results_file" not in started:
             raise KeyturnError(started.get("code", "job-not-started"), started.get("msg", "the job did not start"))
         result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
-        self._low_level_execute_command(
-            f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)}", sudoable=True
-        )
+        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)}")
         if result.get("failed"):
             raise KeyturnError(
                 result.get("code", "module-failed"), result.get("msg", "the job failed without a message")
@@ -59,7 +57,7 @@ class LongJobAction(KeyturnAction):
         pause = _FIRST_PAUSE
         said: dict[str, Any] = {}
         spoken_at = looked_at = time.monotonic()
-        every = float(task_vars.get("keyturn_progress_seconds") or 2)
+        every = float(task_vars.get("keyturn_progress_seconds") or 1)
         while True:
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
@@ -70,7 +68,7 @@ class LongJobAction(KeyturnAction):
             if now - spoken_at >= every:
                 spoken_at = now
                 news = self._read(progress)
-                if news and news != said:
+                if news and news.get("done") and news != said:
                     said = news
                     display.display(self._line(task_vars["inventory_hostname"], news))
             if now - looked_at >= _LOOK_FOR_LIFE:
@@ -83,8 +81,13 @@ class LongJobAction(KeyturnAction):
                         hint="Run the same command again",
                     )
 
+    def _shell(self, command: str) -> dict[str, Any]:
+        """Run one plain command on the host: no module, so it costs little."""
+        run: Callable[..., dict[str, Any]] = self._low_level_execute_command
+        return run(command, sudoable=True)
+
     def _read(self, path: str) -> dict[str, Any] | None:
-        answer = self._low_level_execute_command(f"cat -- {shlex.quote(path)}", sudoable=True)
+        answer = self._shell(f"cat -- {shlex.quote(path)}")
         if answer.get("rc") != 0:
             return None
         try:
@@ -95,9 +98,7 @@ class LongJobAction(KeyturnAction):
 
     def _lives(self, job: str) -> bool:
         pattern = f"{job[:-1]}[{job[-1]}]"  # so that the search does not find itself
-        answer = self._low_level_execute_command(
-            f"grep -l -s -a -e {shlex.quote(pattern)} /proc/[0-9]*/cmdline", sudoable=True
-        )
+        answer = self._shell(f"grep -l -s -a -e {shlex.quote(pattern)} /proc/[0-9]*/cmdline")
         return bool(answer.get("stdout", "").strip())
 
     @staticmethod

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
+
 from tests.support.campaign import Round, plan_rounds, run_campaign
 
 
@@ -40,9 +41,8 @@ def main() -> int:
             server.remove()
     bad = [done for done in rounds if done.faults]
     kills = sum(done.kills for done in rounds)
-    print(
-        f"{len(rounds)} rounds, {kills} kills, {sum(done.zombies for done in rounds)} zombies, {len(bad)} rounds with faults"
-    )
+    zombies = sum(done.zombies for done in rounds)
+    print(f"{len(rounds)} rounds, {kills} kills, {zombies} zombies, {len(bad)} rounds with faults")
     for done in bad:
         print(f"\nround {done.number} ({done.phase}, {done.way}): {done.faults}\n{done.output}")
     return 1 if bad else 0

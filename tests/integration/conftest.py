@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
 from demo.stack import Stack
+
 from tests.support.controller import Controller
 
 _SETTINGS = {

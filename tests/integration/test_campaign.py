@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from demo.postgres import PostgresServer
+
 from tests.support.campaign import plan_rounds, run_campaign
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
@@ -68,8 +68,9 @@ def test_a_new_kind(tmp_path: Path) -> None:
 
 
 def test_a_new_store(tmp_path: Path) -> None:
-    names: dict[str, Any] = {}
-    exec(compile(example("json_file.py"), "json_file.py", "exec"), names)
+    module = tmp_path / "json_file.py"
+    module.write_text(example("json_file.py"))
+    names = runpy.run_path(str(module))
     path = tmp_path / "settings.json"
     path.write_text('{"other": 1, "KEY": "old"}')
     store = names["JsonFileStore"](str(path), open_layout("single", "KEY", ",", ""))

@@ -11,9 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-
+from demo.schema import generate_jwks
 from demo.stack import APIS, SECRET, Stack
+
 from tests.integration.test_rotation import assert_turned, assert_untouched, evidence, status_of, tables
+from tests.support.campaign import wait_for_phase
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller
 
@@ -226,19 +228,14 @@ def test_trap_47_a_waived_host_catches_up_when_it_is_back(stack: Stack, flaky: t
     assert status_of(stack) == ["overlap"]
 
 
-def test_the_database_restarts_in_the_middle(make_stack: Callable[..., Stack], tmp_path: Path) -> None:
+def test_the_database_restarts_in_the_middle(tmp_path: Path) -> None:
     """With a server of its own: a crash while rows are written; the run goes back, and the next one turns."""
-    from demo.schema import generate_jwks
-
     folder = tmp_path / "own"
     with Stack(folder, rows=3000, tokens=10, jwks=generate_jwks(2)) as stack:
         before = stack.key()
         controller = Controller(tmp_path / "home")
         process = controller.start(stack.inventory, "rotate", only=SECRET)
-        deadline_phase = "migrate"
-        from tests.support.campaign import wait_for_phase
-
-        assert wait_for_phase(stack, deadline_phase, process)
+        assert wait_for_phase(stack, "migrate", process)
         stack.crash_database()
         stack.restart_database()
         output = process.communicate()[0]

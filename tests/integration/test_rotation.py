@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
-
 from demo import cells
 from demo.stack import APIS, HOSTS, SECRET, Stack
+
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller, Ended, registry
 
@@ -296,7 +296,7 @@ def test_every_changing_phase_holds_few_module_executions(stack: Stack, tmp_path
     names = [row["task"] for row in rows if row["host"] in (*APIS, "db")]
     swap = max(index for index, name in enumerate(names) if "Swap the rows" in name)
     start = next(index for index, name in enumerate(names) if index > swap and "Start" in name)
-    between = {host: 0 for host in APIS}
+    between = dict.fromkeys(APIS, 0)
     for row in [row for row in rows if row["host"] in (*APIS, "db")][swap + 1 : start]:
         if row["host"] in between:
             between[row["host"]] += 1

@@ -49,7 +49,6 @@ def test_scenario(scenario: str, docker_host: str) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
-            check=False,
         )
     told = log.read_text(encoding="utf-8", errors="replace")
     closing = "\n".join(told.splitlines()[-60:])

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-
 from demo.stack import SECRET, Stack
 
 __all__ = ["change_secret", "edit", "load"]

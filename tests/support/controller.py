@@ -45,6 +45,7 @@ class Controller:
             "ANSIBLE_COLLECTIONS_PATH": str(_ROOT / ".build"),
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_PIPELINING": "1",
             _MARK: str(folder),
             **(environment or {}),
         }

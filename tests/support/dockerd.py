@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Docker daemon of the tests' own: private socket, private data, no change to the machine's firewall or routes.
+"""A Docker daemon of the tests' own: private socket, private data, one rule in the firewall while it runs.
 
 Its data stays between runs, so that images are made once. Where no registry is reachable the base image is made from
 Debian packages and gets the name under which it would be pulled.
@@ -19,10 +19,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["BASE_IMAGE", "DockerError", "Dockerd"]
+__all__ = ["BASE_IMAGE", "BRIDGE", "DockerError", "Dockerd"]
 
 BASE_IMAGE = "debian:trixie-slim"
+#: The bridge that a network must have for its containers to reach each other.
+BRIDGE = "keyturn0"
 _SUITE = "trixie"
+_RULE = ("--in-interface", BRIDGE, "--out-interface", BRIDGE, "--jump", "ACCEPT")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -68,6 +71,7 @@ class Dockerd:
         self._end_stale()
         self._runtime = Path(tempfile.mkdtemp(prefix="keyturn-docker-"))
         try:
+            self._let_through()
             self._start()
             self._make_base_image()
         except BaseException:
@@ -86,7 +90,7 @@ class Dockerd:
     def _start(self) -> None:
         command = [_program("dockerd"), "--host", self.host, "--data-root", str(self._data)]
         command += ["--exec-root", str(self._runtime / "exec"), "--pidfile", str(self._pid_file)]
-        # Containers talk to each other and to this machine over one bridge; images are built on the host's network.
+        # Containers talk to each other and to this machine over a bridge; images are built on the host's network.
         command += ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
         environment = {**os.environ, "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
         with self._log.open("wb") as log:
@@ -99,6 +103,20 @@ class Dockerd:
                 raise DockerError(f"dockerd does not run; {self._log} ends with:\n{self._log.read_text()[-1500:]}")
             time.sleep(0.1)
 
+    def _let_through(self) -> None:
+        """Let containers reach each other where the machine's firewall drops what it forwards."""
+        self._shut()
+        rule = [_program("iptables"), "--wait", "--insert", "FORWARD", *_RULE]
+        added = subprocess.run(rule, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if added.returncode:
+            raise DockerError(f"the firewall takes no rule: {added.stderr.decode(errors='replace')[-500:]}")
+
+    def _shut(self) -> None:
+        """Take the rule away, and those of killed runs."""
+        rule = [_program("iptables"), "--wait", "--delete", "FORWARD", *_RULE]
+        while subprocess.run(rule, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0:
+            pass
+
     def _end(self) -> None:
         if self._process is not None:
             for number in (signal.SIGTERM, signal.SIGKILL):
@@ -106,6 +124,7 @@ class Dockerd:
                     self._process.send_signal(number)
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         self._process.wait(_STOP_SECONDS)
+        self._shut()
         self._unmount()
         shutil.rmtree(self._runtime, ignore_errors=True)
         os.close(self._lock)

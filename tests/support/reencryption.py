@@ -63,12 +63,18 @@ class Rig:
             cursor.executemany("INSERT INTO creds (id, secret) VALUES (%s, %s)", rows)
 
     def params(self, state: str, **more: Any) -> dict[str, Any]:
-        """The module's arguments."""
+        """The module's arguments for this database."""
         keys = {"new": self._value(self.new)}
         if self.old:
             keys["old"] = self._value(self.old)
+        ours = {"columns": self.columns, "keys": keys, **self.defaults, **more}
+        return self.arguments(self.dsn, self.state_dir, state, **ours)
+
+    @staticmethod
+    def arguments(dsn: str, state_dir: Path, state: str, **more: Any) -> dict[str, Any]:
+        """The module's arguments as Ansible fills them in."""
         return {
-            "state_dir": str(self.state_dir),
+            "state_dir": str(state_dir),
             "session_dir": None,
             "rotation_id": "r1",
             "epoch": 1,
@@ -76,11 +82,11 @@ class Rig:
             "step": "swap",
             "name": "KEY",
             "database": "app",
-            "dsn": {"value": self.dsn},
-            "columns": self.columns,
+            "dsn": {"value": dsn},
+            "columns": [],
             "clear": [],
             "indexes": [],
-            "keys": keys,
+            "keys": {},
             "workers": 1,
             "batch_rows": 7,
             "batch_bytes": 2_097_152,
@@ -89,7 +95,7 @@ class Rig:
             "schema": "keyturn",
             "lock_timeout_ms": 50,
             "max_wait_s": 20,
-            **self.defaults,
+            "search": False,
             **more,
         }
 
@@ -105,7 +111,7 @@ class Rig:
 
     def info(self, **more: Any) -> dict[str, Any]:
         """Call ``reencrypt_info``."""
-        result = info.run({**self.params(""), "search": False, **more}, False)
+        result = info.run(self.params("", **more), False)
         json.dumps(result)
         return result
 

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan, registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
 from tests.unit.test_catalog import GROUPS, catalog
 
 NOW = plan.parse_stamp("2026-06-01T00:00:00.000Z")

@@ -391,8 +391,7 @@ class _Job:
         for side in self.sides:
             if side.fact != NONE:
                 raise _leftover(side)
-        if not self._is_complete(back=True):
-            self._demand(back=False)
+        self._demand(back=self._is_complete(back=True))
 
     def _drop(self, chosen: Sequence[bool], is_over: bool = False) -> None:
         """Drop side tables; with ``is_over`` the fence goes with them, so that a kill in between leaves both."""

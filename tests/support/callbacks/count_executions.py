@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A callback that counts module executions: every one passes through one method, which is wrapped before the workers are forked."""
+"""A callback that counts module executions: all pass through one method, wrapped before the workers are forked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ short_description: Count module executions
 description: Writes one line of JSON per module execution to the file in KEYTURN_EXECUTIONS.
 """
 
+_METHOD = "_execute_module"
 _execute = ActionBase._execute_module
 
 
@@ -50,4 +51,4 @@ class CallbackModule(CallbackBase):
         """Begin to count."""
         super().__init__()
         if os.environ.get("KEYTURN_EXECUTIONS"):
-            ActionBase._execute_module = _counted
+            setattr(ActionBase, _METHOD, _counted)

@@ -48,6 +48,7 @@ def dsn(_database: str) -> Iterator[str]:
         for (schema,) in link.execute(query.replace("%'", "%%'"), ("information_schema",)).fetchall():
             link.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
         link.execute("CREATE SCHEMA public")
+        link.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
 
 
 @pytest.fixture

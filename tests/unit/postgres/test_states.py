@@ -283,3 +283,15 @@ def test_no_rows_at_all_where_they_may_be_missing(rig: Rig) -> None:
     for state in ("prepared", "cut_over", "swept", "cleaned"):
         rig.run(state)
     assert rig.side_tables() == []
+
+
+def test_plaintext_written_after_the_swap_is_encrypted_by_the_sweep_and_comes_back(rig: Rig) -> None:
+    rig.fill(5)
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt")]
+    for state in ("prepared", "cut_over"):
+        rig.run(state)
+    rig.insert([(6, '{"a":   6}')])
+    assert _counts(rig.run("swept")) == {"total": 6, "new": 6}
+    assert rig.plaintexts("new")[6] == '{"a":   6}'
+    rig.run("rolled_back")
+    assert rig.cells()[6] == '{"a":   6}'

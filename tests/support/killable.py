@@ -1,0 +1,104 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs ``reencrypt`` in processes of their own that can be killed at any moment.
+
+Run as a program it imports everything once and then forks for each line of JSON arguments it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import job
+
+__all__ = ["Killable"]
+
+_ROOT = Path(__file__).parents[2]
+_FAILED = 7
+
+
+class Killable:
+    """A forking runner."""
+
+    def __init__(self) -> None:
+        paths = [str(_ROOT), str(_ROOT / ".build")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.killable"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=_ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+        )
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the runner has no pipes")
+        return self._process.stdin, self._process.stdout
+
+    def run(self, params: dict[str, Any], kill_after: float | None = None) -> str:
+        """``ok``, ``killed``, or the code of the error that ended it."""
+        send, receive = self._pipes()
+        send.write(json.dumps(params) + "\n")
+        send.flush()
+        pid = int(receive.readline())
+        timer = None
+        if kill_after is not None:
+            timer = threading.Timer(kill_after, self._kill, (pid,))
+            timer.start()
+        answer = receive.readline().strip()
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        send.write("gone\n")  # the process number stays taken until nobody can kill it any more
+        send.flush()
+        return answer
+
+    @staticmethod
+    def _kill(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the runner."""
+        self._pipes()[0].close()
+        self._process.wait(30)
+
+
+def _child(params: dict[str, Any], result: int) -> None:
+    random.seed()
+    try:
+        job.run(params, False)
+        os.write(result, b"ok")
+    except KeyturnError as error:
+        os.write(result, error.code.encode())
+        os._exit(_FAILED)
+    os._exit(0)
+
+
+def _serve() -> None:
+    for line in sys.stdin:
+        params = json.loads(line)
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _child(params, writing)
+        os.close(writing)
+        print(pid, flush=True)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with os.fdopen(reading, "rb") as pipe:
+            print(pipe.read().decode() or "killed", flush=True)
+        sys.stdin.readline()
+        os.waitpid(pid, 0)
+
+
+if __name__ == "__main__":
+    _serve()
