@@ -45,7 +45,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 
 .PHONY: test-integration
 test-integration: $(DEV_READY) ## Tests that run playbooks and start services
-	pytest tests/integration
+	pytest tests/integration -n $(WORKERS)
 
 .PHONY: molecule
 molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test
@@ -64,8 +64,11 @@ bench-long: $(DEV_READY) ## Measure at full size, an hour or more
 	python -m tests.bench --long
 
 .PHONY: changelog
-changelog: $(DEV_READY) ## Bring CHANGELOG.md in line with the fragments and plugins of this version
-	antsibull-changelog release --update-existing --reload-plugins --refresh-plugins
+changelog: $(SANITY) ## Bring CHANGELOG.md in line with the fragments and plugins of this version
+	cd $(SANITY) && antsibull-changelog release --update-existing --reload-plugins --refresh-plugins
+	cp $(SANITY)/CHANGELOG.md CHANGELOG.md
+	cp $(SANITY)/changelogs/changelog.yaml changelogs/changelog.yaml
+	for fragment in $$(find changelogs/fragments -name '*.yml'); do [ -e "$(SANITY)/$$fragment" ] || rm "$$fragment"; done
 
 .PHONY: system-packages
 system-packages: ## Debian packages of the full test run, installed when root
@@ -101,8 +104,8 @@ lint-ansible-lint: $(DEV_READY) ## Roles and playbooks, production profile
 lint-changelog: $(DEV_READY) ## Changelog fragments
 	antsibull-changelog lint
 
-lint-docs: $(DEV_READY) ## Documentation of modules and roles
-	cd .build/ansible_collections/keyturn/rotation && antsibull-docs lint-collection-docs --plugin-docs .
+lint-docs: $(SANITY) ## Documentation of modules and roles
+	cd $(SANITY) && antsibull-docs lint-collection-docs --plugin-docs .
 
 lint-importer: $(SANITY) ## What Galaxy checks when the collection is published
 	python -m tests.setup.importer $(SANITY)

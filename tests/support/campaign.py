@@ -185,12 +185,10 @@ class Order:
 
 def plan_rounds(*, whole: int, phases: int, seed: int) -> list[Order]:
     """Rounds that are killed anywhere, and rounds that are killed in each phase in turn; every other one goes back."""
-    wanted = ["any"] * whole + [PHASES[number % len(PHASES)] for number in range(phases)]
     ways = ("rotate", "rollback")
-    return [
-        Order(number, phase, ways[(number + number // len(PHASES)) % 2], seed + number)
-        for number, phase in enumerate(wanted)
-    ]
+    anywhere = [("any", ways[number % 2]) for number in range(whole)]
+    each = [(PHASES[number % len(PHASES)], ways[number // len(PHASES) % 2]) for number in range(phases)]
+    return [Order(number, phase, way, seed + number) for number, (phase, way) in enumerate(anywhere + each)]
 
 
 def run_campaign(
