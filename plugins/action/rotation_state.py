@@ -23,8 +23,19 @@ class ActionModule(KeyturnAction):
         if args.get("action") == "seal":
             sessions = answers_of(task_vars, "__rotation_session")
             args["recipients"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
+        if args.get("action") == "turn_back":
+            args["facts"] = {"cause": _cause(task_vars)}
         result = self.call("rotation_state", args, task_vars)
         result.pop("invocation", None)
         if line:
             display.display(line, color="bright blue" if display.verbosity == 0 else None)
         return result
+
+
+def _cause(task_vars: dict[str, Any]) -> str:
+    """Why the run goes back: what failed, on which host; a host that was lost leaves no result."""
+    causes = answers_of(task_vars, "__rotation_cause")
+    if not causes:
+        return "a host was lost, or the way back was asked for"
+    host, cause = sorted(causes.items())[0]
+    return f"{host}: {cause['task']}: {cause['msg']}"
