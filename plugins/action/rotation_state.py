@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
@@ -36,6 +37,18 @@ def _cause(task_vars: dict[str, Any]) -> str:
     """Why the run goes back: what failed, on which host; a host that was lost leaves no result."""
     causes = answers_of(task_vars, "__rotation_cause")
     if not causes:
-        return "a host was lost, or the way back was asked for"
+        lost = _lost(task_vars)
+        return f"{', '.join(lost)} could not be reached" if lost else "a host was lost, or the way back was asked for"
     host, cause = sorted(causes.items())[0]
     return f"{host}: {cause['task']}: {cause['msg']}"
+
+
+def _lost(task_vars: dict[str, Any]) -> list[str]:
+    """Hosts on which a task of this run found nobody."""
+    lost = []
+    for host in task_vars.get("ansible_play_hosts_all", ()):
+        said = task_vars["hostvars"][host]
+        results = (said[name] for name in said if name.startswith("__"))
+        if any(isinstance(result, Mapping) and result.get("unreachable") for result in results):
+            lost.append(host)
+    return lost

@@ -102,8 +102,8 @@ class _Credentials:
             "ai_provider_configs": {
                 row["id"]: row["apiKeyEncrypted"] for row in mixed["rows_before"]["aIProviderConfig"]
             },
-            "mcp_server_configs": {f"ckx{number}": case["ciphertext"] for number, case in enumerate(cases[:3])},
-            "integration_connections": {str(uuid.uuid4()): case["ciphertext"] for case in cases[3:6]},
+            "mcp_server_configs": {f"ckx{number}": case["ciphertext"] for number, case in enumerate(cases[:2])},
+            "integration_connections": {str(uuid.uuid4()): case["ciphertext"] for case in cases[2:4]},
         }
         cells["mcp_server_configs"]["ckx-without-key"] = None
         for table, column in _COLUMNS.items():
@@ -162,7 +162,7 @@ class _Credentials:
 
     def cells(self) -> dict[str, dict[str, str | None]]:
         """What lies in the three columns, by table and row."""
-        found = {}
+        found: dict[str, dict[str, str | None]] = {}
         with psycopg.connect(self.database.owner_dsn) as link:
             for table, column in _COLUMNS.items():
                 query = sql.SQL("SELECT id, {} FROM {}").format(sql.Identifier(column), sql.Identifier(table))
@@ -290,7 +290,7 @@ def test_an_aes_key_turns_and_key_pairs_kids_and_policies_stay(stack: Stack, con
     assert _rest(stack) == rest
     assert "jwks_keys.private_jwk: 120 rows, 120 new, 0 old, 0 plaintext, 0 null, 0 unknown" in ended.output
     assert f"api_tokens.token_lookup: {filled[0]} rows" in ended.output
-    assert [row["rows"] for row in evidence(stack, "rotated")["cleared"]] == filled
+    assert [row["rows"] for row in evidence(stack, "rotated")["cleared"]] == list(filled)
     new = stack.key()
     assert before is not None
     assert new is not None

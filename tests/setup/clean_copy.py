@@ -31,20 +31,36 @@ ensurepip.bootstrap(default_pip=True)
 '''
 
 
-def copy() -> Path:
-    """Make the copy anew and return its path."""
+def _names() -> set[str]:
+    """The files that git tracks or would take, relative to the top."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=_ROOT,
         check=True,
         capture_output=True,
     )
-    shutil.rmtree(_TARGET, ignore_errors=True)
-    for name in sorted(set(os.fsdecode(listed.stdout).split("\0")) - {""}):
-        source, target = _ROOT / name, _TARGET / name
-        if not name.startswith("demo/") and source.exists():  # a file may be deleted and not committed yet
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
+    names = set(os.fsdecode(listed.stdout).split("\0")) - {""}
+    # A file may be deleted and the deletion not committed yet.
+    return {name for name in names if not name.startswith("demo/") and (_ROOT / name).exists()}
+
+
+def copy() -> Path:
+    """Bring the copy in line with the working tree and return its path. What is in use there stays in place."""
+    _TARGET.mkdir(parents=True, exist_ok=True)
+    names = _names()
+    for path in sorted(_TARGET.rglob("*"), reverse=True):
+        name = path.relative_to(_TARGET).as_posix()
+        if name.startswith((".git/", "tests/output/")) or name in {".git", "tests/output"}:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif name not in names:
+            path.unlink()
+    for name in sorted(names):
+        target = _TARGET / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(_ROOT / name, target, follow_symlinks=False)
     subprocess.run(["git", "init", "--quiet"], cwd=_TARGET, check=True)
     return _TARGET
 

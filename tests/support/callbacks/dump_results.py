@@ -44,8 +44,14 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "dump_results"
     CALLBACK_NEEDS_ENABLED = True
 
-    def v2_on_any(self, *args: Any, **kwargs: Any) -> None:
-        """Write one event."""
+    def __init__(self) -> None:
+        """Listen to every event."""
+        super().__init__()
+        for name in dir(self):
+            if name.startswith("v2_") and name != "v2_on_any":
+                setattr(self, name, self._write)
+
+    def _write(self, *args: Any, **kwargs: Any) -> None:
         line = [_content(value) for value in (*args, *kwargs.values())]
         with open(os.environ["KEYTURN_DUMP"], "a", encoding="utf-8") as dump:
             dump.write(json.dumps(line, default=repr, skipkeys=True) + "\n")
