@@ -7,6 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
+from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
@@ -21,9 +24,9 @@ class ActionModule(KeyturnAction):
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Decide how the run ended, seal the evidence, end the run in the register."""
         args = self._task.args
-        common = {key: args[key] for key in _COMMON}
+        common = {key: args[key] for key in _COMMON if key in args}
         read = self.call("rotation_state", {"action": "read", **common}, task_vars)
-        rotation = read["register"]["rotations"][args["rotation_id"]]
+        rotation = find(read["register"], args["rotation_id"])
         who = {**rotation.get("who", {}), **whoami(), "software": {"ansible-core": ansible_version}}
         run = gather(args, rotation, who, task_vars)
         status, lost = outcome(run)
@@ -55,9 +58,6 @@ class ActionModule(KeyturnAction):
 
     @staticmethod
     def _retire_after(run: Any, now: str) -> str:
-        from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-        from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
-
         return stamp_of(parse_stamp(now) + max(secret["retire_seconds"] for secret in run.plan["secrets"]))
 
 
@@ -67,6 +67,8 @@ def _hosts(run: Any) -> dict[str, Any]:
 
 def _verdict(status: str, lost: list[str], rotation: dict[str, Any]) -> str:
     cause = rotation.get("cause") or "a host was lost"
+    if status == "retiring":
+        return "Retire did not finish. The new version is primary everywhere. Run the retire playbook again"
     if status == "rolled_back":
         return f"The rotation failed and everything was brought back. {cause}"
     if status == "rollback_pending":

@@ -40,6 +40,8 @@ class ActionModule(KeyturnAction):
                 for said in found.values()
                 for secret in said.get("secrets", {}).values()
             )
+        elif gate == "scanned":
+            problems = gates.scanned(kind_results(plan, task_vars))
         elif gate == "readable":
             problems = gates.readable(kind_results(plan, task_vars))
         elif gate == "data_back":

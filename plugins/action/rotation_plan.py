@@ -73,6 +73,13 @@ class ActionModule(KeyturnAction):
             raise KeyturnError(
                 "phase-unknown", f"no phase {until!r} here", where="keyturn_until", hint=nearest(until, plan["phases"])
             )
+        if until == "promote":
+            raise KeyturnError(
+                "phase-unsafe",
+                "promote cannot be left half way: services would stay down",
+                where="keyturn_until",
+                hint="Stop after migrate, or go on to restart",
+            )
         if args.get("digest") and args["digest"] != plan["digest"]:
             raise KeyturnError(
                 "plan-changed",

@@ -1,5 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Output for people who watch a rotation: phases, progress, what went wrong, how it ended."""
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ _SERVICE = Shape(
         "restart": Field("list", "The command that restarts it; stop and start by default"),
         "health": Field("map", "How to see that it is well", shape=_HEALTH),
         "depends_on": Field("list", "Services that must be well before it"),
-        "quiesce": Field("str", "What it does while the key turns", choices=("stop", "writes", "none")),
+        "quiesce": Field("str", "What it does while the key turns", choices=("stop", "none")),
     },
 )
 _DATABASE = Shape(
@@ -153,7 +153,7 @@ _DATABASE = Shape(
         "hosts": Field("str", "The host that talks to it", required=True),
         "dsn": Field("str", "A libpq connection string; sealed on its way"),
         "dsn_file": Field("str", "A file of mode 0600 on that host with the connection string", pattern=r"^/"),
-        "max_wait": Field("str", "How long a writer may wait for the cut-over", pattern=DURATION),
+        "max_wait": Field("str", "How long locks are tried for before the run goes back", pattern=DURATION),
     },
 )
 

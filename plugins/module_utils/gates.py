@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["agreement", "lost_hosts", "preflight", "readable", "swapped_back"]
+__all__ = ["agreement", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
 
 _CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
@@ -27,6 +27,22 @@ def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
     names = ", ".join(str(entry["library"]) for entry in entries)
     packages = " ".join(str(entry["package"]) for entry in entries)
     return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
+
+
+def _different_values(found: Answers) -> list[str]:
+    """Secrets of which hosts hold different values before anything has begun."""
+    held: dict[str, dict[str, list[str]]] = {}
+    for host, said in sorted(found.items()):
+        for name, secret in said.get("secrets", {}).items():
+            for store in secret.get("stores", ()):
+                if store.get("present") and store.get("fingerprint"):
+                    held.setdefault(name, {}).setdefault(store["fingerprint"], []).append(host)
+    return [
+        f"{name}: hosts hold different values ({' against '.join(', '.join(hosts) for hosts in values.values())}). "
+        "Bring them to the same one first."
+        for name, values in sorted(held.items())
+        if len(values) > 1
+    ]
 
 
 def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_health: bool) -> list[str]:
@@ -49,6 +65,8 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         problems.append(f"{worst}: its clock is off by more than {int(_CLOCK_SECONDS)} s. Set it.")
     for _host, said in sorted(answers["found"].items()):
         problems += [str(problem["msg"]) for problem in said.get("problems", ())]
+    if check_health:
+        problems += _different_values(answers["found"])
     if check_health:
         for host, said in sorted(answers["baseline"].items()):
             problems += [
@@ -101,6 +119,22 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping
             ]
             if not done:
                 problems.append(f"{host}: the data in {job['database']} was not brought back.")
+    return problems
+
+
+def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    """Columns with rows that open under no key: nothing may be written then."""
+    problems = []
+    for host, step, result in results:
+        named = {(row["table"], row["column"]): row["keys"] for row in result.get("unknown", ())}
+        for row in result.get("coverage", ()) if step == "preflight" else ():
+            if row["unknown"]:
+                keys = ", ".join(str(key) for key in named.get((row["table"], row["column"]), ()))
+                problems.append(
+                    f"{host}: {row['unknown']} rows of {row['table']}.{row['column']} open under neither key"
+                    + (f" (primary keys: {keys})" if keys else "")
+                    + ". Check the key, the envelope, and these rows."
+                )
     return problems
 
 

@@ -125,7 +125,8 @@ def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> l
 def _can_turn(register: Mapping[str, Any], name: str, mode: str) -> bool:
     record = register["secrets"].get(name, {})
     if record.get("open"):
-        return mode == "rollback"
+        retiring = register["rotations"].get(record["open"], {}).get("status") == "retiring"
+        return bool(retiring) == (mode == "retire")
     rotation = register["rotations"].get(record.get("current"))
     return rotation is not None and rotation["status"] == "overlap"
 

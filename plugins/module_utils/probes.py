@@ -146,9 +146,9 @@ def _validate_http(probe: Probe, where: str) -> None:
     texts = [str(text) for text in (probe.get("headers") or {}).values()] + [probe.get("body") or ""]
     used = any(_TEMPLATE.search(text) for text in texts)
     if _version(probe) and not used:
-        raise _invalid("nothing in it uses the value", where, "Put {value} into a header or the body")
+        raise _invalid("nothing in it uses the value", where, "Put the value into a header or the body")
     if used and not _version(probe):
-        raise _invalid("it uses {value} but names no version", where, "Set version to new or old")
+        raise _invalid("it uses the value but names no version", where, "Set version to new or old")
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

@@ -244,6 +244,13 @@ def acquire(
             where="keyturn_only",
             hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
         )
+    if rotation["status"] == "retiring" and mode != "retire":
+        raise KeyturnError(
+            "retire-unfinished",
+            f"rotation {found} is being retired: what going back needs may be gone",
+            where="state host",
+            hint="Run the retire playbook again",
+        )
     _check_holder(found, rotation, run, now, take_over)
     _start_run(content, rotation, run, stamp, now)
     if mode == "rollback" and rotation["status"] not in _BACK:
@@ -352,7 +359,8 @@ def finish(
 ) -> dict[str, Any]:
     """End this run with a status.
 
-    ``overlap`` (turned), ``retired`` and ``rolled_back`` free the lock; ``rollback_pending`` and ``stuck`` keep it.
+    ``overlap`` (turned), ``retired`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck`` and
+    ``retiring`` keep it.
 
     :raises KeyturnError: ``fenced``.
     """
@@ -360,7 +368,7 @@ def finish(
     rotation["status"] = status
     rotation["ended_at"] = stamp
     rotation.update({key: value for key, value in facts.items() if value is not None})
-    if status in ("rollback_pending", "stuck"):
+    if status in ("rollback_pending", "stuck", "retiring"):
         return rotation
     for name in rotation["secrets"]:
         secret = content["secrets"][name]

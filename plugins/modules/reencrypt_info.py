@@ -130,6 +130,11 @@ coverage:
   type: list
   elements: dict
   sample: [{table: public.keys, column: jwk, total: 3, new: 0, old: 3, plaintext: 0, 'null': 0, unknown: 0}]
+unknown:
+  description: Primary keys of rows that open under neither key, at most ten for each column.
+  returned: success
+  type: list
+  elements: dict
 columns:
   description: Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
   returned: success

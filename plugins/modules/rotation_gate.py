@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """A gate over all hosts between two phases."""
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ options:
     description: Which gate.
     type: str
     required: true
-    choices: [preflight, staged, promoted, found, data_back, readable]
+    choices: [preflight, staged, promoted, found, data_back, readable, scanned]
   plan:
     description: The plan.
     type: dict

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 """The lock and the register of rotations on the state host."""
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ options:
   status:
     description: How the run ends.
     type: str
-    choices: [overlap, retired, rolled_back, rollback_pending, stuck]
+    choices: [overlap, retired, retiring, rolled_back, rollback_pending, stuck]
   facts:
     description: What a later run needs to know.
     type: dict
@@ -112,12 +113,15 @@ ARGUMENTS = {
         "default": "read",
     },
     "mode": {"type": "str", "choices": ["rotate", "rollback", "retire"], "default": "rotate"},
-    "secrets": {"type": "list", "elements": "str", "default": []},
+    "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "run": {"type": "dict", "default": {}},
     "details": {"type": "dict", "default": {}},
     "take_over": {"type": "bool", "default": False},
     "phase": {"type": "str", "default": ""},
-    "status": {"type": "str", "choices": ["overlap", "retired", "rolled_back", "rollback_pending", "stuck"]},
+    "status": {
+        "type": "str",
+        "choices": ["overlap", "retired", "retiring", "rolled_back", "rollback_pending", "stuck"],
+    },
     "facts": {"type": "dict", "default": {}},
     "recipients": {"type": "dict", "default": {}},
 }

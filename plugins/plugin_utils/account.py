@@ -62,15 +62,15 @@ class Run:
 def outcome(run: Run) -> tuple[str, list[str]]:
     """The status that the rotation has now, and the hosts that were lost.
 
-    One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``rolled_back``, ``rollback_pending``,
-    ``stuck``.
+    One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``retiring`` (did not finish),
+    ``rolled_back``, ``rollback_pending``, ``stuck``.
     """
     expected = set(run.plan["hosts"])
     lost = sorted(expected - set(run.answers.get("closed", {})))
     back = run.mode == "rollback" or bool(run.answers.get("turn"))
     if not back:
         if run.mode == "retire":
-            return ("retired" if not lost and not run.answers.get("cause") else "overlap"), lost
+            return ("retired" if not lost and not run.answers.get("cause") else "retiring"), lost
         if run.until:
             return "open", lost
         return "overlap", lost
@@ -150,6 +150,7 @@ def _cleared(run: Run) -> list[dict[str, Any]]:
 _STATES = {
     "overlap": ("primary", "previous"),
     "retired": ("primary", "retired"),
+    "retiring": ("primary", "previous"),
     "rolled_back": ("dropped", "primary"),
     "rollback_pending": ("staged", "primary"),
     "stuck": ("staged", "primary"),
@@ -169,8 +170,8 @@ def evidence_record(
 ) -> dict[str, Any]:
     """The record that is sealed: who, when, why, what, and how far it is proven."""
     rotation = run.rotation
-    event = {"overlap": "rotated", "retired": "retired"}.get(status, status)
-    failed = event in ("stuck", "rollback_pending")
+    event = {"overlap": "rotated", "retiring": "failed"}.get(status, status)
+    failed = event in ("stuck", "rollback_pending", "failed")
     phases = phases_of(journal, now, failed)
     new_state, old_state = _STATES.get(status, ("staged", "primary"))
     health = {
@@ -272,6 +273,10 @@ def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
         found.append(f"{host}: the way back stopped at {said.get('task')}: {said.get('msg')}")
+    if run.mode == "retire":
+        found += [
+            f"{host}: {said['task']}: {said['msg']}" for host, said in sorted(run.answers.get("cause", {}).items())
+        ]
     found += [
         f"the run of {entry['user']} at {entry['started_at']} was interrupted"
         for entry in rotation.get("runs", ())
@@ -302,6 +307,7 @@ def summary_lines(
         "overlap": f"{names} has turned",
         "open": f"{names}: stopped after {run.until} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
+        "retiring": f"{names}: retire did not finish; run it again",
         "rolled_back": f"{names}: everything is back on the version before",
         "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
         "stuck": f"{names}: the way back did not finish",

@@ -97,7 +97,8 @@ class LongJobAction(KeyturnAction):
         return content if isinstance(content, dict) else None
 
     def _lives(self, job: str) -> bool:
-        pattern = f"{job[:-1]}[{job[-1]}]"  # so that the search does not find itself
+        name = job.split(".")[0]  # the part that stands in the command line of async_wrapper
+        pattern = f"{name[:-1]}[{name[-1]}]"  # so that the search does not find itself
         answer = self._shell(f"grep -l -s -a -e {shlex.quote(pattern)} /proc/[0-9]*/cmdline")
         return bool(answer.get("stdout", "").strip())
 

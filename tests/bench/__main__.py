@@ -86,8 +86,8 @@ class Rows:
 
     def __init__(self, server: EmbeddedPostgres, folder: Path, rows: int, width: int) -> None:
         self.server, self.folder, self.rows, self.width = server, folder, rows, width
-        self.old, self.new = (base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=") for _ in range(2))
-        sealed = Envelope(load_spec(_SPEC), self.old).seal_many([secrets.token_bytes(width) for _ in range(rows)])
+        self.old, self.new = (base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=") for _name in "on")
+        sealed = Envelope(load_spec(_SPEC), self.old).seal_many([secrets.token_bytes(width) for _row in range(rows)])
         self.cells = [cell.decode() for cell in sealed]
         self.number = 0
         self.dsn = ""
@@ -129,7 +129,7 @@ def rows_at(server: EmbeddedPostgres, folder: Path, rows: int, width: int, repea
     """``in_place`` and ``cut_over`` against the floor, interleaved."""
     table = Rows(server, folder, rows, width)
     in_place, cut_over, prepared = [], [], []
-    for _ in range(repeats):
+    for _repeat in range(repeats):
         floor = table.floor()
         table.make()
         in_place.append(table.run("in_place")[0] / floor)

@@ -1,1 +1,0 @@
-"""What tests share: real servers and services, small and thrown away."""

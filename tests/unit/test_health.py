@@ -161,7 +161,7 @@ def test_command_name_is_exact(tmp_path: Path) -> None:
     assert _look(process={"command": program.name}) == ("unhealthy", f"no process {program.name}")
     with subprocess.Popen([str(program), "600"]) as started:
         os.read(os.open(f"/proc/{started.pid}/cmdline", os.O_RDONLY), 1)
-        seen = [check({"name": "x", "health": {"process": {"command": program.name}}}) for _ in range(2)]
+        seen = [check({"name": "x", "health": {"process": {"command": program.name}}}) for _attempt in range(2)]
         assert [(entry.status, entry.detail) for entry in seen] == [("healthy", "1 running")] * 2
         assert seen[0].since == seen[1].since != ""
         assert _look(process={"command": program.name[:-1]})[0] == "unhealthy"

@@ -288,7 +288,7 @@ def _phases(record: Mapping[str, Any]) -> str:
         seconds = phase.get("seconds")
         tone = _TONES[phase["result"]]
         start, width = 100 * before / total, max(100 * (seconds or 0) / total, 0.6 if seconds else 0)
-        bar = (
+        drawn = (
             '<svg class="track" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
             '<rect class="back" width="100" height="4" rx="0"/>'
             f'<rect class="bar {tone}" x="{min(start, 100 - width):.2f}" width="{width:.2f}" height="4"/></svg>'
@@ -300,7 +300,7 @@ def _phases(record: Mapping[str, Any]) -> str:
                 _tag(_words(phase["result"]), tone),
                 _time(phase.get("started_at"))[11:19],
                 duration(seconds),
-                _Html(bar),
+                _Html(drawn),
             )
         )
     total_row = ("Total", _Html(""), _Html(""), duration(before), _Html(""))

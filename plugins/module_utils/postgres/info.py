@@ -65,6 +65,11 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             return {
                 "changed": False,
                 "coverage": [one.counts.as_result(one.target.column) for one in covered],
+                "unknown": [
+                    {"table": str(one.target.column.table), "column": one.target.column.name, "keys": keys}
+                    for one in covered
+                    if (keys := one.counts.unknown_keys)
+                ],
                 "columns": [_column(link, one, side) for one, side in zip(covered, sides)],
                 "estimates": {
                     "seconds": round(seconds + rows * (_WRITE_MS_PER_ROW / 1000 + 2 * _crypto_seconds(targets)), 1),

@@ -133,7 +133,7 @@ def test_a_signature_is_one_for_other_programs_too(jwks: list[dict[str, str]]) -
 def test_a_signature_of_another_key_is_refused(jwks: list[dict[str, str]]) -> None:
     """As is a payload that was changed, and what is no JWS."""
     signed = jws.sign({**jwks[0], "kid": "k1"}, {"sub": "x"})
-    head, _, tail = signed.split(".")
+    head, _first, tail = signed.split(".")
     changed = f"{head}.{base64.urlsafe_b64encode(b'{}').decode()}.{tail}"
     for text, key in ((signed, jwks[1]), (changed, jwks[0]), ("nonsense", jwks[0])):
         with pytest.raises(jws.SignatureError):

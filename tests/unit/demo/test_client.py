@@ -123,7 +123,7 @@ def _until_served(client: Client, stack: Stack, count: int) -> None:
     assert client.first.wait(20)
     log = stack.log_file("api2")
     begun = log.read_text(encoding="utf-8").count("request ")
-    for _ in range(2000):
+    for _attempt in range(2000):
         if log.read_text(encoding="utf-8").count("request ") >= begun + count:
             return
         _pause()
@@ -195,7 +195,7 @@ def test_trap_38_a_service_that_is_away_is_a_failure(stack: Stack) -> None:
 
 
 def _until_failed(client: Client) -> None:
-    for _ in range(2000):
+    for _attempt in range(2000):
         if client.summary()["failed"]:
             return
         _pause()

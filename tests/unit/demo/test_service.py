@@ -131,7 +131,7 @@ def test_a_row_in_clear_is_encrypted_when_it_is_changed(stack: Stack) -> None:
     with psycopg.connect(stack.database.owner_dsn) as connection:
         found = connection.execute(r"SELECT id::text, private_jwk FROM jwks_keys WHERE left(private_jwk, 1) = '{'")
         rows = found.fetchall()
-    assert sorted("__plain__" in cell for _, cell in rows) == [False, False, True, True]
+    assert sorted("__plain__" in cell for _first, cell in rows) == [False, False, True, True]
     for row_id, _ in rows:
         assert ask(stack.urls[0], "GET", f"/keys/{row_id}")[1]["v"] == stack.seed.rows[row_id]
         assert ask(stack.urls[0], "PUT", f"/keys/{row_id}", {"v": 7})[0] == 200

@@ -289,7 +289,7 @@ def test_derived_keys_are_forgotten_when_there_are_too_many(monkeypatch: pytest.
 
 
 def test_seal_that_does_not_open_is_refused() -> None:
-    envelope = Envelope(PRESETS["aesgcm-raw"], base64.b64encode(_KEY), randbytes=lambda count: bytes(count))
+    envelope = Envelope(PRESETS["aesgcm-raw"], base64.b64encode(_KEY), randbytes=bytes)
     broken: Any = envelope._ciphers[0]
     broken._aead = _Flipping(broken._aead)
     with pytest.raises(KeyturnError) as caught:

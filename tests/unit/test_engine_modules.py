@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine's own modules: rotation_host opens and closes, rotation_plan and rotation_gate refuse, rotation_close and
+rotation_show say how it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.keyturn.rotation.plugins.action.rotation_gate import _boxes
+from ansible_collections.keyturn.rotation.plugins.module_utils import host, sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import account
+
+from tests.support.controller import Controller
+
+STAMP = "2026-11-21T10:00:0{}.000Z"
+PLAN: dict[str, Any] = {
+    "secrets": [{"name": "KEY", "kind": "encryption_key", "strategy": "cutover", "retire_seconds": 60}],
+    "phases": ["preflight", "promote", "restart"],
+    "kinds": [],
+    "hosts": {
+        "api1": {"secrets": [], "jobs": [], "services": [{"name": "api"}], "probes": []},
+        "db": {"secrets": [], "jobs": [], "services": [], "probes": []},
+    },
+    "waived": [],
+    "digest": "d" * 64,
+}
+ROTATION: dict[str, Any] = {
+    "started_at": STAMP.format(0),
+    "reason": "why",
+    "plan_digest": "d" * 64,
+    "entered": ["preflight", "promote"],
+    "runs": [{"run_id": "r", "epoch": 1, "user": "ann", "started_at": STAMP.format(0), "interrupted": False}],
+}
+JOURNAL = [
+    {"at": STAMP.format(1), "event": "advance", "phase": "preflight"},
+    {"at": STAMP.format(2), "event": "advance", "phase": "promote"},
+    {"at": STAMP.format(4), "event": "advance", "phase": "restart"},
+]
+CLOSED = {"closed": {"api1": {}, "db": {}}}
+COUNTED = {
+    "job": {"database": "app"},
+    "coverage": [
+        {"table": "t", "column": "c", "total": 5, "new": 5, "old": 0, "plaintext": 0, "null": 0, "unknown": 0},
+    ],
+}
+
+
+def run(mode: str = "rotate", until: str = "", **answers: Any) -> account.Run:
+    return account.Run(
+        plan=PLAN,
+        mode=mode,
+        rotation_id="r1",
+        rotation=ROTATION,
+        answers={**CLOSED, **answers},
+        kinds=[("db", "verify", COUNTED)],
+        until=until,
+        who={"user": "ann"},
+    )
+
+
+def params(tmp_path: Path, **more: Any) -> dict[str, Any]:
+    return {"state_dir": str(tmp_path), "session_dir": None, "rotation_id": "r1", "epoch": 1, "libraries": [], **more}
+
+
+def test_rotation_host_opens_and_closes_a_run(tmp_path: Path) -> None:
+    opened = host.run(params(tmp_path, state="opened"), False)
+    session = Session(str(tmp_path), str(tmp_path / "host"), "r1", 1)
+    assert session.open_box(sealed.seal(b"value", opened["public"], "c"), "c") == b"value"
+    assert (tmp_path / "host/session.key").stat().st_mode & 0o777 == 0o600
+    assert host.run(params(tmp_path, state="closed"), False)["changed"] is True
+    assert not (tmp_path / "host/session.key").exists()
+    assert host.run(params(tmp_path, state="closed"), False)["changed"] is False
+
+
+def test_a_run_that_was_taken_over_cannot_open_again(tmp_path: Path) -> None:
+    host.run(params(tmp_path, state="opened", epoch=2), False)
+    with pytest.raises(KeyturnError) as raised:
+        host.run(params(tmp_path, state="opened", epoch=1), False)
+    assert raised.value.code == "fenced"
+
+
+def test_a_box_for_another_run_does_not_open(tmp_path: Path) -> None:
+    first = host.run(params(tmp_path, state="opened"), False)["public"]
+    host.run(params(tmp_path, state="opened"), False)
+    session = Session(str(tmp_path), str(tmp_path / "host"), "r1", 1)
+    with pytest.raises(KeyturnError, match="does not open"):
+        session.open_box(sealed.seal(b"v", first, "c"), "c")
+    public = host.run(params(tmp_path, state="opened"), False)["public"]
+    with pytest.raises(KeyturnError, match="does not open"):
+        session.open_box(sealed.seal(b"v", public, "another context"), "c")
+
+
+def test_rotation_gate_collects_boxes_by_recipient() -> None:
+    said = {"api1": {"secrets": {"KEY": {"boxes": {"db": {"new": "b1"}}}}}, "api2": {"secrets": {"KEY": {"boxes": {}}}}}
+    assert _boxes(said) == {"db": {"KEY": {"new": "b1"}}}
+
+
+@pytest.mark.parametrize(
+    ("done", "status", "lost"),
+    [
+        (run(), "overlap", []),
+        (run(until="migrate"), "open", []),
+        (run("retire"), "retired", []),
+        (run("retire", cause={"db": {"task": "t", "msg": "m"}}), "retiring", []),
+        (run(turn={"db": {}}, is_back={"api1": {"value": "r1"}, "db": {"value": "r1"}}), "rolled_back", []),
+        (run(turn={"db": {}}, is_back={"db": {"value": "r1"}}), "stuck", []),
+        (run(turn={"db": {}}, is_back={"db": {"value": "r1"}}, closed={"db": {}}), "rollback_pending", ["api1"]),
+        (run("rollback", turn={"db": {}}, is_back={"api1": {"value": "r0"}, "db": {"value": "r1"}}), "stuck", []),
+    ],
+)
+def test_rotation_close_names_how_a_run_ended(done: account.Run, status: str, lost: list[str]) -> None:
+    assert account.outcome(done) == (status, lost)
+
+
+def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back() -> None:
+    record = account.evidence_record(run(), "overlap", [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert record["gap_ms"] == 3000
+    assert [phase["seconds"] for phase in record["phases"]] == [1.0, 2.0, 1.0]
+    text = "\n".join(account.summary_lines(run(), "overlap", [], record, {"path": "/e", "report": "/e/report.html"}))
+    for words in ("KEY has turned", "5 rows, 5 new", "2 of 2", "keyturn.rotation.rollback -e keyturn_only=KEY"):
+        assert words in text
+
+
+def test_an_interrupted_phase_is_told() -> None:
+    journal = [*JOURNAL[:2], {"at": STAMP.format(3), "event": "acquire"}, *JOURNAL[2:]]
+    phases = account.phases_of(journal, STAMP.format(5), False)
+    assert [(phase["name"], phase["result"]) for phase in phases] == [
+        ("preflight", "ok"),
+        ("promote", "interrupted"),
+        ("restart", "ok"),
+    ]
+
+
+def test_rotation_show_tells_what_is_open_and_what_to_do() -> None:
+    row = {
+        "name": "KEY", "kind": "encryption_key", "due": "fresh", "primary_since": STAMP.format(0), "rotation_id": "r1",
+        "status": "overlap", "phase": "", "retire_after": STAMP.format(9), "waived": ["api2"], "lost": [],
+    }  # fmt: skip
+    text = "\n".join(account.status_lines({"secrets": [row]}))
+    assert "may be retired after" in text
+    assert "still to catch up: api2" in text
+
+
+PLAY = """
+- hosts: one
+  gather_facts: false
+  tasks:
+    - keyturn.rotation.rotation_plan: {mode: validate}
+      register: validated
+    - keyturn.rotation.rotation_plan: {mode: status, state_dir: "{{ keyturn_state_dir }}"}
+      register: planned
+    - keyturn.rotation.rotation_show: {planned: "{{ planned }}", what: status}
+      register: shown
+    - keyturn.rotation.rotation_host: {state: opened, state_dir: "{{ keyturn_state_dir }}"}
+      register: __rotation_session
+    - keyturn.rotation.rotation_gate: {gate: preflight, plan: {hosts: {one: {}, two: {}}}}
+      register: gate
+      failed_when: false
+    - keyturn.rotation.rotation_host: {state: closed, state_dir: "{{ keyturn_state_dir }}"}
+      register: closed
+    - keyturn.rotation.rotation_close:
+        plan: {kinds: []}
+        rotation_id: none
+        epoch: 1
+        state_dir: "{{ keyturn_state_dir }}"
+      register: close
+      failed_when: false
+    - ansible.builtin.copy:
+        content: "{{ {'names': validated.names, 'lines': shown.lines, 'gate': gate.msg, 'closed': closed.changed,
+                  'close': close.msg} | to_json }}"
+        dest: "{{ out }}"
+        mode: "0600"
+"""
+
+
+def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
+    catalog = {
+        "keyturn_state_host": "one",
+        "keyturn_state_dir": str(tmp_path / "state"),
+        "out": str(tmp_path / "out.json"),
+        "keyturn_databases": {"app": {"hosts": "one", "dsn_file": "/dsn"}},
+        "keyturn_secrets": {
+            "KEY": {
+                "kind": "encryption_key",
+                "stores": [{"hosts": "one", "type": "env_file", "path": "/srv/.env"}],
+                "data": [{"database": "app", "table": "t", "column": "c", "envelope": "fernet"}],
+            }
+        },
+    }
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"one": {}}, "vars": {**local, **catalog}}}))
+    (tmp_path / "play.yml").write_text(PLAY)
+    controller = Controller(tmp_path / "home")
+    command = controller.command(inventory, "status")
+    command[command.index("keyturn.rotation.status")] = str(tmp_path / "play.yml")
+    done = subprocess.run(
+        command, env=controller.environment, cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["names"] == ["KEY"]
+    assert any("KEY: encryption_key, never turned" in line for line in found["lines"])
+    assert "two: cannot be reached" in found["gate"]
+    assert found["closed"] is True
+    assert "no rotation none" in found["close"]
