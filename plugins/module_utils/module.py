@@ -32,20 +32,28 @@ def run_module(
     An unexpected exception is reported by its type and place only: its text may carry a value.
     """
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)
+    failure: dict[str, str] = {}
+    result: dict[str, Any] = {}
     try:
         result = work(module.params, module.check_mode)
     except KeyturnError as error:
-        module.fail_json(**error.as_result())
+        failure = error.as_result()
     except Exception as error:  # the last line of defence: no exception text leaves the host
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-        module.fail_json(
-            msg=f"internal error {type(error).__name__} at {place}. Please report it with this line.",
-            code="internal",
-            where=place,
-            hint="",
-        )
-    else:
-        if not module._diff:
-            result.pop("diff", None)
-        module.exit_json(**result)
+        failure = _internal(error)
+    if failure:
+        # No exception is being handled here: with DISPLAY_TRACEBACK, fail_json adds the text of one that is
+        module.fail_json(**failure)
+    if not module._diff:
+        result.pop("diff", None)
+    module.exit_json(**result)
+
+
+def _internal(error: Exception) -> dict[str, str]:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    return {
+        "msg": f"internal error {type(error).__name__} at {place}. Please report it with this line.",
+        "code": "internal",
+        "where": place,
+        "hint": "",
+    }

@@ -237,7 +237,8 @@ def test_restore_lists_and_refuses_a_key_that_does_not_open_the_data(stack: Stac
     turned = stack.key()
     listed = controller.run(stack.inventory, "restore", only=SECRET)
     assert listed.code == 0, listed.output
-    name = next(word.strip("\",'") for word in listed.output.split() if "secrets-backup-" in word and "/" not in word)
+    assert "secrets-backup-" in listed.output
+    (name,) = registry(stack.state_dir("db"))["rotations"]
     refused = controller.run(stack.inventory, "restore", only=SECRET, backup=name)
     assert refused.code != 0
     assert "not under the key of this backup" in refused.output
