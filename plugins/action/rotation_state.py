@@ -39,8 +39,7 @@ def _cause(task_vars: dict[str, Any]) -> str:
     if not causes:
         lost = _lost(task_vars)
         return f"{', '.join(lost)} could not be reached" if lost else "a host was lost, or the way back was asked for"
-    host, cause = sorted(causes.items())[0]
-    return f"{host}: {cause['task']}: {cause['msg']}"
+    return "; ".join(f"{host}: {cause['task']}: {cause['msg']}" for host, cause in sorted(causes.items()))
 
 
 def _lost(task_vars: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterable
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
@@ -25,13 +26,19 @@ SESSION_ARGUMENTS: dict[str, dict[str, Any]] = {
 def run_module(
     work: Callable[[dict[str, Any], bool], dict[str, Any]],
     argument_spec: dict[str, dict[str, Any]],
+    hidden: Callable[[dict[str, Any]], Iterable[str]] | None = None,
     **options: Any,
 ) -> None:
     """Run ``work(params, check_mode)`` and leave with its result, or with one clear error.
 
     An unexpected exception is reported by its type and place only: its text may carry a value.
+
+    :param hidden: values among the arguments that no ``no_log`` option takes in; the answer masks them too.
     """
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)
+    # no_log here keeps the arguments out of the host's journal: there, a nested value of several lines is not masked
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, no_log=True, **options)
+    if hidden is not None:
+        module.no_log_values.update(hidden(module.params))
     failure: dict[str, str] = {}
     result: dict[str, Any] = {}
     try:

@@ -25,7 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pa
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 
-__all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "run", "run_probes"]
+__all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "misplaced_values", "run", "run_probes"]
 
 ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
 _TIMEOUT = 10.0
@@ -354,6 +354,18 @@ def _reader(session: Session, references: Mapping[str, Any]) -> Values:
         return known[secret, version]
 
     return value_of
+
+
+def misplaced_values(params: Mapping[str, Any]) -> list[str]:
+    """Values that stand in the arguments although none may: they are refused, and not repeated in the answer."""
+    references = [
+        reference
+        for versions in (params["values"] or {}).values()
+        if isinstance(versions, Mapping)
+        for reference in versions.values()
+    ]
+    given = [reference.get("value") if isinstance(reference, Mapping) else reference for reference in references]
+    return [str(value) for value in given if value]
 
 
 def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:

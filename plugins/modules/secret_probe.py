@@ -190,7 +190,7 @@ code:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
-from ansible_collections.keyturn.rotation.plugins.module_utils.probes import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.probes import misplaced_values, run
 
 PROBE = {
     "name": {"type": "str"},
@@ -221,7 +221,7 @@ ARGUMENTS = {
 
 def main() -> None:
     """Run the module."""
-    run_module(run, ARGUMENTS)
+    run_module(run, ARGUMENTS, hidden=misplaced_values)
 
 
 if __name__ == "__main__":

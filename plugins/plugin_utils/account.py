@@ -78,7 +78,7 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
     missing = expected - returned
     if not missing or (not touched and not (missing - set(lost))):
-        return "rolled_back", []
+        return "rolled_back", lost
     if lost and touched:
         return "rollback_pending", sorted(missing if missing <= set(lost) else lost)
     return "stuck", []

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from demo.schema import generate_jwks
 from demo.stack import APIS, SECRET, Stack
+from psycopg import sql
 
 from tests.integration.test_rotation import assert_turned, assert_untouched, evidence, status_of, tables
 from tests.support.campaign import wait_for_phase
@@ -36,7 +37,8 @@ def stage_impossible(stack: Stack) -> None:
 
 def migrate_impossible(stack: Stack) -> None:
     with psycopg.connect(stack.server.admin_dsn.rsplit("/", 1)[0] + f"/{stack.database.name}") as connection:
-        connection.execute("CREATE SCHEMA keyturn")
+        database, owner = sql.Identifier(stack.database.name), sql.Identifier(f"{stack.database.name}_owner")
+        connection.execute(sql.SQL("REVOKE CREATE ON DATABASE {} FROM {}").format(database, owner))
 
 
 def restart_impossible(stack: Stack) -> None:
@@ -60,7 +62,7 @@ def verify_impossible(stack: Stack) -> None:
 FAULTS: dict[str, tuple[Callable[[Stack], None], str]] = {
     "preflight": (service_down, "api2 is unhealthy"),
     "backup": (backup_impossible, "not a plain directory"),
-    "stage": (stage_impossible, "not a plain directory"),
+    "stage": (stage_impossible, "Not a directory"),
     "migrate": (migrate_impossible, "privilege"),
     "restart": (restart_impossible, "api2"),
     "verify": (verify_impossible, "never"),

@@ -177,6 +177,12 @@ _ALONE = """
         values: {ALONE: {new: {file: "$folder/state/secrets/ALONE/alone/new"}}}
       register: probed
       failed_when: probed.code != 'probe-failed'
+    - name: Probe with a value in the arguments, which is refused
+      keyturn.rotation.secret_probe:
+        probes: [{type: command, command: ["false"], version: new, secret: ALONE}]
+        values: {ALONE: {new: {value: "{{ new }}"}}}
+      register: refused
+      failed_when: refused.code != 'reference-invalid'
 """
 _PLANTED = """
 - hosts: db
