@@ -22,19 +22,20 @@ class ActionModule(KeyturnAction):
         gate = args["gate"]
         plan = args["plan"]
         result: dict[str, Any] = {"changed": False}
+        sessions = answers_of(task_vars, "__rotation_session")
         if gate == "preflight":
             answers = {step: answers_of(task_vars, f"__rotation_{step}") for step in ("session", "found", "baseline")}
             problems = gates.preflight(plan, answers, bool(args.get("check_health", True)))
-            result["boxes"] = _boxes(answers["found"])
+            result["boxes"] = _boxes(answers["found"], sessions)
         elif gate == "staged":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
-            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"))
+            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
         elif gate == "promoted":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_promoted"), ("promoted",))
         elif gate == "found":
             found = answers_of(task_vars, "__rotation_found")
             problems = []
-            result["boxes"] = _boxes(found)
+            result["boxes"] = _boxes(found, sessions)
             result["staged"] = any(
                 str(args.get("rotation_id")) in (secret.get("versions") or {})
                 for said in found.values()
@@ -61,11 +62,19 @@ def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[d
     return found
 
 
-def _boxes(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:
-    """Sealed values by recipient, secret and version; the first host that has one is enough."""
+def _boxes(
+    answers: Mapping[str, Mapping[str, Any]], sessions: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Sealed values by recipient, secret and version; only boxes for the keys of the present run are of use."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for said in answers.values():
+        fresh = {
+            host
+            for host, public in said.get("sealed_for", {}).items()
+            if sessions.get(host, {}).get("public") == public
+        }
         for name, secret in said.get("secrets", {}).items():
             for host, boxes in (secret.get("boxes") or {}).items():
-                found.setdefault(host, {}).setdefault(name, {}).update(boxes)
+                if host in fresh:
+                    found.setdefault(host, {}).setdefault(name, {}).update(boxes)
     return found

@@ -7,7 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import for_staging, with_own_values
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import (
+    for_staging,
+    sealed_for,
+    with_own_values,
+)
 
 
 class ActionModule(KeyturnAction):
@@ -31,4 +35,4 @@ class ActionModule(KeyturnAction):
                 return {"skipped": True, "skip_reason": "nothing to do on this host"}
         rotation_id = arguments.get("rotation_id") or ""
         arguments["secrets"] = with_own_values(arguments.get("secrets") or [], rotation_id, self._templar, task_vars)
-        return self.call("secret", arguments, task_vars)
+        return {**self.call("secret", arguments, task_vars), **sealed_for(arguments)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients, sealed_for
 
 
 class ActionModule(KeyturnAction):
@@ -28,4 +28,4 @@ class ActionModule(KeyturnAction):
                 folder = arguments["state_dir"] + "/backups/" + backup
                 for secret in arguments["secrets"]:
                     secret["stores"] = [{**store, "path": folder + store["path"]} for store in secret["stores"]]
-        return self.call("secret_info", arguments, task_vars)
+        return {**self.call("secret_info", arguments, task_vars), **sealed_for(arguments)}

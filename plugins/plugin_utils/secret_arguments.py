@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key
 
-__all__ = ["for_staging", "origin_of", "recipients", "with_own_values"]
+__all__ = ["for_staging", "origin_of", "recipients", "sealed_for", "with_own_values"]
 
 _DEFAULT_GENERATE = {"type": "bytes", "length": 32, "encoding": "base64url"}
 #: A host's answer by name: ``answers("__rotation_session")`` is a mapping from host to result.
@@ -27,6 +27,12 @@ def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores:
         if public and (data or store):
             found.append({"host": host, "public": public, "versions": ["new", "old"]})
     return found
+
+
+def sealed_for(arguments: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Which public key of each host a result's boxes are for: a host that is lost later keeps its old result."""
+    entries = [entry for secret in arguments["secrets"] for entry in secret.get("seal_to") or ()]
+    return {"sealed_for": {entry["host"]: entry["public"] for entry in entries}}
 
 
 def origin_of(plan: Mapping[str, Any], name: str, rotation_id: str, found: Answers) -> str:

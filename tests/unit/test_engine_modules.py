@@ -101,9 +101,13 @@ def test_a_box_for_another_run_does_not_open(tmp_path: Path) -> None:
         session.open_box(sealed.seal(b"v", public, "another context"), "c")
 
 
-def test_rotation_gate_collects_boxes_by_recipient() -> None:
-    said = {"api1": {"secrets": {"KEY": {"boxes": {"db": {"new": "b1"}}}}}, "api2": {"secrets": {"KEY": {"boxes": {}}}}}
-    assert _boxes(said) == {"db": {"KEY": {"new": "b1"}}}
+def test_rotation_gate_collects_boxes_by_recipient_and_leaves_stale_ones() -> None:
+    sessions = {"db": {"public": "now"}}
+    said = {
+        "api1": {"sealed_for": {"db": "now"}, "secrets": {"KEY": {"boxes": {"db": {"new": "b1"}}}}},
+        "lost": {"sealed_for": {"db": "before"}, "secrets": {"KEY": {"boxes": {"db": {"new": "stale"}}}}},
+    }
+    assert _boxes(said, sessions) == {"db": {"KEY": {"new": "b1"}}}
 
 
 @pytest.mark.parametrize(
