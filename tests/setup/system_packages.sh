@@ -16,6 +16,7 @@ packages=(
     openssh-client
     procps
     shellcheck          # ansible-test sanity
+    strace              # every program that a run starts
 )
 
 missing=()

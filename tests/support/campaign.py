@@ -169,7 +169,7 @@ def _judge(
         folders = list((stack.state_dir("db") / "evidence").glob(f"{rotation_id}.*/evidence.json"))
         if not folders:
             faults.append("no evidence")
-        elif killed and '"interrupted": true' not in "".join(path.read_text() for path in folders):
+        elif killed and began and '"interrupted": true' not in "".join(path.read_text() for path in folders):
             faults.append("the evidence does not tell of the interruption")
 
 

@@ -41,7 +41,7 @@ class Watched(Controller):
                 "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests/support/callbacks"),
                 "ANSIBLE_CALLBACKS_ENABLED": "dump_results",
                 "ANSIBLE_DISPLAY_ARGS_TO_STDOUT": "1",
-                "ANSIBLE_DISPLAY_TRACEBACK": "always",
+                "ANSIBLE_DISPLAY_TRACEBACK": "error,warning",
                 "ANSIBLE_KEEP_REMOTE_FILES": "1",
                 "ANSIBLE_LOCAL_TEMP": str(places["local"]),
                 "ANSIBLE_LOG_PATH": str(self.left / "log"),
