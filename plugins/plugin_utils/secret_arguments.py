@@ -66,12 +66,11 @@ def for_staging(
                 generate=summary.get("generate") or _DEFAULT_GENERATE,
                 seal_to=recipients(plan, name, sessions, stores=True),
             )
-            entry.update({field: summary[field] for field in ("value_from", "old_from") if field in summary})
+            if "value_from" in summary:
+                entry["value_from"] = summary["value_from"]
         else:
             box = made[origin]["secrets"][name]["boxes"][host]["new"]
             entry["accept"] = {"new": box}
-            if "old_from" in summaries[name]:
-                entry["old_from"] = summaries[name]["old_from"]
         entries.append(entry)
     return entries
 
@@ -79,16 +78,14 @@ def for_staging(
 def with_own_values(
     entries: list[dict[str, Any]], rotation_id: str, templar: Any, task_vars: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Put boxes in place of ``value_from`` and ``old_from``."""
+    """Put a box in place of ``value_from``. ``old_from`` concerns the data alone: stores go back to what they held."""
     done = []
     for entry in entries:
         secret = dict(entry)
-        for field, version in (("value_from", "new"), ("old_from", "old")):
-            source = secret.pop(field, None)
-            if source:
-                name = secret["name"]
-                value = bring(source, templar, task_vars, f"keyturn_secrets.{name}.{field}")
-                box = sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/{version}")
-                secret[version] = {"sealed": box}
+        source = secret.pop("value_from", None)
+        if source:
+            name = secret["name"]
+            value = bring(source, templar, task_vars, f"keyturn_secrets.{name}.value_from")
+            secret["new"] = {"sealed": sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/new")}
         done.append(secret)
     return done
