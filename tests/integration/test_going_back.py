@@ -109,7 +109,7 @@ def test_a_table_that_stays_locked_brings_everything_back(stack: Stack, controll
         ended = controller.run(stack.inventory, "rotate", only=SECRET)
         somebody.rollback()
     assert ended.code == 2, ended.output
-    assert "held a lock" in ended.output
+    assert "hold locks" in ended.output
     assert_untouched(stack, before)
     assert status_of(stack) == ["rolled_back"]
 

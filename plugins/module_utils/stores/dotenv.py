@@ -224,7 +224,8 @@ def edit(data: bytes, changes: Mapping[str, str | None], where: str = "", *, fin
             continue
         at = lines.index(line)
         if raw is not None:
-            lines[at] = Line(line.number, line.before, raw, line.after, name)
+            start = line.before if "=" in line.before else f"{line.before}="  # a bare name gets its value
+            lines[at] = Line(line.number, start, raw, line.after, name)
             continue
         del lines[at]
         if lines and at == len(lines) and not final_newline:

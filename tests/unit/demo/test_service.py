@@ -136,7 +136,7 @@ def test_a_row_in_clear_is_encrypted_when_it_is_changed(stack: Stack) -> None:
         found = connection.execute(r"SELECT id::text, private_jwk FROM jwks_keys WHERE left(private_jwk, 1) = '{'")
         rows = found.fetchall()
     assert sorted("__plain__" in cell for _first, cell in rows) == [False, False, True, True]
-    for row_id, _ in rows:
+    for row_id, _rest in rows:
         assert ask(stack.urls[0], "GET", f"/keys/{row_id}")[1]["v"] == stack.seed.rows[row_id]
         assert ask(stack.urls[0], "PUT", f"/keys/{row_id}", {"v": 7})[0] == 200
         assert not cells.is_plaintext(_one(stack, "SELECT private_jwk FROM jwks_keys WHERE id = %s", row_id))
@@ -350,7 +350,7 @@ def test_stopping_finishes_the_open_requests(stack: Stack) -> None:
         assert answers == []
     asking.join()
     stopping.join()
-    assert [status for status, _ in answers] == [200]
+    assert [status for status, _body in answers] == [200]
     assert ask(stack.urls[1], "GET", f"/keys/{row_id}")[1]["v"] == 9
 
 
