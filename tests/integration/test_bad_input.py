@@ -70,7 +70,7 @@ CASES: dict[str, tuple[Callable[[Stack], None], list[str]]] = {
     "no table": (column(table="jwk_keys"), ["jwk_keys", "jwks_keys"]),
     "no column": (column(column="private_jwks"), ["private_jwks", "private_jwk"]),
     "no primary key": (execute("CREATE TABLE bare (c text)", table="bare", column="c"), ["bare", "primary key"]),
-    "wrong port": (wrong_port, ["app", "refuse"]),
+    "wrong port": (wrong_port, ["database app", "dsn-failed"]),
     "key too short": (short_key, ["5 bytes"]),
     "env file missing": (env_missing, ["nowhere/.env", "does not exist"]),
     "env file a link": (env_link, ["link.env", "symbolic link"]),
