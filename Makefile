@@ -45,11 +45,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 
 .PHONY: test-integration
 test-integration: $(DEV_READY) ## Tests that run playbooks and start services
-	pytest tests/integration -n $(WORKERS) --ignore tests/integration/test_campaign.py --ignore tests/integration/test_no_secret_leaks.py
-
-.PHONY: test-leaks
-test-leaks: $(DEV_READY) ## Planted secrets, searched for in every byte that runs leave behind
-	pytest tests/integration/test_no_secret_leaks.py
+	pytest tests/integration -n $(WORKERS) --dist loadfile --ignore tests/integration/test_campaign.py
 
 .PHONY: test-crash
 test-crash: $(DEV_READY) ## Forty runs that are killed and finished from another controller
