@@ -17,7 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import _template
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
@@ -152,10 +152,10 @@ class ActionModule(KeyturnAction):
             if name in ("keyturn_services", "keyturn_secrets", "keyturn_state_host") or name.startswith(
                 "keyturn_secrets_"
             ):
-                variables[name] = _template(self._templar, task_vars[name], name)
+                variables[name] = render(self._templar, task_vars[name], name)
         databases = task_vars.get("keyturn_databases") or {}
         if isinstance(databases, str):
-            databases = _template(self._templar, databases, "keyturn_databases")
+            databases = render(self._templar, databases, "keyturn_databases")
         variables["keyturn_databases"] = {
             name: self._without_dsn(entry, f"keyturn_databases.{name}") for name, entry in databases.items()
         }
@@ -173,8 +173,8 @@ class ActionModule(KeyturnAction):
 
     def _without_dsn(self, entry: Any, where: str) -> Any:
         if not isinstance(entry, Mapping):
-            return _template(self._templar, entry, where)
-        rest = _template(self._templar, {key: value for key, value in entry.items() if key != "dsn"}, where)
+            return render(self._templar, entry, where)
+        rest = render(self._templar, {key: value for key, value in entry.items() if key != "dsn"}, where)
         if "dsn" not in entry and "dsn_file" not in rest:
             raise KeyturnError(
                 "dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host"

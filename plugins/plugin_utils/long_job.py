@@ -62,7 +62,7 @@ class LongJobAction(KeyturnAction):
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
             found = self._read(results)
-            if (found is not None and "started" not in found) or (found is not None and found.get("finished")):
+            if found is not None and ("started" not in found or found.get("finished")):
                 return found
             now = time.monotonic()
             if now - spoken_at >= every:

@@ -12,7 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_plain_file, read_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["bring", "public_key", "sealed_dsn"]
+__all__ = ["bring", "public_key", "render", "sealed_dsn"]
 
 
 def public_key(task_vars: Mapping[str, Any]) -> str:
@@ -43,7 +43,7 @@ def bring(source: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any],
         name, value = source["env"], os.environ.get(source["env"])
     else:
         name = source["variable"]
-        value = _template(templar, task_vars.get(name), where)
+        value = render(templar, task_vars.get(name), where)
     if not isinstance(value, str) or not value:
         raise KeyturnError(
             "source-missing", f"{name} is not set on the controller", where=where, hint="Set it for this run"
@@ -51,7 +51,7 @@ def bring(source: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any],
     return value.encode()
 
 
-def _template(templar: Any, raw: Any, where: str) -> Any:
+def render(templar: Any, raw: Any, where: str) -> Any:
     """Template a value; a failure names the place only, since the error's text may show the source."""
     try:
         return templar.template(raw)
@@ -69,11 +69,11 @@ def sealed_dsn(name: str, rotation_id: str, templar: Any, task_vars: Mapping[str
     where = f"keyturn_databases.{name}"
     databases = task_vars.get("keyturn_databases")
     if isinstance(databases, str):
-        databases = _template(templar, databases, "keyturn_databases")
+        databases = render(templar, databases, "keyturn_databases")
     raw = (databases or {}).get(name)
     if isinstance(raw, str):
-        raw = _template(templar, raw, where)
-    dsn = _template(templar, (raw or {}).get("dsn"), where)
+        raw = render(templar, raw, where)
+    dsn = render(templar, (raw or {}).get("dsn"), where)
     if not isinstance(dsn, str) or not dsn:
         raise KeyturnError("dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host")
     return sealed.seal(dsn.encode(), public_key(task_vars), f"{rotation_id}/database/{name}")
