@@ -171,7 +171,14 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
         for entry in secret.get(section, ()):
             job = jobs.setdefault(
                 entry["database"],
-                {"secret": name, "database": entry["database"], "columns": [], "clear": [], "indexes": []},
+                {
+                    "secret": name,
+                    "database": entry["database"],
+                    "columns": [],
+                    "clear": [],
+                    "indexes": [],
+                    **{source: secret[source] for source in ("value_from", "old_from") if source in secret},
+                },
             )
             job[key].append({field: value for field, value in entry.items() if field != "database"})
     by_host: dict[str, list[dict[str, Any]]] = {}
@@ -268,7 +275,7 @@ def build(
 
 
 def _summary(secret: Mapping[str, Any], name: str) -> dict[str, Any]:
-    kept = ("kind", "strategy", "generate", "consumers", "value_from", "old_from", "notice", "options")
+    kept = ("kind", "strategy", "generate", "consumers", "value_from", "notice", "options")
     return {
         "name": name,
         **{key: secret[key] for key in kept if key in secret},

@@ -20,7 +20,7 @@ def job_of(args: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's arguments, with references in place of ``job``, ``boxes`` and ``old_from``.
+    """The module's arguments, with references in place of ``job`` and ``boxes``.
 
     Without ``job`` the arguments are the module's own and stay as they are.
     """
@@ -29,12 +29,15 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     if job is None:
         return arguments
     boxes = arguments.pop("boxes", None) or {}
-    old_from = arguments.pop("old_from", None)
     rotation_id, name, database = arguments["rotation_id"], job["secret"], job["database"]
     keys = {version: {"sealed": box} for version, box in boxes.items()}
-    if old_from:
-        value = bring(old_from, templar, task_vars, f"keyturn_secrets.{name}.old_from")
-        keys["old"] = {"sealed": sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/old")}
+    sources = {"old": "old_from"}
+    if "new" not in keys and "state" not in arguments:  # counting before the new version was staged
+        sources["new"] = "value_from"
+    for version, source in sources.items():
+        if source in job:
+            value = bring(job[source], templar, task_vars, f"keyturn_secrets.{name}.{source}")
+            keys[version] = {"sealed": sealed.seal(value, public_key(task_vars), f"{rotation_id}/{name}/{version}")}
     if job["dsn_file"]:
         dsn = {"file": job["dsn_file"]}
     else:
