@@ -45,11 +45,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 
 .PHONY: test-integration
 test-integration: $(DEV_READY) ## Tests that run playbooks and start services
-	pytest tests/integration -n $(WORKERS) --dist loadfile --ignore tests/integration/test_campaign.py
-
-.PHONY: test-crash
-test-crash: $(DEV_READY) ## Forty runs that are killed and finished from another controller
-	pytest tests/integration/test_campaign.py -n $(WORKERS)
+	pytest tests/integration -n $(WORKERS) --dist loadfile
 
 .PHONY: molecule
 molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     DURATION,
     Field,
@@ -284,6 +285,8 @@ def _check_secret(
                 where=f"{where}.{source}",
                 hint="file, env or variable",
             )
+    if "generate" in secret:
+        check_spec(secret["generate"], f"{where}.generate")
     if not secret["stores"]:
         raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
     for section in ("data", "clear", "indexes"):

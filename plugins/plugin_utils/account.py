@@ -351,7 +351,7 @@ def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
         return [f"  do          bring {', '.join(lost)} back, then run: {back}"]
     if status == "stuck":
         return [
-            "  holds       both versions are kept on the hosts, and every row opens under one of them",
+            "  holds       both versions are kept on the hosts; nothing was thrown away",
             f"  do          mend what the notes say, then run: {back}",
         ]
     if status == "open":

@@ -28,10 +28,9 @@ def main() -> int:
 
     def tell(done: Round) -> None:
         state = "; ".join(done.faults) or "nothing lost"
-        print(f"round {done.number:4}  {done.phase:9}  {done.way:8}  {done.kills} kill  {state}", flush=True)
+        print(f"{done.order}: {done.kills} kills, {state}", flush=True)
 
-    whole = options.kills // 4
-    orders = plan_rounds(whole=whole, phases=options.kills - whole, seed=options.seed)
+    orders = plan_rounds(options.kills, seed=options.seed)
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         server = PostgresServer.create(Path(name) / "server", settings={"max_connections": "200"})
         server.start()
@@ -44,7 +43,7 @@ def main() -> int:
     zombies = sum(done.zombies for done in rounds)
     print(f"{len(rounds)} rounds, {kills} kills, {zombies} zombies, {len(bad)} rounds with faults")
     for done in bad:
-        print(f"\nround {done.number} ({done.phase}, {done.way}): {done.faults}\n{done.output}")
+        print(f"\n{done.order}: {done.faults}\n{done.output}")
     return 1 if bad else 0
 
 

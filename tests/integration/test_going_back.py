@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -251,3 +253,24 @@ def test_the_database_restarts_in_the_middle(tmp_path: Path) -> None:
         assert stack.key() == before
         assert stack.verify(plaintext_ok=True).ok
         assert_turned(stack, controller.run(stack.inventory, "rotate", only=SECRET), before)
+
+
+def test_a_full_disk_under_the_backups_changes_nothing(stack: Stack, controller: Controller) -> None:
+    before = stack.key()
+    backups = stack.state_dir("api2") / "backups"
+    backups.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(backups)]
+    subprocess.run(mount, check=True)
+    try:
+        with contextlib.suppress(OSError), (backups / "full").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        ended = controller.run(stack.inventory, "rotate", only=SECRET)
+        assert ended.code == 2, ended.output
+        assert "No space left" in ended.output
+        assert [path.name for path in backups.iterdir()] == ["full"]
+    finally:
+        subprocess.run(["umount", str(backups)], check=True)
+    assert_untouched(stack, before)
+    assert status_of(stack) == ["rolled_back"]
+    assert_turned(stack, controller.run(stack.inventory, "rotate", only=SECRET), before)

@@ -8,8 +8,8 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Callable
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +308,34 @@ def test_every_changing_phase_holds_few_module_executions(stack: Stack, tmp_path
             between[row["host"]] += 1
     assert max(between.values()) <= 2, names[swap : start + 1]
     assert os.environ.get("KEYTURN_EXECUTIONS") is None
+
+
+def test_services_that_nobody_stops_meanwhile(stack: Stack, controller: Controller) -> None:
+    """Without quiescing a reader may meet a row of the other key for a moment; at the end everything is right."""
+    variables = load(stack)
+    for service in variables["keyturn_services"].values():
+        service["quiesce"] = "none"
+    edit(stack, variables)
+    before = stack.key()
+    client = stack.client(rate=40, workers=2)
+    ended = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert ended.code == 0, ended.output
+    assert stack.key("api1") == stack.key("api2") != before
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    outcome = client.stop()
+    assert back.code == 0, back.output
+    assert stack.key() == before
+    assert stack.verify(outcome.model, plaintext_ok=True).ok, stack.verify(outcome.model, plaintext_ok=True)
+    assert stack.verify_lookups().ok
+
+
+def test_of_two_controllers_that_start_at_the_same_moment_one_turns(stack: Stack, tmp_path: Path) -> None:
+    before = stack.key()
+    runs = [Controller(tmp_path / name).start(stack.inventory, "rotate", only=SECRET) for name in ("first", "second")]
+    outputs = [run.communicate(timeout=600)[0] for run in runs]
+    codes = sorted(run.returncode for run in runs)
+    assert codes == [0, 2], outputs
+    refused = outputs[0] if runs[0].returncode else outputs[1]
+    assert "may still be running" in refused, refused
+    assert len(status_of(stack)) == 1
+    assert_turned(stack, Ended(0, ""), before)

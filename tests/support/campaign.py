@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Crash campaigns: a rotation is killed at a chance moment and finished from another controller; nothing may be lost.
+"""Crash campaigns: a rotation is killed at chance moments and finished from another controller; nothing may be lost.
 
-Every round has a database, two services and a client of its own. The run is killed with SIGKILL, its modules with it
-(or left behind as zombies), then the same command or the rollback playbook goes on from another home and another
-working folder, with no rotation_id given. At the end the client's model judges every row.
+Every round has a database, two services and a client of its own. A run is killed with SIGKILL, its modules with it (or
+left behind as zombies), then the same command or the rollback playbook goes on from another home and another working
+folder, with no rotation_id given. It may be killed again and again. At the end the client's model judges every row.
 """
 
 from __future__ import annotations
@@ -26,12 +26,30 @@ from demo.stack import SECRET, Stack
 
 from tests.support.controller import Controller, Ended, kill_marked, registry
 
-__all__ = ["PHASES", "Order", "Round", "plan_rounds", "run_campaign", "run_round", "wait_for_phase"]
+__all__ = ["Order", "Round", "plan_rounds", "run_campaign", "run_round", "wait_for_phase"]
 
-PHASES = ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify")
 #: Longest pause between the entry of a phase and the kill, in seconds.
 _WITHIN = {"preflight": 3.0, "backup": 0.8, "stage": 1.6, "migrate": 1.6, "promote": 2.6, "restart": 1.6, "verify": 2.4}
 _WHOLE_RUN = 16.0
+_GOALS = {"rotate": "overlap", "rollback": "rolled_back"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a round is to do.
+
+    :param kills: where its runs are killed, one after the other: a phase on the way forward, ``any`` moment of it, or
+        any moment of the way ``back``.
+    :param way: how it is finished: ``rotate`` (the same command again) or ``rollback``.
+    """
+
+    number: int
+    kills: tuple[str, ...]
+    way: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"round {self.number} (killed in {', '.join(self.kills)}; then {self.way})"
 
 
 @dataclass
@@ -41,9 +59,7 @@ class Round:
     :param faults: what must not be; empty when all is well.
     """
 
-    number: int
-    phase: str
-    way: str
+    order: Order
     kills: int = 0
     zombies: int = 0
     faults: list[str] = field(default_factory=list)
@@ -74,76 +90,72 @@ def _kill(controller: Controller, process: subprocess.Popen[str], zombies: bool)
     return process.stdout.read() or ""
 
 
-def _interrupt(stack: Stack, folder: Path, result: Round, chance: random.Random) -> bool:
-    """Run the rotation and kill it; False when it ended before the kill."""
-    controller = Controller(folder / "first")
-    process = controller.start(stack.inventory, "rotate", only=SECRET, reason="campaign")
-    if result.phase == "any":
+def _interrupt(stack: Stack, home: Path, kill: str, result: Round, chance: random.Random) -> bool:
+    """Run the next playbook and kill it; False when it ended before."""
+    controller = Controller(home)
+    process = controller.start(
+        stack.inventory, "rollback" if kill == "back" else "rotate", only=SECRET, reason="campaign"
+    )
+    if kill in _WITHIN and wait_for_phase(stack, kill, process):
+        time.sleep(chance.uniform(0.0, _WITHIN[kill]))
+    elif kill not in _WITHIN:
         deadline = time.monotonic() + chance.uniform(0.5, _WHOLE_RUN)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-    elif wait_for_phase(stack, result.phase, process):
-        time.sleep(chance.uniform(0.0, _WITHIN[result.phase]))
     if process.poll() is not None:
-        result.output = process.communicate()[0]
+        result.output += process.communicate()[0]
         return False
     zombies = chance.random() < 0.5
-    result.output = _kill(controller, process, zombies)
+    result.output += _kill(controller, process, zombies) + f"\n---- killed ({kill})\n"
     result.kills += 1
     result.zombies += zombies
     return True
 
 
-def _go_on(stack: Stack, folder: Path, result: Round) -> Ended:
-    controller = Controller(folder / "second")
-    if result.way == "rollback":
-        return controller.run(stack.inventory, "rollback", only=SECRET)
-    return controller.run(stack.inventory, "rotate", only=SECRET, reason="campaign")
+def _statuses(stack: Stack) -> list[str]:
+    return [rotation["status"] for rotation in registry(stack.state_dir("db"))["rotations"].values()]
 
 
-def run_round(
-    number: int,
-    folder: Path,
-    server: PostgresServer,
-    jwks: Sequence[dict[str, str]],
-    *,
-    phase: str = "any",
-    way: str = "rotate",
-    seed: int = 0,
-    rows: int = 300,
-) -> Round:
-    """One round.
-
-    :param phase: in which the run is killed, or ``any``.
-    :param way: ``rotate`` (the same command again) or ``rollback``.
-    """
-    chance = random.Random(seed)
-    result = Round(number, phase, way)
-    stack = Stack(folder, rows=rows, tokens=20, server=server, database=f"round{number}_{os.getpid()}", jwks=jwks)
+def run_round(order: Order, folder: Path, server: PostgresServer, jwks: Sequence[dict[str, str]]) -> Round:
+    """One round."""
+    chance = random.Random(order.seed)
+    result = Round(order)
+    goal = _GOALS[order.way]
+    began = False
+    ended = Ended(0, "")
+    stack = Stack(folder, rows=300, tokens=20, server=server, database=f"round{order.number}_{os.getpid()}", jwks=jwks)
     with stack:
         before = stack.key()
         client = stack.client(rate=40, workers=2)
         try:
-            killed = _interrupt(stack, folder, result, chance)
-            began = bool(registry(stack.state_dir("db"))["rotations"])
-            ended = _go_on(stack, folder, result) if killed else Ended(0, "")
-            result.output += "\n----\n" + ended.output
+            for number, kill in enumerate(order.kills):
+                if _statuses(stack) != [goal]:  # a run may be killed in the moment after it was done
+                    _interrupt(stack, folder / f"home{number}", kill, result, chance)
+                    began = bool(_statuses(stack))
+            if _statuses(stack) != [goal]:
+                controller = Controller(folder / "last")
+                ended = controller.run(stack.inventory, order.way, only=SECRET, reason="campaign")
+                began = began and bool(result.kills)
+            else:
+                began = False  # nothing was left to finish, so no evidence tells of it
+            result.output += ended.output
         finally:
             outcome = client.stop()
         result.summary = outcome.summary
-        _judge(stack, result, ended, outcome.model, before, killed=killed, began=began)
+        _judge(stack, result, ended, outcome.model, before, began=began)
     return result
 
 
-def _judge(
-    stack: Stack, result: Round, ended: Ended, model: Any, before: bytes | None, *, killed: bool, began: bool
-) -> None:
-    """Note all that must not be."""
+def _judge(stack: Stack, result: Round, ended: Ended, model: Any, before: bytes | None, *, began: bool) -> None:
+    """Note all that must not be.
+
+    :param began: whether the rotation had begun when it was killed, and was left unfinished.
+    """
     faults = result.faults
-    back = result.way == "rollback" and killed
+    back = result.order.way == "rollback"
     nothing_to_undo = back and not began and "nothing" in ended.output.lower()
     if ended.code and not nothing_to_undo:
-        faults.append(f"the second run ended with {ended.code}")
+        faults.append(f"the last run ended with {ended.code}")
     if (stack.key() == before) != back:
         faults.append("the key is not the one that this way ends with")
     if stack.key("api1") != stack.key("api2"):
@@ -163,32 +175,51 @@ def _judge(
     if register["secrets"].get(SECRET, {}).get("open"):
         faults.append("the rotation is still open")
     for rotation_id, rotation in rotations.items():
-        wanted = "rolled_back" if back else "overlap"
+        wanted = _GOALS[result.order.way]
         if rotation["status"] != wanted:
             faults.append(f"the rotation is {rotation['status']}, not {wanted}")
         folders = list((stack.state_dir("db") / "evidence").glob(f"{rotation_id}.*/evidence.json"))
         if not folders:
             faults.append("no evidence")
-        elif killed and began and '"interrupted": true' not in "".join(path.read_text() for path in folders):
+        elif began and '"interrupted": true' not in "".join(path.read_text() for path in folders):
             faults.append("the evidence does not tell of the interruption")
 
 
-@dataclass(frozen=True)
-class Order:
-    """What a round is to do."""
+#: Kills of single phases, finished by the same command, and by going back (which is killed too).
+_PHASE_KILLS = (
+    (("preflight", "stage", "promote"), "rotate"),
+    (("preflight", "back"), "rollback"),
+    (("backup", "migrate", "restart"), "rotate"),
+    (("backup", "back"), "rollback"),
+    (("stage", "promote", "verify"), "rotate"),
+    (("stage", "back"), "rollback"),
+    (("migrate", "promote", "restart"), "rotate"),
+    (("migrate", "back"), "rollback"),
+    (("migrate", "restart", "verify"), "rotate"),
+    (("promote", "back"), "rollback"),
+    (("restart", "back"), "rollback"),
+    (("verify", "back", "back"), "rollback"),
+)
+#: Kills anywhere.
+_WHOLE_KILLS = (
+    (("any", "any", "any"), "rotate"),
+    (("any", "back", "back"), "rollback"),
+    (("any", "any"), "rotate"),
+    (("any", "back"), "rollback"),
+)
 
-    number: int
-    phase: str
-    way: str
-    seed: int
 
-
-def plan_rounds(*, whole: int, phases: int, seed: int) -> list[Order]:
-    """Rounds that are killed anywhere, and rounds that are killed in each phase in turn; every other one goes back."""
-    ways = ("rotate", "rollback")
-    anywhere = [("any", ways[number % 2]) for number in range(whole)]
-    each = [(PHASES[number % len(PHASES)], ways[number // len(PHASES) % 2]) for number in range(phases)]
-    return [Order(number, phase, way, seed + number) for number, (phase, way) in enumerate(anywhere + each)]
+def plan_rounds(kills: int, seed: int) -> list[Order]:
+    """Rounds with so many kills: one in four anywhere, the others spread over the phases; half of them go back."""
+    kinds = [_PHASE_KILLS[0:3], _WHOLE_KILLS[0:1], _PHASE_KILLS[3:6], _WHOLE_KILLS[1:2]]
+    kinds += [_PHASE_KILLS[6:9], _WHOLE_KILLS[2:3], _PHASE_KILLS[9:12], _WHOLE_KILLS[3:4]]
+    rounds = [entry for kind in kinds for entry in kind]
+    orders: list[Order] = []
+    while sum(len(order.kills) for order in orders) < kills:
+        number = len(orders)
+        where, way = rounds[number % len(rounds)]
+        orders.append(Order(number, where, way, seed + number))
+    return orders
 
 
 def run_campaign(
@@ -205,9 +236,9 @@ def run_campaign(
     def one(order: Order) -> Round:
         place = folder / f"round{order.number}"
         try:
-            result = run_round(order.number, place, server, jwks, phase=order.phase, way=order.way, seed=order.seed)
+            result = run_round(order, place, server, jwks)
         except Exception as error:
-            result = Round(order.number, order.phase, order.way, faults=[f"{type(error).__name__}: {error}"])
+            result = Round(order, faults=[f"{type(error).__name__}: {error}"])
         tell(result)
         return result
 

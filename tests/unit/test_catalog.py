@@ -86,6 +86,7 @@ def change(path: str, value: Any) -> Any:
         ("keyturn_secrets.KEY.cryptoperiod", "3 months", "catalog-invalid", ["cryptoperiod", "90d"]),
         ("keyturn_secrets.KEY.kind", "Encryption Key", "catalog-invalid", ["kind"]),
         ("keyturn_secrets.KEY.value_from", {"file": "a", "env": "B"}, "catalog-invalid", ["exactly one"]),
+        ("keyturn_secrets.KEY.generate", {"type": "byte"}, "generate-invalid", ["KEY.generate", "'bytes'"]),
         ("keyturn_services.api.stop", ..., "catalog-invalid", ["'stop'", "list"]),
         ("keyturn_services.api.depends_on", ["dbb"], "catalog-invalid", ["'dbb'"]),
         ("keyturn_databases.app.hosts", "api", "catalog-invalid", ["must be one host"]),
