@@ -22,6 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.session import ch
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
+_CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
 _HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
 _SOURCE = Shape(
     "where a person's own value comes from, on the controller",
@@ -259,6 +260,18 @@ def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
         )
 
 
+def _check_headers(headers: Mapping[str, Any], where: str) -> None:
+    """Refuse a credential that is written out: the plan is shown and kept."""
+    for name, text in headers.items():
+        if str(name).lower() in _CREDENTIAL_HEADERS and "{value" not in str(text):
+            raise KeyturnError(
+                "catalog-invalid",
+                "a credential must not stand in the catalog",
+                where=f"{where}.headers.{name}",
+                hint="Use {value} in a probe, or a command that reads the credential itself",
+            )
+
+
 def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str, Any]) -> None:
     where = f"keyturn_services.{name}"
     if service["manager"] == "systemd" and "unit" not in service:
@@ -269,6 +282,7 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
                 raise KeyturnError(
                     "catalog-invalid", f"field {line!r} is missing", where=where, hint="Give the command as a list"
                 )
+    _check_headers((service.get("health") or {}).get("headers") or {}, f"{where}.health")
     for other in service.get("depends_on", ()):
         _known(other, services, "service", f"{where}.depends_on")
 
@@ -295,6 +309,7 @@ def _check_secret(
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     for index, probe in enumerate(secret.get("probes", ())):
+        _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
             raise KeyturnError(
                 "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"

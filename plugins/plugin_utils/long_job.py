@@ -107,4 +107,5 @@ class LongJobAction(KeyturnAction):
         total = int(news.get("total") or 0)
         done = int(news.get("done") or 0)
         share = f" ({100 * done // total} %)" if total else ""
-        return f"  {host}: {news.get('table')}.{news.get('column')} {done:,} of {total:,} rows{share}".replace(",", " ")
+        rows = f"{done:,} of {total:,} rows{share}" if total else f"{done:,} rows"
+        return f"  {host}: {news.get('table')}.{news.get('column')} {rows}".replace(",", " ")

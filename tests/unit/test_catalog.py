@@ -87,6 +87,12 @@ def change(path: str, value: Any) -> Any:
         ("keyturn_secrets.KEY.kind", "Encryption Key", "catalog-invalid", ["kind"]),
         ("keyturn_secrets.KEY.value_from", {"file": "a", "env": "B"}, "catalog-invalid", ["exactly one"]),
         ("keyturn_secrets.KEY.generate", {"type": "byte"}, "generate-invalid", ["KEY.generate", "'bytes'"]),
+        (
+            "keyturn_services.api.health",
+            {"url": "http://x/", "headers": {"Authorization": "Bearer abc"}},
+            "catalog-invalid",
+            ["Authorization", "{value}"],
+        ),
         ("keyturn_services.api.stop", ..., "catalog-invalid", ["'stop'", "list"]),
         ("keyturn_services.api.depends_on", ["dbb"], "catalog-invalid", ["'dbb'"]),
         ("keyturn_databases.app.hosts", "api", "catalog-invalid", ["must be one host"]),
