@@ -51,6 +51,8 @@ test-integration: $(DEV_READY) ## Tests that run playbooks and start services
 molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test
 	pytest tests/molecule
 
+campaign bench bench-long: export PYTHONPATH := $(CURDIR)/.build
+
 .PHONY: campaign
 campaign: $(DEV_READY) ## Kill rotations at chance moments, KILLS times, and check that nothing is lost
 	python -m tests.bench.campaign --kills $(KILLS)

@@ -240,6 +240,8 @@ class _Worker:
             payload = {"sub": str(uuid.uuid4())}
             body = {"account_id": token.account_id, "payload": payload}
             reply = self._ask("sign", "POST", "/sign", body, token.token)
+            if reply is not None and reply == (404, {"error": "key"}):
+                return  # its last key was deleted; rows that were lost show when the rows are judged
             if reply is None or not self._served("sign", reply, 200):
                 return
             try:

@@ -394,10 +394,16 @@ class Stack:
     # -- use -----------------------------------------------------------------------------------------------------
 
     def client(
-        self, *, rate: float = 100.0, workers: int = 4, failover: bool = True, model: Path | None = None
+        self,
+        *,
+        rate: float = 100.0,
+        workers: int = 4,
+        failover: bool = True,
+        model: Path | None = None,
+        retry_seconds: float = 30.0,
     ) -> ClientProcess:
         """Start a client process and return once it is served."""
-        options = ClientOptions(self.urls, rate, workers, failover)
+        options = ClientOptions(self.urls, rate, workers, failover, retry_seconds=retry_seconds)
         client = ClientProcess(options, self.seed_file, self.folder / "client.json", model)
         client.wait_running()
         return client

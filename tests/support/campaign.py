@@ -126,7 +126,7 @@ def run_round(order: Order, folder: Path, server: PostgresServer, jwks: Sequence
     stack = Stack(folder, rows=300, tokens=20, server=server, database=f"round{order.number}_{os.getpid()}", jwks=jwks)
     with stack:
         before = stack.key()
-        client = stack.client(rate=40, workers=2)
+        client = stack.client(rate=40, workers=2, retry_seconds=180.0)  # services are down from a kill to the next run
         try:
             for number, kill in enumerate(order.kills):
                 if _statuses(stack) != [goal]:  # a run may be killed in the moment after it was done
