@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Workers side by side: every part is done, whatever becomes of a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
+
+_ITEMS = list(range(40))
+
+
+@pytest.fixture
+def link(dsn: str) -> Iterator[Any]:
+    with psycopg.connect(dsn, autocommit=True) as made:
+        yield made
+
+
+def _crew(link: Any, dsn: str, workers: int) -> Crew:
+    return Crew(link, lambda: psycopg.connect(dsn, autocommit=True), workers)
+
+
+def _double(link: Any, item: int) -> tuple[int, int, int]:
+    (answer,) = link.execute("SELECT %s::int * 2", (item,)).fetchone()
+    return (item, answer, os.getpid())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_item_is_worked_on_once_by_as_many_processes(link: Any, dsn: str, workers: int) -> None:
+    found = list(_crew(link, dsn, workers).each(_double, _ITEMS))
+    assert sorted(entry[:2] for entry in found) == [(item, 2 * item) for item in _ITEMS]
+    processes = {entry[2] for entry in found}
+    assert (processes == {os.getpid()}) == (workers == 1)
+
+
+def test_a_worker_that_is_killed_is_replaced(link: Any, dsn: str, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+
+    def work(link: Any, item: int) -> tuple[int, int, int]:
+        if item == 7 and not first.exists():
+            first.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _double(link, item)
+
+    found = list(_crew(link, dsn, 2).each(work, _ITEMS))
+    assert sorted(entry[0] for entry in found) == _ITEMS
+    assert first.exists()
+
+
+def test_workers_that_keep_dying_are_one_clear_error(link: Any, dsn: str) -> None:
+    def work(_link: Any, item: int) -> tuple[int]:
+        if item == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (item,)
+
+    with pytest.raises(KeyturnError) as raised:
+        list(_crew(link, dsn, 2).each(work, _ITEMS))
+    assert raised.value.code == "worker-lost"
+    assert "run again" in str(raised.value)
+
+
+def test_what_a_worker_raises_arrives_and_the_others_stop(link: Any, dsn: str) -> None:
+    def work(_link: Any, item: int) -> tuple[int]:
+        if item == 7:
+            raise KeyturnError("rows-unknown", "opens under neither key", where="creds.secret", hint="Look")
+        return (item,)
+
+    with pytest.raises(KeyturnError) as raised:
+        list(_crew(link, dsn, 2).each(work, _ITEMS))
+    assert (raised.value.code, raised.value.where) == ("rows-unknown", "creds.secret")
+
+
+def test_the_text_of_an_unknown_error_stays_in_the_worker(link: Any, dsn: str) -> None:
+    def work(_link: Any, item: int) -> tuple[int]:
+        raise ValueError(f"a secret of item {item}")
+
+    with pytest.raises(KeyturnError) as raised:
+        list(_crew(link, dsn, 2).each(work, _ITEMS))
+    assert "ValueError" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_each_worker_works_within_what_it_is_given(link: Any, dsn: str) -> None:
+    @contextlib.contextmanager
+    def within(link: Any) -> Iterator[None]:
+        link.execute("SET application_name = 'inside'")
+        yield
+
+    def work(link: Any, item: int) -> tuple[int, str]:
+        return (item, link.execute("SHOW application_name").fetchone()[0])
+
+    found = list(_crew(link, dsn, 2).each(work, _ITEMS, within))
+    assert {entry[1] for entry in found} == {"inside"}
+    assert len(found) == len(_ITEMS)
