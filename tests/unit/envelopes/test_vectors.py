@@ -22,7 +22,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 _VECTORS = Path(__file__).parents[2] / "vectors"
-_DOCUMENT = Path(__file__).parents[3] / "docs" / "envelopes.md"
 _PRESET = {
     "000_private_jwk_aesgcm": "aes256gcm-b64",
     "001_private_pem_enc": "aesgcm-raw",
@@ -156,11 +155,6 @@ def test_trap_12_look_alike_layout_is_not_taken_for_the_preset(file: str, case: 
     if case["plaintext"]:  # without a ciphertext the two layouts are one
         assert Envelope(declared, _key(file)).open(cell) is None
     assert Envelope(_spec("004_credential_envelope"), _key("004_credential_envelope")).open(cell) is None
-
-
-def test_document_names_every_preset() -> None:
-    text = _DOCUMENT.read_text()
-    assert [name for name in PRESETS if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize(("file", "case"), _cases("rotated", ("006_fernet",)))
