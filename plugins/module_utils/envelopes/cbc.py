@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.checks import make_check
@@ -36,12 +37,7 @@ def decrypt_many(aes: AES, bodies: Sequence[bytes]) -> list[bytes]:
     """
     decryptor = BlockCipher(aes, CBC(bytes(BLOCK))).decryptor()
     stream = decryptor.update(b"".join(bodies)) + decryptor.finalize()
-    padded, start = [], 0
-    for body in bodies:
-        end = start + len(body)
-        padded.append(stream[start + BLOCK : end])
-        start = end
-    return padded
+    return _cut(stream, [len(body) for body in bodies], BLOCK)
 
 
 def encrypt_many(aes: AES, padded: Sequence[bytes], random: bytes) -> list[bytes]:
@@ -52,20 +48,20 @@ def encrypt_many(aes: AES, padded: Sequence[bytes], random: bytes) -> list[bytes
 
     :param random: a block for each value.
     """
-    if not padded:
-        return []
     first = random[:BLOCK]
-    pieces: list[bytes] = []
-    for index, plain in enumerate(padded):
-        pieces += (random[index * BLOCK : (index + 1) * BLOCK], plain)
-    encryptor = BlockCipher(aes, CBC(first)).encryptor()
-    stream = first + encryptor.update(b"".join(pieces[1:])) + encryptor.finalize()
-    bodies, start = [], 0
-    for plain in padded:
-        end = start + BLOCK + len(plain)
-        bodies.append(stream[start:end])
-        start = end
-    return bodies
+    pieces = [b""] * (2 * len(padded))
+    pieces[::2] = [random[start : start + BLOCK] for start in range(0, len(padded) * BLOCK, BLOCK)]
+    pieces[1::2] = padded
+    pieces[:1] = []
+    encryptor = BlockCipher(aes, CBC(first or bytes(BLOCK))).encryptor()
+    stream = first + encryptor.update(b"".join(pieces)) + encryptor.finalize()
+    return _cut(stream, [BLOCK + len(plain) for plain in padded])
+
+
+def _cut(stream: bytes, sizes: Sequence[int], skipped: int = 0) -> list[bytes]:
+    """The stream in pieces of these sizes, each without that many bytes at its beginning."""
+    ends = list(accumulate(sizes))
+    return [stream[end - size + skipped : end] for size, end in zip(sizes, ends)]
 
 
 class AesCbc:

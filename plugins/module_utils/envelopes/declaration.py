@@ -232,6 +232,8 @@ def _check_together(spec: EnvelopeSpec) -> None:
         raise _invalid(name, "a derived initialisation vector needs a derivation", "Declare derive")
     if spec.cipher == "aes-gcm" and (spec.iv == "key" or (spec.iv == "derived" and not spec.is_salted)):
         raise _invalid(name, "each value of aes-gcm needs its own nonce", "Make it a part, or derive it with a salt")
+    if spec.iv == "key" and spec.is_salted:
+        raise _invalid(name, "where each value has its own key, the vector is a part or derived", "Set iv so")
     if spec.iv == "hmac-sha256" and (spec.cipher != "aes-gcm" or spec.is_salted):
         raise _invalid(name, "a nonce by HMAC needs aes-gcm and one key", "Leave iv away")
     if (text.members is not None or text.jose) and (spec.prefix or spec.magic):

@@ -86,7 +86,7 @@ class Envelope:
 
     def prepare(self, cells: Sequence[bytes]) -> None:
         """Derive the keys of these cells ahead, so that opening them later (in a transaction) is quick."""
-        for opener in self._openers:
+        for opener in self._openers if self.spec.is_salted else ():
             opener.layout.prepare(opener.cipher, cells)
 
     def open(self, cell: bytes, associated: bytes | None = None) -> bytes | None:

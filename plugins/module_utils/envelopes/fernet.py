@@ -58,12 +58,13 @@ class Fernet:
         for index, raw in enumerate(raws):
             if raw is None or len(raw) < minimum or (len(raw) - _HEAD) % BLOCK or raw[0] != _VERSION:
                 continue
+            signed = raw[:-_MAC]
             inner, outer = inner_copy(), outer_copy()
-            inner.update(raw[:-_MAC])
+            inner.update(signed)
             outer.update(inner.digest())
             if same(outer.digest(), raw[-_MAC:]):
                 indexes.append(index)
-                bodies.append(raw[_HEAD:-_MAC])
+                bodies.append(signed[_HEAD:])
         plaintexts: list[bytes | None] = [None] * len(raws)
         for index, padded in zip(indexes, decrypt_many(self._aes, bodies)):
             fill = padded[-1]

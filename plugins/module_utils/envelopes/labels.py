@@ -17,10 +17,10 @@ class Labelled(bytes):
 
     labels: Mapping[_Path, Any]
 
-    def __new__(cls, plaintext: bytes, labels: Mapping[_Path, Any]) -> Labelled:
+    def __new__(cls, plaintext: bytes, labels: Mapping[_Path, Any] | None = None) -> Labelled:
         """The same bytes with labels."""
         made = super().__new__(cls, plaintext)
-        made.labels = labels
+        made.labels = labels or {}
         return made
 
 

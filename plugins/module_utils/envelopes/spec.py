@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
@@ -295,7 +296,13 @@ class EnvelopeSpec:
 
         :param pk_texts: the values of the primary key as the database writes them; several are joined by a comma.
         """
-        pieces = PLACEHOLDER.split(self.associated_data)
         pk = b",".join([part.encode() if isinstance(part, str) else part for part in pk_texts])
         values = {"table": table.encode(), "column": column.encode(), "pk": pk}
-        return b"".join([values[piece] if at % 2 else piece.encode() for at, piece in enumerate(pieces)])
+        return b"".join([values.get(name, text) for name, text in _pieces(self.associated_data)])
+
+
+@lru_cache(maxsize=64)
+def _pieces(template: str) -> list[tuple[str, bytes]]:
+    """The placeholders' names and the texts between them, without a name."""
+    pieces = enumerate(PLACEHOLDER.split(template))
+    return [(piece, b"") if at % 2 else ("", piece.encode()) for at, piece in pieces]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,14 @@ def test_rails_writes_the_id_of_the_new_key_where_the_old_one_had_one() -> None:
     header = json.loads(Envelope(_rails(), _rails_key("new_key")).seal(opened))["h"]
     assert header["i"] != json.loads(case["ciphertext"])["h"]["i"]
     assert len(base64.b64decode(header["i"])) == len(case["key_id"])
+
+
+def test_what_a_cell_says_of_its_value_is_in_a_copy_of_it() -> None:
+    case = next(case for case in _load(_RAILS)["cases"] if "string_encoding" in case)
+    opened = Envelope(_rails(), _rails_key()).open(case["ciphertext"].encode())
+    copied = copy.deepcopy(opened)
+    header = json.loads(Envelope(_rails(), _rails_key("new_key")).seal(copied))["h"]
+    assert base64.b64decode(header["e"]).decode() == case["string_encoding"]
 
 
 def test_rails_reads_what_jsonb_makes_of_a_cell() -> None:

@@ -171,6 +171,10 @@ def test_unknown_preset_far_from_all_lists_them() -> None:
         ({"cipher": "aes-cbc", "parts": ["iv:16", "ciphertext"], "check": {"pattern": "("}}, "regular expression"),
         ({"cipher": "aes-cbc", "parts": ["iv:16", "ciphertext"], "associated_data": "x"}, "associated"),
         ({"cipher": "aes-cbc", "parts": ["iv:16", "ciphertext"], "iv": "hmac-sha256"}, "HMAC"),
+        (
+            {"cipher": "aes-cbc", "parts": ["salt:8", "ciphertext"], "derive": "hkdf-sha256", "iv": "key"},
+            "own key",
+        ),
         ({"cipher": "fernet", "parts": None, "iv": "key"}, "initialisation vector"),
         ({"cipher": "fernet", "parts": None, "derive": "hkdf-sha256"}, "derivation"),
         ({"cipher": "fernet"}, "fixed"),
