@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.envelope import Envelope, detect
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.detection import Match, detect
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.envelope import Envelope
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.keys import check_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.plaintext import plaintext_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.presets import PRESETS, load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import EnvelopeSpec
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.text import check_key
 
-__all__ = ["PRESETS", "Envelope", "EnvelopeSpec", "check_key", "detect", "load_spec", "plaintext_of"]
+__all__ = ["PRESETS", "Envelope", "EnvelopeSpec", "Match", "check_key", "detect", "load_spec", "plaintext_of"]

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import EnvelopeSpec, expand, parse_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.declaration import expand, parse_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import EnvelopeSpec
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 
@@ -39,6 +40,101 @@ _DECLARED: Mapping[str, Mapping[str, Any]] = {
         "text": "base64url",
         "key": {"encoding": "base64url", "padding": "required", "list": "first"},
     },
+    "pbkdf2-aes256gcm-b64-tag-last": {
+        "cipher": "aes-gcm",
+        "text": "base64",
+        "parts": ["salt:64", "nonce:16", "ciphertext", "tag:16"],
+        "key": "utf8",
+        "derive": {"function": "pbkdf2-hmac-sha256", "rounds": 100_000, "length": 32},
+    },
+    "superset-cbc": {
+        "cipher": "aes-cbc",
+        "text": "base64",
+        "parts": ["ciphertext"],
+        "key": "utf8",
+        "derive": "sha256",
+        "iv": "key",
+        "block_padding": "*",
+        "check": "utf8",
+    },
+    "superset-gcm": {
+        "cipher": "aes-gcm",
+        "text": "base64",
+        "parts": ["nonce:12", "tag:16", "ciphertext"],
+        "key": "utf8",
+        "derive": "sha256",
+    },
+    "openssl-salted": {
+        "cipher": "aes-cbc",
+        "text": "base64",
+        "magic": b"Salted__".hex(),
+        "parts": ["salt:8", "ciphertext"],
+        "key": "utf8",
+        "derive": "evp-bytes-to-key-md5",
+        "iv": "derived",
+        "check": "utf8",
+    },
+    "n8n-cbc": {
+        "cipher": "aes-cbc",
+        "text": "base64",
+        "magic": b"Salted__".hex(),
+        "parts": ["salt:8", "ciphertext"],
+        "key": "latin1",
+        "derive": "evp-bytes-to-key-md5",
+        "iv": "derived",
+        "check": "json",
+    },
+    "n8n-gcm": {
+        "cipher": "aes-gcm",
+        "text": "base64",
+        "magic": "01",
+        "parts": ["salt:32", "tag:16", "ciphertext"],
+        "key": {"encoding": "hex", "lengths": [32]},
+        "derive": {"function": "hkdf-sha256", "info": "n8n-encryption-v1"},
+        "iv": "derived",
+    },
+    "langfuse": {
+        "cipher": "aes-gcm",
+        "text": {"encoding": "hex", "separator": ":"},
+        "parts": ["nonce:12", "ciphertext", "tag:16"],
+        "key": {"encoding": "hex", "lengths": [32]},
+    },
+    "calcom": {
+        "cipher": "aes-cbc",
+        "text": {"encoding": "hex", "separator": ":"},
+        "parts": ["iv:16", "ciphertext"],
+        "key": {"encoding": "latin1", "lengths": [32]},
+        "check": "utf8",
+    },
+    "rails-json": {
+        "cipher": "aes-gcm",
+        "text": {
+            "encoding": "base64",
+            "members": {
+                "parts": {"ciphertext": "p", "nonce": "h.iv", "tag": "h.at"},
+                "carried": ["h.e"],
+                "key_id": "h.i",
+            },
+        },
+        "parts": ["nonce:12", "ciphertext", "tag:16"],
+        "key": {"encoding": "utf8", "id": {"source": "derived", "function": "sha1", "digits": 4}},
+        "derive": {"function": "pbkdf2-hmac-sha256", "rounds": 65_536},
+        "compress": {"over": 140, "flag": "h.c"},
+    },
+    "jwe-dir-a256gcm": {
+        "cipher": "aes-gcm",
+        "text": {"encoding": "base64url", "padding": "forbidden", "jose": "dir"},
+        "parts": ["nonce:12", "ciphertext", "tag:16"],
+        "key": {"encoding": ["jwk", "hex", "base64url"], "lengths": [32], "id": {"source": "jwk"}},
+    },
+    "twenty-v2": {
+        "cipher": "aes-gcm",
+        "text": "base64",
+        "prefix": "enc:v2:{key_id}:",
+        "parts": ["nonce:12", "ciphertext", "tag:16"],
+        "key": {"encoding": "utf8", "id": {"source": "text", "function": "sha256", "digits": 8}},
+        "derive": {"function": "hkdf-sha256", "info": "twenty:enc:v2:instance"},
+    },
 }
 
 #: Specs by preset name.
@@ -52,8 +148,12 @@ def load_spec(value: str | Mapping[str, Any]) -> EnvelopeSpec:
 
     :raises KeyturnError: ``envelope-unknown`` (no such preset) or ``envelope-invalid``.
     """
-    if isinstance(value, str):
-        return PRESETS[_known(value)]
+    spec = PRESETS[_known(value)] if isinstance(value, str) else _parse(value)
+    spec.require_complete()
+    return spec
+
+
+def _parse(value: Mapping[str, Any]) -> EnvelopeSpec:
     if not isinstance(value, Mapping):
         raise KeyturnError("envelope-invalid", "must be a preset's name or a mapping", hint="See docs/envelopes.md")
     full = expand(value)

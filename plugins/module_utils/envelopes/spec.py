@@ -1,35 +1,35 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an envelope is, as data: cipher, text encoding, parts, key form, derivation, prefix, plaintext form.
-
-Nothing here encrypts. ``docs/envelopes.md`` describes the mapping that :func:`parse_spec` reads.
-"""
+"""What an envelope is, as data. Nothing here encrypts; ``declaration.py`` reads it from a mapping."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Field, Shape
 
 __all__ = [
     "CIPHERS",
+    "DERIVATIONS",
+    "Check",
     "CipherRule",
+    "Compression",
     "Derivation",
+    "DerivationRule",
     "EnvelopeSpec",
     "KeyForm",
+    "KeyId",
+    "Members",
     "Part",
     "PlaintextForm",
     "TextForm",
-    "expand",
-    "parse_spec",
 ]
 
-BASE64_ALPHABETS = ("base64", "base64url")
-_MAX_PART = 1024
-_MAX_ROUNDS = 10_000_000
+PLACEHOLDER = re.compile(r"\{(table|column|pk)\}")
+KEY_ID = "{key_id}"
 
 
 @dataclass(frozen=True)
@@ -47,24 +47,81 @@ class CipherRule:
     :param authenticated: a wrong key or a changed byte is always noticed.
     :param key_lengths: in bytes, after decoding or derivation.
     :param sizes: the parts it needs and their permitted sizes in bytes.
+    :param start: the part that is its initialisation vector, which a spec may take from elsewhere.
+    :param derived_start: the size of that in bytes, where it is derived.
     :param layout: the parts, where the format leaves no choice.
-    :param derives: a key derivation with a salt part makes sense.
+    :param derives: a salt of each cell makes sense.
     """
 
     authenticated: bool
     key_lengths: tuple[int, ...]
     sizes: Mapping[str, tuple[int, ...]]
+    start: str = ""
+    derived_start: int = 0
     layout: tuple[Part, ...] = ()
     derives: bool = False
 
 
 _FERNET = (Part("version", 1), Part("timestamp", 8), Part("iv", 16), Part("ciphertext", 0), Part("mac", 32))
 
-#: Ciphers by name. Each has an implementation in ``ciphers.py``.
+#: Ciphers by name. Each has an implementation that ``ciphers.py`` chooses.
 CIPHERS: Mapping[str, CipherRule] = {
-    "aes-gcm": CipherRule(True, (16, 24, 32), {"nonce": tuple(range(8, 65)), "tag": (16,)}, derives=True),
+    "aes-gcm": CipherRule(True, (16, 24, 32), {"nonce": tuple(range(8, 65)), "tag": (16,)}, "nonce", 12, derives=True),
+    "aes-cbc": CipherRule(False, (16, 24, 32), {"iv": (16,)}, "iv", 16, derives=True),
     "fernet": CipherRule(True, (32,), {part.name: (part.size,) for part in _FERNET if part.size}, layout=_FERNET),
 }
+
+
+@dataclass(frozen=True)
+class DerivationRule:
+    """What a key derivation asks of a spec.
+
+    :param salt: ``required``, ``optional`` or ``none``.
+    :param settings: the fields that only some functions have, of which the first must be given where it is rounds.
+    :param slow: worth threads.
+    """
+
+    salt: str
+    settings: tuple[str, ...] = ()
+    slow: bool = False
+
+
+_PBKDF2 = DerivationRule("required", ("rounds",), slow=True)
+
+#: Key derivations by name: RFC 8018, RFC 5869, RFC 7914, EVP_BytesToKey(3), and the plain hash of a text.
+DERIVATIONS: Mapping[str, DerivationRule] = {
+    "pbkdf2-hmac-sha1": _PBKDF2,
+    "pbkdf2-hmac-sha256": _PBKDF2,
+    "pbkdf2-hmac-sha512": _PBKDF2,
+    "scrypt": DerivationRule("required", ("cost", "block_size", "parallelization"), slow=True),
+    "hkdf-sha256": DerivationRule("optional", ("info",)),
+    "hkdf-sha512": DerivationRule("optional", ("info",)),
+    "evp-bytes-to-key-md5": DerivationRule("optional"),
+    "evp-bytes-to-key-sha256": DerivationRule("optional"),
+    "sha256": DerivationRule("none"),
+}
+
+
+@dataclass(frozen=True)
+class Members:
+    """Where the parts stand in a JSON object.
+
+    :param parts: path (``("h", "iv")``) of each part, in the order in which they are written.
+    :param carried: paths of members that go with the value: they are kept when it is sealed again.
+    :param key_id: path of the key's id; written where the cell that was opened had one.
+    """
+
+    parts: tuple[tuple[str, tuple[str, ...]], ...]
+    carried: tuple[tuple[str, ...], ...] = ()
+    key_id: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Plaintexts longer than ``over`` bytes are deflated (zlib), and the member at ``flag`` is true then."""
+
+    over: int
+    flag: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,12 +133,32 @@ class TextForm:
     :param padding: of base64: ``required``, ``optional`` (``base64`` is written with it, ``base64url`` without) or
         ``forbidden``.
     :param line_breaks: line breaks inside the text are skipped on reading.
+    :param separator: the parts are encoded each, with this between them; empty for one text.
+    :param members: the parts are members of a JSON object; None for one text.
+    :param jose: JWE compact serialisation (RFC 7516 section 7.1) with ``dir``.
     """
 
     encoding: str
     reads: tuple[str, ...] = ()
     padding: str = "required"
     line_breaks: bool = False
+    separator: str = ""
+    members: Members | None = None
+    jose: bool = False
+
+
+@dataclass(frozen=True)
+class KeyId:
+    """How a key is called in its cells.
+
+    :param source: ``text`` or ``derived`` (a hash of the key's text, or of the key that is used), ``jwk`` (the member
+        kid), or ``stored`` (the value in the store is ``id:key``).
+    :param digits: how many hex digits of the hash.
+    """
+
+    source: str
+    function: str = "sha256"
+    digits: int = 8
 
 
 @dataclass(frozen=True)
@@ -98,15 +175,41 @@ class KeyForm:
     lengths: tuple[int, ...] = ()
     padding: str = "optional"
     several: str = ""
+    key_id: KeyId | None = None
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """The cell's key is derived from the stored one and the cell's salt; ``length`` in bytes."""
+    """The key that is used comes from the stored one; ``length`` in bytes.
+
+    :param salt: the same for all cells; None where it is a part of each cell, or where there is none.
+    """
 
     function: str
-    rounds: int
+    rounds: int = 0
     length: int = 32
+    salt: bytes | None = None
+    info: bytes = b""
+    cost: int = 16_384
+    block_size: int = 8
+    parallelization: int = 1
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is worth threads."""
+        return DERIVATIONS[self.function].slow
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a plaintext must look like, where the cipher itself proves nothing.
+
+    :param form: ``utf8`` (text without control characters but tabs and line breaks) or ``json`` (object or array).
+    :param pattern: a regular expression that matches all of it as well; empty for none.
+    """
+
+    form: str = "utf8"
+    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,9 +230,13 @@ class PlaintextForm:
 class EnvelopeSpec:
     """The declared layout of one encrypted value.
 
-    :param prefix: ASCII text before the encoded bytes.
-    :param minimum: shortest raw length in bytes.
-    :param associated_data: authenticated with each value; empty for none.
+    :param prefix: ASCII text before the encoded bytes; ``{key_id}`` in it is the id of the cell's key.
+    :param magic: the raw bytes begin with these.
+    :param minimum: shortest raw length in bytes, without ``magic``.
+    :param associated_data: template of what is authenticated with each value; empty for none.
+    :param iv: where the initialisation vector is: ``cell`` (a part), ``key`` (the first bytes of the key), ``derived``
+        (what the derivation gives after the key) or ``hmac-sha256`` (a part; the first bytes of the plaintext's HMAC).
+    :param block_padding: of block ciphers: ``pkcs7``, or one character.
     """
 
     name: str
@@ -139,8 +246,13 @@ class EnvelopeSpec:
     key: KeyForm
     derive: Derivation | None = None
     prefix: str = ""
+    magic: bytes = b""
     minimum: int = 0
-    associated_data: bytes = b""
+    associated_data: str = ""
+    iv: str = "cell"
+    block_padding: str = "pkcs7"
+    check: Check | None = None
+    compress: Compression | None = None
     plaintext: PlaintextForm = PlaintextForm()
 
     @property
@@ -148,203 +260,49 @@ class EnvelopeSpec:
         """Whether opening a value proves that it is whole and under this key."""
         return CIPHERS[self.cipher].authenticated
 
+    @property
+    def is_salted(self) -> bool:
+        """Whether each cell has a key of its own, derived with the cell's salt."""
+        return self.derive is not None and any(part.name == "salt" for part in self.parts)
 
-_TEXT = Shape(
-    "text encoding",
-    {
-        "encoding": Field("str", "How it is written", required=True, choices=("raw", "base64", "base64url", "hex")),
-        "also_reads": Field("str", "A second base64 alphabet that readers accept", choices=BASE64_ALPHABETS),
-        "padding": Field("str", "Padding of base64", choices=("required", "optional", "forbidden")),
-        "line_breaks": Field("str", "Line breaks inside the text", choices=("refuse", "skip")),
-    },
-)
-_KEY_ENCODINGS = ("base64", "base64url", "hex", "utf8", "raw")
-_KEY = Shape(
-    "key form",
-    {
-        "encoding": Field("str|list", f"One or more of {', '.join(_KEY_ENCODINGS)}", required=True),
-        "lengths": Field("int|list", "Permitted lengths in bytes after decoding"),
-        "padding": Field("str", "Padding of base64", choices=("required", "optional")),
-        "list": Field("str", "Which key of a comma-separated list encrypts", choices=("none", "first", "last")),
-    },
-)
-_DERIVE = Shape(
-    "key derivation",
-    {
-        "function": Field("str", "The function", required=True, choices=("pbkdf2-hmac-sha256",)),
-        "rounds": Field("int", "Number of rounds", required=True),
-        "length": Field("int", "Length of the derived key in bytes"),
-    },
-)
-_PLAINTEXT = Shape(
-    "plaintext form",
-    {
-        "form": Field("str", "What a plaintext cell looks like", required=True, choices=("none", "json-object")),
-        "marker": Field("str", "A member that is true when the value is wrapped"),
-        "member": Field("str", "The member that holds the wrapped value"),
-    },
-)
-_SPEC = Shape(
-    "envelope",
-    {
-        "name": Field("str", "How reports call it"),
-        "cipher": Field("str", "The cipher", required=True, choices=tuple(CIPHERS)),
-        "text": Field("map", "How the bytes are written", required=True, shape=_TEXT),
-        "parts": Field("list", "Parts in order: name:size, and ciphertext"),
-        "key": Field("map", "How the key is written", required=True, shape=_KEY),
-        "derive": Field("map", "How the key of a value is derived", shape=_DERIVE),
-        "prefix": Field("str", "ASCII text before the encoded bytes"),
-        "min_raw": Field("int", "Shortest raw length in bytes"),
-        "associated_data": Field("str", "Text that is authenticated with each value"),
-        "plaintext": Field("map", "How a cell looks that was never encrypted", shape=_PLAINTEXT),
-    },
-)
-_SHORT = {"text": "encoding", "key": "encoding", "plaintext": "form"}
+    @property
+    def needs_context(self) -> bool:
+        """Whether the associated data names the row, so that each call needs it."""
+        return PLACEHOLDER.search(self.associated_data) is not None
+
+    @property
+    def missing(self) -> str:
+        """The field that this declaration still lacks, since only the application knows it; empty when complete."""
+        derive = self.derive
+        if derive is None or self.is_salted or derive.salt is not None:
+            return ""
+        return "derive.salt" if DERIVATIONS[derive.function].salt == "required" else ""
+
+    def require_complete(self) -> None:
+        """Refuse a declaration that still lacks a field.
+
+        :raises KeyturnError: ``envelope-invalid``.
+        """
+        if self.missing:
+            raise KeyturnError(
+                "envelope-invalid",
+                f"field {self.missing!r} is missing, and no part of the cell is a salt",
+                where=f"envelope {self.name}",
+                hint="Declare it with the value that the application has; see docs/envelopes.md",
+            )
+
+    def associated_for(self, table: str, column: str, pk_texts: Sequence[str | bytes]) -> bytes:
+        """The associated data of one row.
+
+        :param pk_texts: the values of the primary key as the database writes them; several are joined by a comma.
+        """
+        pk = b",".join([part.encode() if isinstance(part, str) else part for part in pk_texts])
+        values = {"table": table.encode(), "column": column.encode(), "pk": pk}
+        return b"".join([values.get(name, text) for name, text in _pieces(self.associated_data)])
 
 
-def _invalid(name: str, message: str, hint: str) -> KeyturnError:
-    return KeyturnError("envelope-invalid", message, where=f"envelope {name}", hint=hint)
-
-
-def expand(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with its short forms written out: ``text: hex`` becomes ``text: {encoding: hex}``."""
-    full = dict(value)
-    for field, member in _SHORT.items():
-        if isinstance(full.get(field), str) or (field == "key" and isinstance(full.get(field), (list, tuple))):
-            full[field] = {member: full[field]}
-    if full.get("derive") in (None, "none"):
-        full.pop("derive", None)
-    if full.get("associated_data") is None:
-        full.pop("associated_data", None)
-    return full
-
-
-def _listed(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-
-
-def _parse_part(name: str, value: Any) -> Part:
-    """``nonce:12``, ``{nonce: 12}`` or ``ciphertext``."""
-    if isinstance(value, Mapping) and len(value) == 1:
-        value = "{}:{}".format(*next(iter(value.items())))
-    part, colon, size = str(value).partition(":")
-    if part == "ciphertext" and not colon:
-        return Part(part, 0)
-    if not colon or not size.isdigit() or not 0 < int(size) <= _MAX_PART or part == "ciphertext":
-        raise _invalid(name, f"part {str(value)!r} is not understood", "Write nonce:12, or ciphertext without a size")
-    return Part(part, int(size))
-
-
-def _parse_parts(name: str, cipher: str, declared: Any, derives: bool) -> tuple[Part, ...]:
-    rule = CIPHERS[cipher]
-    if rule.layout:
-        if declared is not None and tuple(_parse_part(name, value) for value in declared) != rule.layout:
-            raise _invalid(name, f"the parts of {cipher} are fixed", "Leave parts away")
-        return rule.layout
-    if declared is None:
-        raise _invalid(name, "field 'parts' is missing", "Name the parts in order: [nonce:12, ciphertext, tag:16]")
-    parts = tuple(_parse_part(name, value) for value in declared)
-    needed = {"ciphertext", *rule.sizes, *(["salt"] if derives else [])}
-    names = [part.name for part in parts]
-    if len(set(names)) != len(names) or set(names) != needed:
-        raise _invalid(name, f"{cipher} needs the parts {', '.join(sorted(needed))}, each once", "Correct parts")
-    for part in parts:
-        sizes = rule.sizes.get(part.name)
-        if sizes and part.size not in sizes:
-            wanted = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-            raise _invalid(name, f"part {part.name} of {cipher} has {wanted} bytes", "Correct its size")
-    return parts
-
-
-def _parse_text(name: str, value: Mapping[str, Any]) -> TextForm:
-    encoding = value["encoding"]
-    extra = sorted({"also_reads", "padding"} & set(value))
-    if encoding not in BASE64_ALPHABETS:
-        if extra:
-            raise _invalid(name, f"text.{extra[0]} belongs to base64", "Leave it away")
-        if encoding == "raw" and "line_breaks" in value:
-            raise _invalid(name, "raw bytes have no line breaks", "Leave text.line_breaks away")
-        return TextForm(encoding, line_breaks=value.get("line_breaks") == "skip")
-    reads = tuple(dict.fromkeys((encoding, value.get("also_reads", encoding))))
-    return TextForm(encoding, reads, value.get("padding", "required"), value.get("line_breaks") == "skip")
-
-
-def _parse_key(name: str, rule: CipherRule, value: Mapping[str, Any], derives: bool) -> KeyForm:
-    encodings = _listed(value["encoding"])
-    for encoding in encodings:
-        if encoding not in _KEY_ENCODINGS:
-            raise _invalid(name, f"key encoding {str(encoding)!r} is not known", f"Known: {', '.join(_KEY_ENCODINGS)}")
-    if not encodings:
-        raise _invalid(name, "no key encoding is named", f"Known: {', '.join(_KEY_ENCODINGS)}")
-    default = () if derives else rule.key_lengths
-    lengths = _listed(value["lengths"]) if "lengths" in value else default
-    permitted = all(isinstance(length, int) and length > 0 for length in lengths)
-    if not permitted or not (derives or (lengths and set(lengths) <= set(rule.key_lengths))):
-        known = ", ".join(str(length) for length in rule.key_lengths)
-        raise _invalid(name, "a key length is not possible", f"This cipher takes {known} bytes")
-    several = value.get("list", "none")
-    if several != "none" and not set(encodings) <= {"base64", "base64url", "hex"}:
-        raise _invalid(name, "a list of keys needs base64 or hex", "Leave key.list away")
-    return KeyForm(encodings, lengths, value.get("padding", "optional"), "" if several == "none" else several)
-
-
-def _parse_derive(name: str, rule: CipherRule, value: Mapping[str, Any] | None) -> Derivation | None:
-    if value is None:
-        return None
-    if not rule.derives:
-        raise _invalid(name, "this cipher has no key derivation", "Leave derive away")
-    derivation = Derivation(value["function"], value["rounds"], value.get("length", max(rule.key_lengths)))
-    if not 0 < derivation.rounds <= _MAX_ROUNDS or derivation.length not in rule.key_lengths:
-        known = ", ".join(str(length) for length in rule.key_lengths)
-        raise _invalid(
-            name, "the derivation is not possible", f"Use 1 to {_MAX_ROUNDS} rounds, and a length of {known}"
-        )
-    return derivation
-
-
-def _parse_plaintext(name: str, value: Mapping[str, Any]) -> PlaintextForm:
-    plaintext = PlaintextForm(**value)
-    if bool(plaintext.marker) != bool(plaintext.member) or (plaintext.marker and plaintext.form == "none"):
-        raise _invalid(name, "marker and member go together, with a plaintext form", "Name both or none")
-    return plaintext
-
-
-def parse_spec(value: Mapping[str, Any], name: str = "custom") -> EnvelopeSpec:
-    """Read a complete declaration.
-
-    :param name: for reports, when the declaration has none of its own.
-    :raises KeyturnError: ``envelope-invalid`` with the first thing that is wrong.
-    """
-    full = expand(value)
-    name = str(full.get("name") or name)
-    try:
-        _SPEC.check(full, f"envelope {name}")
-    except KeyturnError as error:
-        raise KeyturnError("envelope-invalid", error.message, where=error.where, hint=error.hint) from None
-    cipher = full["cipher"]
-    rule = CIPHERS[cipher]
-    derive = _parse_derive(name, rule, full.get("derive"))
-    text = _parse_text(name, full["text"])
-    parts = _parse_parts(name, cipher, full.get("parts"), derive is not None)
-    smallest = sum(part.size for part in parts) + (16 if cipher == "fernet" else 0)
-    minimum = full.get("min_raw", smallest)
-    if minimum < smallest:
-        raise _invalid(name, f"min_raw is less than the parts take ({smallest} bytes)", "Leave min_raw away")
-    prefix = full.get("prefix", "")
-    if not prefix.isascii():
-        raise _invalid(name, "the prefix is not ASCII", "Correct prefix")
-    associated_data = full.get("associated_data", "").encode()
-    if associated_data and cipher != "aes-gcm":
-        raise _invalid(name, "this cipher has no associated data", "Leave associated_data away")
-    return EnvelopeSpec(
-        name=name,
-        cipher=cipher,
-        text=text,
-        parts=parts,
-        key=_parse_key(name, rule, full["key"], derive is not None),
-        derive=derive,
-        prefix=prefix,
-        minimum=minimum,
-        associated_data=associated_data,
-        plaintext=_parse_plaintext(name, full.get("plaintext", {"form": "none"})),
-    )
+@lru_cache(maxsize=64)
+def _pieces(template: str) -> list[tuple[str, bytes]]:
+    """The placeholders' names and the texts between them, without a name."""
+    pieces = enumerate(PLACEHOLDER.split(template))
+    return [(piece, b"") if at % 2 else ("", piece.encode()) for at, piece in pieces]
