@@ -69,14 +69,19 @@ class EmbeddedPostgres:
 
     def __enter__(self) -> EmbeddedPostgres:
         """Make the cluster and start it."""
+        self._room()
+        self._run("initdb", "-D", str(self.data), "-U", self.user, "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        self.start()
+        return self
+
+    def _room(self) -> Path:
+        """The empty data directory."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(mode=0o700)
         if self._account:
             os.chown(self.data, self._account["user"], self._account["group"])
             self.folder.chmod(0o711)
-        self._run("initdb", "-D", str(self.data), "-U", self.user, "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
-        self.start()
-        return self
+        return self.data
 
     def __exit__(self, *_: object) -> None:
         """Stop the server; remove the folder when it was a temporary one."""
@@ -167,6 +172,18 @@ class EmbeddedPostgres:
             yield dsn
         finally:
             self.drop_database(name)
+
+    @contextlib.contextmanager
+    def standby(self) -> Iterator[EmbeddedPostgres]:
+        """A standby that follows this server, for the length of a block; this one needs ``wal_level=replica``."""
+        other = EmbeddedPostgres(settings={**self.settings, "hot_standby": "on"}, user=self.user)
+        try:
+            self._run("pg_basebackup", "-D", str(other._room()), "-d", self.dsn(), "-R", "-X", "stream", "-c", "fast")
+            other.start()
+            yield other
+        finally:
+            other.stop()
+            shutil.rmtree(other.folder, ignore_errors=True)
 
     def log_text(self) -> str:
         """All that the server has logged so far."""

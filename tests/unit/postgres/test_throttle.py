@@ -1,0 +1,129 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rate, a pause, a stop, and a real standby that falls behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
+
+from tests.support.postgres import EmbeddedPostgres
+
+
+class _Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(0.0, seconds)
+        self.sleeps.append(seconds)
+        assert len(self.sleeps) < 1000
+
+    def throttle(self, **more: Any) -> Throttle:
+        return Throttle(clock=lambda: self.now, sleep=self.sleep, **more)
+
+
+class _NoLink:
+    """A connection that must not be used."""
+
+
+_LINK: Any = _NoLink()
+
+
+def test_the_rate_is_shared_by_the_workers() -> None:
+    clock = _Clock()
+    throttle = clock.throttle(rate=100, workers=4)
+    for _batch in range(10):
+        throttle.hold(_LINK, 50)
+    assert clock.now == pytest.approx(10 * 50 / 25)
+
+
+def test_without_a_limit_nobody_waits() -> None:
+    clock = _Clock()
+    clock.throttle().hold(_LINK, 1_000_000)
+    assert clock.sleeps == []
+
+
+def test_a_pause_lasts_until_it_is_taken_back(tmp_path: Path) -> None:
+    control = tmp_path / "pace-KEY-app.json"
+    control.write_text(json.dumps({"do": "pause"}))
+    clock = _Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now > 30:
+            control.write_text(json.dumps({"do": "run", "rate": 10}))
+
+    throttle = Throttle(control=str(control), clock=lambda: clock.now, sleep=sleep)
+    assert throttle.is_paused
+    throttle.hold(_LINK, 100)
+    assert not throttle.is_paused
+    assert 40 <= clock.now < 41  # thirty seconds of pause, then 100 rows at 10 a second
+
+
+def test_a_stop_is_one_clear_error_and_is_asked_for_once(tmp_path: Path) -> None:
+    control = tmp_path / "pace-KEY-app.json"
+    control.write_text(json.dumps({"do": "stop"}))
+    with pytest.raises(KeyturnError) as raised:
+        _Clock().throttle(control=str(control)).hold(_LINK, 1)
+    assert raised.value.code == "stopped"
+    assert "goes on where it stopped" in str(raised.value)
+    assert not control.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rate": "fast"}'])
+def test_a_broken_control_file_changes_nothing(tmp_path: Path, content: str) -> None:
+    control = tmp_path / "pace-KEY-app.json"
+    control.write_text(content)
+    clock = _Clock()
+    clock.throttle(rate=10, control=str(control)).hold(_LINK, 10)
+    assert clock.now == pytest.approx(1)
+
+
+def test_the_control_file_lies_beside_the_progress_file() -> None:
+    assert control_path("/var/lib/keyturn/host/progress-KEY-app.json") == "/var/lib/keyturn/host/pace-KEY-app.json"
+
+
+def test_a_standby_that_falls_behind_is_waited_for() -> None:
+    with EmbeddedPostgres(settings={"wal_level": "replica", "max_wal_senders": "4"}) as primary:
+        dsn = primary.create_database("app")
+        with primary.standby() as standby, psycopg.connect(dsn, autocommit=True) as link:
+            link.execute("CREATE TABLE filler (t text)")
+            throttle = Throttle(max_lag=1_000_000)
+            throttle.hold(link, 1)
+            with psycopg.connect(standby.dsn("app"), autocommit=True) as other:
+                other.execute("SELECT pg_wal_replay_pause()")
+                link.execute("INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
+                waited = threading.Event()
+
+                def hold() -> None:
+                    Throttle(max_lag=1_000_000).hold(link, 1)
+                    waited.set()
+
+                thread = threading.Thread(target=hold)
+                thread.start()
+                assert not waited.wait(1.5)
+                other.execute("SELECT pg_wal_replay_resume()")
+                assert waited.wait(60)
+                thread.join()
+
+
+def test_a_role_that_cannot_see_the_lag_is_told() -> None:
+    with EmbeddedPostgres(settings={"wal_level": "replica", "max_wal_senders": "4"}) as primary:
+        with psycopg.connect(primary.dsn(), autocommit=True) as link:
+            link.execute("CREATE ROLE app LOGIN")
+        with primary.standby(), psycopg.connect(primary.dsn(user="app"), autocommit=True) as link:
+            with pytest.raises(KeyturnError) as raised:
+                Throttle(max_lag=1).hold(link, 1)
+            assert raised.value.code == "lag-unknown"
+            assert "pg_monitor" in str(raised.value)
