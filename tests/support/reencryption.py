@@ -96,6 +96,9 @@ class Rig:
             "lock_timeout_ms": 50,
             "max_wait_s": 20,
             "search": False,
+            "cut_over": "rows",
+            "max_writer_wait_ms": 1000,
+            "quiesce": "none",
             **more,
         }
 
