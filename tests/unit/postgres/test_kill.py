@@ -153,7 +153,7 @@ def test_nothing_is_lost_whenever_it_is_killed(rig: Rig, killable: Killable) -> 
         rig.insert([(row, seal("old", b"%d:0" % row).decode()) for row in range(_ROWS)])
         service = _Service(rig.dsn, choose.randrange(10**6))
         one = _Round(rig, killable, service, choose)
-        rig.defaults = {"rotation_id": f"r{rounds}"}
+        rig.defaults = {"rotation_id": f"r{rounds}", "cut_over": "columns" if rounds % 3 == 1 else "rows"}
         service.start()
         try:
             way = one.in_place if rounds % 3 == 2 else one.shadow
