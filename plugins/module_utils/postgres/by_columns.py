@@ -152,6 +152,7 @@ class ByColumns(Way):
     """The way ``columns``. Everybody waits for the swap, some milliseconds at any size."""
 
     name: ClassVar[str] = "columns"
+    proves_fill: ClassVar[bool] = True  # the swap itself compares nothing
 
     def none(self, schema: str, column: Column) -> ShadowColumn:
         """No second column."""

@@ -24,7 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     literal,
     server_text,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, PREV, Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV, Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 
 try:
@@ -67,6 +67,11 @@ class ShadowColumn(Shadow):
     def guard(self) -> Guard:
         """Its trigger."""
         return Guard(self.schema, self.column, self.tag)
+
+    @property
+    def lock(self) -> int | None:
+        """The guard's."""
+        return self.guard.lock if self.fact != NONE else None
 
     @property
     def note(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence, ensure_schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import hold, is_held, release
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
@@ -30,6 +31,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work, rows_behind
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+
+_LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
 
 __all__ = ["Rotation", "is_settled", "leftover"]
 
@@ -65,7 +68,9 @@ class Rotation:
         )
         self.fence = self.work.fence
         self.has_fence = self.fence.read(self.link)
+        self.quiesce: str = params["quiesce"]
         self._params = params
+        self._open_link = database.open
         self.way: Way = WAYS["rows"]
         self.shadows: list[Shadow] = []
         self.covered: list[Covered] = []
@@ -194,6 +199,30 @@ class Rotation:
         for index, shadow in zip(at, turned):
             self.shadows[index] = shadow
         self.is_changed = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a sweep to come."""
+        return self.has_fence and not self.fence.is_closed
+
+    @property
+    def _locks(self) -> list[int]:
+        return [shadow.lock for shadow in self.shadows if shadow.lock is not None]
+
+    @property
+    def must_hold_writes(self) -> bool:
+        """Whether the service's writes are to be held back until the sweep, and are not."""
+        return self.quiesce == "writes" and bool(self._locks) and not is_held(self.link, self._locks)
+
+    def hold_writes(self) -> None:
+        """Hold them back. The fence has to be taken."""
+        release(self.link, self._locks, self.pace)
+        hold(self._open_link, self.fence, self._locks, self.pace, _LONGEST_HOLD)
+
+    def release_writes(self) -> None:
+        """Let the service write again."""
+        if self._locks:
+            release(self.link, self._locks, self.pace)
 
     def settle(self, target_at: int, back: bool) -> None:
         """Passes over one column until its shadow is up to date."""

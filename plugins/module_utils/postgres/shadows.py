@@ -59,6 +59,11 @@ class Shadow(ABC):
         return hashlib.sha256(f"{table.schema}.{table.name}.{self.column.name}".encode()).hexdigest()[:16]
 
     @property
+    def lock(self) -> int | None:
+        """The number of the advisory lock that writers share, where a trigger makes them."""
+        return None
+
+    @property
     def note(self) -> dict[str, Any]:
         """What the comment on it says."""
         return {"column": self.column.name, "rotation_id": self.rotation, "swapped": self.swapped}

@@ -103,6 +103,9 @@ def _prepared(rotation: Rotation) -> Told:
     rotation.fence.take(rotation.link, FORWARD, rotation.pace)
     rotation.make()
     _fill(rotation)
+    if rotation.way.proves_fill and rotation.work.written:
+        rotation.cover()
+        rotation.demand_pairs()
     return told
 
 
@@ -115,6 +118,8 @@ def _fill(rotation: Rotation) -> None:
 
 def _cut_over(rotation: Rotation) -> Told:
     if rotation.all_are(PREV):
+        if not rotation.check_mode and rotation.is_open:
+            _hold_writes(rotation, back=False)
         return {}
     rotation.refuse_unprepared()
     rotation.is_changed = True
@@ -123,7 +128,16 @@ def _cut_over(rotation: Rotation) -> Told:
     rotation.take(FORWARD)
     rotation.refuse_unprepared()
     rotation.swap(NEXT, back=False)
+    _hold_writes(rotation, back=False)
     return {}
+
+
+def _hold_writes(rotation: Rotation, back: bool) -> None:
+    """With all writers held back, everything can be put right before a reader is restarted."""
+    if rotation.must_hold_writes:
+        rotation.take(BACK if back else FORWARD)
+        rotation.hold_writes()
+        _settle(rotation, back)
 
 
 # -- sweeping --------------------------------------------------------------------------------------------------------
@@ -170,6 +184,7 @@ def _sweep(rotation: Rotation, back: bool) -> None:
     tables = [target.column.table for target in rotation.targets]
     patience = rotation.pace.patience("rows that others keep writing")
     _settle(rotation, back)
+    rotation.release_writes()
     rotation.work.barrier(tables)
     while True:
         _settle(rotation, back)
@@ -200,7 +215,10 @@ def _rolled_back(rotation: Rotation) -> Told:
     if rotation.check_mode:
         return {}
     rotation.take(BACK)
+    rotation.release_writes()
     rotation.swap(PREV, back=True)
+    if rotation.step == "swap" and any(shadow.swapped for shadow in rotation.shadows):
+        _hold_writes(rotation, back=True)
     rotation.drop([shadow.fact == NEXT and not shadow.swapped for shadow in rotation.shadows])
     if rotation.fence.in_place:
         _pass_until_done(rotation, back=True)
@@ -224,6 +242,7 @@ def _cleaned(rotation: Rotation) -> Told:
     rotation.demand(back)
     rotation.is_changed = True
     if not rotation.check_mode:
+        rotation.release_writes()
         rotation.drop([shadow.fact != NONE for shadow in rotation.shadows], is_over=True)
         rotation.has_fence = False
     return {}

@@ -74,9 +74,13 @@ class ShadowWriter(ABC):
 
 
 class Way(ABC):
-    """One way to cut over."""
+    """One way to cut over.
+
+    :param proves_fill: whether what is kept is decrypted and compared once more before the swap.
+    """
 
     name: ClassVar[str]
+    proves_fill: ClassVar[bool] = False
 
     @abstractmethod
     def none(self, schema: str, column: Column) -> Shadow:
