@@ -96,6 +96,9 @@ class Rig:
             "lock_timeout_ms": 50,
             "max_wait_s": 20,
             "search": False,
+            "cut_over": "rows",
+            "max_writer_wait_ms": 1000,
+            "quiesce": "none",
             **more,
         }
 
@@ -126,13 +129,24 @@ class Rig:
         """What opens under a key in ``creds``, by id."""
         return {number: (opens(key, cell) or b"").decode() or None for number, cell in self.cells().items()}
 
-    def side_tables(self) -> list[str]:
-        """The endings of the side tables' names."""
+    def shadows(self) -> list[str]:
+        """The endings of the names of side tables and second columns."""
         query = """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE n.nspname = 'keyturn' AND c.relkind = 'r' AND c.relname LIKE 's!_%' ESCAPE '!' ORDER BY 1"""
+                   WHERE n.nspname = 'keyturn' AND c.relkind = 'r' AND c.relname LIKE 's!_%' ESCAPE '!'
+                   UNION ALL
+                   SELECT a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+                   WHERE a.attname LIKE 'keyturn!_%' ESCAPE '!' AND NOT a.attisdropped AND NOT c.relispartition
+                   ORDER BY 1"""
         return [row[0].rsplit("_", 1)[1] for row in self.sql.execute(query).fetchall()]
 
+    def left_behind(self) -> list[str]:
+        """Our triggers, functions and constraints that are still there."""
+        query = """SELECT tgname FROM pg_trigger WHERE tgname LIKE 'zzzz!_keyturn!_%' ESCAPE '!'
+                   UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace('keyturn')
+                   UNION ALL SELECT conname FROM pg_constraint WHERE conname LIKE 'keyturn%'"""
+        return [row[0] for row in self.sql.execute(query).fetchall()]
+
     def snapshot(self) -> list[Any]:
-        """Everything that a call could change: rows with their versions, and the names of our tables."""
+        """Everything that a call could change: rows with their versions, and the names of our own objects."""
         rows = self.sql.execute("SELECT id, secret, xmin::text, ctid::text FROM creds ORDER BY id").fetchall()
-        return [rows, self.side_tables()]
+        return [rows, self.shadows(), self.left_behind()]

@@ -70,6 +70,8 @@ _STATES: dict[str, tuple[str, str, str]] = {
     "25006": ("database-read-only", "this server only reads", "Connect to the primary server"),
     "22001": ("cell-too-long", "a new value is longer than the column permits", "Widen the column"),
     "53100": ("database-full", "the server's disk is full", "Make room, then run again"),
+    "42703": ("table-changed", "a column changed meanwhile", "See who else works on this table, then run again"),
+    "42P01": ("table-changed", "a table is gone meanwhile", "See who else works on this table, then run again"),
     "25P03": ("connection-lost", "the server ended an idle transaction", "Run again: it goes on where it stopped"),
     "08": ("connection-lost", "the connection was lost", "Run again: it goes on where it stopped"),
     "57": ("connection-lost", "the server ended the connection", "Run again: it goes on where it stopped"),

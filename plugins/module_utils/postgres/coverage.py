@@ -21,14 +21,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, explained, snapshot
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, aliased
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
     BatchSize,
-    aliased,
-    join_on_key,
+    join_shadow,
     stream,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import NONE, Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 
 try:
     from psycopg import sql
@@ -64,15 +63,15 @@ class Covered:
         return self.counts.rows[NEW] - self.explained_new
 
 
-def _query(target: Target, side: Side) -> sql.Composed:
+def _query(target: Target, side: Shadow) -> sql.Composed:
     table, read = target.column.table, target.cell_type.read
     cell = aliased("c", target.column.name)
     fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
     fields.append(read(cell))
     join: sql.Composable = sql.SQL("")
     if side.fact != NONE:
-        fields += [read(sql.SQL("s.{}").format(name)) for name in (side.truth_cell, side.other_cell)]
-        join = sql.SQL("LEFT JOIN {} s ON {}").format(side.identifier, join_on_key(table, "s", is_text=False))
+        fields += [read(expression) for expression in side.kept]
+        join = join_shadow(table, side)
     return sql.SQL("SELECT {} FROM {} c {} WHERE {} IS NOT NULL").format(
         sql.SQL(", ").join(fields), table.identifier, join, cell
     )
@@ -86,8 +85,8 @@ def _totals(link: Link, target: Target) -> tuple[int, int]:
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-def _check_pairs(covered: Covered, side: Side, rows: Sequence[tuple[bytes, ...]], judged: Sequence[Judged]) -> None:
-    """Compare what the side table keeps of each row that it is up to date with."""
+def _check_pairs(covered: Covered, side: Shadow, rows: Sequence[tuple[bytes, ...]], judged: Sequence[Judged]) -> None:
+    """Compare what the shadow keeps of each row that it is up to date with."""
     target = covered.target
     settled = [
         (row[-3], row[-1], kind, plaintext)
@@ -103,7 +102,7 @@ def _check_pairs(covered: Covered, side: Side, rows: Sequence[tuple[bytes, ...]]
             covered.wrong_pairs += 1
 
 
-def _cover_one(link: Link, target: Target, side: Side, pace: Pace, size: BatchSize) -> Covered:
+def _cover_one(link: Link, target: Target, side: Shadow, pace: Pace, size: BatchSize) -> Covered:
     counts = Counts()
     covered = Covered(target, counts)
     counts.total, filled = _totals(link, target)
@@ -130,7 +129,7 @@ def _cover_one(link: Link, target: Target, side: Side, pace: Pace, size: BatchSi
     return covered
 
 
-def cover(link: Link, targets: Sequence[Target], sides: Sequence[Side], pace: Pace, size: BatchSize) -> list[Covered]:
+def cover(link: Link, targets: Sequence[Target], sides: Sequence[Shadow], pace: Pace, size: BatchSize) -> list[Covered]:
     """The coverage of all columns in one snapshot; nothing is written."""
     with snapshot(link):
         covered = []

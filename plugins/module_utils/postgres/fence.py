@@ -92,18 +92,20 @@ class Fence:
         self._table = identifier(schema, "fence")
         self.turned_back = False
         self.in_place = False
+        self.is_closed = False
         self.cleared: list[str] = []
 
     def read(self, link: Link) -> bool:
         """Read the row's facts without taking it (check mode); False when it is not this rotation's."""
         if not fence_exists(link, self._schema):
             return False
-        query = sql.SQL("SELECT turned_back, in_place, cleared FROM {} WHERE name = %s AND rotation = %s").format(
-            self._table
-        )
+        query = sql.SQL(
+            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s"
+        ).format(self._table)
         row = link.execute(query, (self._name, self._rotation)).fetchone()
         if row is not None:
             self.turned_back, self.in_place, self.cleared = row[0], row[1], list(row[2])
+            self.is_closed = row[3]
         return row is not None
 
     def take(self, link: Link, direction: str, pace: Pace, in_place: bool = False) -> None:

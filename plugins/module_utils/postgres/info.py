@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import choose, writer_wait_ms
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
@@ -15,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     snapshot,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
     find_targets,
@@ -23,7 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import NONE, Side, find_side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
     COLUMN_TYPES,
     Column,
@@ -39,7 +41,6 @@ except ImportError:
 
 __all__ = ["run"]
 
-_WAIT_MS_PER_ROW = 0.0044  # measured: one UPDATE of every row, 264 bytes each, one index
 _WRITE_MS_PER_ROW = 0.01  # measured: reading a row and keeping it in a side table
 _SAMPLE = 50
 _SHORTEST = 16  # bytes; nothing encrypted is shorter
@@ -53,10 +54,11 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     try:
         with explained(database.place):
             targets = find_targets(link, database, params, ("SELECT",))
-            sides = [find_side(link, params["schema"], target.column) for target in targets]
-            known = [
-                side if side.rotation == rotation_of(session) else Side(params["schema"], side.column) for side in sides
-            ]
+            rows_way, schema = WAYS["rows"], params["schema"]
+            sides = [find_shadow(link, schema, target.column, rows_way) for target in targets]
+            is_mine = [side.rotation == rotation_of(session) for side in sides]
+            known = [side if mine else rows_way.none(schema, side.column) for side, mine in zip(sides, is_mine)]
+            begun = next((side.way for side in known if side.fact != NONE), "")
             size = BatchSize(params["batch_rows"], params["batch_bytes"])
             started = time.perf_counter()
             covered = cover(link, targets, known, Pace("info"), size)
@@ -74,9 +76,10 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 "estimates": {
                     "seconds": round(seconds + rows * (_WRITE_MS_PER_ROW / 1000 + 2 * _crypto_seconds(targets)), 1),
                     "seconds_how": "time of this count, plus 10 us and twice the time of one encryption for each row",
-                    "writer_wait_ms": round(rows * _WAIT_MS_PER_ROW, 1),
-                    "writer_wait_how": "4.4 us for each row, plus about 0.8 times that for each index on the column",
+                    "writer_wait_ms": round(writer_wait_ms(link, covered), 1),
+                    "writer_wait_how": "by rows: 4.4 us for each row, and 0.8 times that for each index on the column",
                 },
+                "choice": choose(link, targets, covered, params, begun).as_result(),
                 "server": _server(link, params["schema"]),
                 "found": _search(link, targets) if params["search"] else [],
             }
@@ -95,7 +98,7 @@ def _crypto_seconds(targets: list[Target]) -> float:
     return slowest
 
 
-def _column(link: Link, covered: Covered, side: Side) -> dict[str, Any]:
+def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
     column = covered.target.column
     table = column.table
     query = """
@@ -125,6 +128,7 @@ def _column(link: Link, covered: Covered, side: Side) -> dict[str, Any]:
         "authenticated": covered.target.spec.authenticated,
         "unknown_keys": covered.counts.unknown_keys,
         "fact": side.fact,
+        "fact_cut_over": side.way if side.fact != NONE else "",
         "fact_rotation_id": side.rotation if side.fact != NONE else "",
         "swapped": side.swapped,
     }

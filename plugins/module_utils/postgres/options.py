@@ -41,6 +41,9 @@ _COMMON: dict[str, dict[str, Any]] = {
     "batch_rows": {"type": "int", "default": 1000},
     "batch_bytes": {"type": "int", "default": 2_097_152},
     "schema": {"type": "str", "default": "keyturn"},
+    "cut_over": {"type": "str", "choices": ["auto", "rows", "columns"], "default": "rows"},
+    "max_writer_wait_ms": {"type": "int", "default": 1000},
+    "quiesce": {"type": "str", "choices": ["stop", "writes", "none"], "default": "none"},
 }
 
 #: Arguments of ``reencrypt``.

@@ -16,7 +16,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["NO_PARAMETERS", "identifier", "literal", "server_text"]
+__all__ = ["NO_PARAMETERS", "aliased", "identifier", "literal", "server_text"]
 
 NO_PARAMETERS: tuple[object, ...] = ()
 
@@ -24,6 +24,11 @@ NO_PARAMETERS: tuple[object, ...] = ()
 def identifier(*names: str) -> sql.Composable:
     """A quoted name, with its schema before it where two are given."""
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
+
+
+def aliased(alias: str, name: str) -> sql.Composable:
+    """``alias.name``, quoted."""
+    return sql.SQL("{}.{}").format(identifier(alias), identifier(name))
 
 
 def literal(text: str) -> sql.Composable:

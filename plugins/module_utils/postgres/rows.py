@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
+    NO_PARAMETERS,
+    aliased,
+    identifier,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
 
 try:
@@ -20,7 +24,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["BatchSize", "Key", "Row", "Source", "aliased", "join_on_key", "key_names", "key_parameters", "stream"]
+__all__ = ["BatchSize", "Key", "Row", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters", "stream"]
 
 Key = tuple[bytes, ...]
 _STRIPES = 8  # a table's pages are visited again and again, so that dead row versions are pruned in between
@@ -50,11 +54,6 @@ class BatchSize:
             self.now = max(1, min(self._rows, fits, self.now * 4))
 
 
-def aliased(alias: str, name: str) -> sql.Composable:
-    """``alias.name``, quoted."""
-    return sql.SQL("{}.{}").format(identifier(alias), identifier(name))
-
-
 def key_names(table: Table) -> list[str]:
     """Names of the key's columns in tables and lists of ours; theirs may be anything."""
     return [f"p{number}" for number in range(1, len(table.key) + 1)]
@@ -70,19 +69,26 @@ def join_on_key(table: Table, other: str, is_text: bool) -> sql.Composable:
     return sql.SQL(" AND ").join(terms)
 
 
+def join_shadow(table: Table, shadow: Shadow) -> sql.Composed:
+    """The join of a side table as ``s``; nothing where the shadow is in ``c``."""
+    if shadow.beside is None:
+        return sql.SQL("").format()
+    return sql.SQL("LEFT JOIN {} s ON {}").format(shadow.beside, join_on_key(table, "s", is_text=False))
+
+
 def key_parameters(keys: Sequence[Key]) -> list[TextArray]:
     """One array for each column of the key."""
     return [TextArray(part) for part in zip(*keys)]
 
 
 class Source:
-    """The rows of a column to look at: all that hold something, or those that differ from a side table."""
+    """The rows of a column to look at: all that hold something, or those whose shadow is behind."""
 
-    def __init__(self, column: Column, side: Side | None = None) -> None:
+    def __init__(self, column: Column, shadow: Shadow | None = None) -> None:
         self.column = column
         self.cell_type = CellType(column)
         self._table = column.table
-        self._side = side
+        self._shadow = shadow
 
     def _key_texts(self) -> list[sql.Composable]:
         return [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
@@ -93,14 +99,9 @@ class Source:
         fields += [self.cell_type.read(cell), sql.SQL("c.xmin::text"), sql.SQL("c.ctid::text")]
         query = [sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(fields), self._table.identifier)]
         where = sql.SQL("{} IS NOT NULL").format(cell)
-        if self._side is not None:
-            truth = sql.SQL("s.{}").format(self._side.truth_cell)
-            differs = sql.SQL("{} IS DISTINCT FROM {}").format(
-                self.cell_type.compare(truth), self.cell_type.compare(cell)
-            )
-            join = join_on_key(self._table, "s", is_text=False)
-            query.append(sql.SQL("LEFT JOIN {} s ON {}").format(self._side.identifier, join))
-            where = sql.SQL("{} AND {}").format(where, differs)
+        if self._shadow is not None:
+            query.append(join_shadow(self._table, self._shadow))
+            where = sql.SQL("{} AND {}").format(where, self._shadow.is_behind(self.cell_type))
         return sql.SQL("{} WHERE {}").format(sql.SQL(" ").join(query), where)
 
     def _rows(self, link: Link, query: sql.Composed, parameters: Sequence[object]) -> list[Row]:

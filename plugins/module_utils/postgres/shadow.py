@@ -1,19 +1,15 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Cutting over by rows: each row is kept under both keys beside the table; one UPDATE exchanges them all.
+"""Settling a shadow: each row is kept under both keys, in a side table or in a second column.
 
-Content decides what is up to date (no trigger, no mark): a row is settled when its cell equals the one that the side
-table keeps as the present truth. Settling is filling, carrying over and sweeping, in both directions.
+Content decides what is up to date: a row is settled when its shadow knows its present cell. Settling is filling,
+carrying over and sweeping, in both directions.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
     NEW,
     OLD,
@@ -22,69 +18,35 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     Judged,
     Target,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
-    Link,
-    is_retryable,
-    transaction,
-)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import unreadable
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
-try:
-    import psycopg
-except ImportError:
-    if TYPE_CHECKING:
-        raise
+__all__ = ["Batch", "settle", "settle_all"]
 
-__all__ = ["settle", "settle_all", "swap"]
-
-_CARRY_SECONDS = 0.1  # what may be encrypted while writers are held back
-_CARRY_ROWS = 60
 _FEW = 3
 
 
-@dataclass
-class _Pairs:
-    """Rows with their cell under the old key and under the new one."""
-
-    rows: list[Row] = field(default_factory=list)
-    under_old: list[bytes] = field(default_factory=list)
-    under_new: list[bytes] = field(default_factory=list)
-
-    def add(self, rows: Sequence[Row], under_old: Sequence[bytes], under_new: Sequence[bytes]) -> None:
-        self.rows += rows
-        self.under_old += under_old
-        self.under_new += under_new
-
-    def only(self, keys: frozenset[Key]) -> _Pairs:
-        at = [index for index, row in enumerate(self.rows) if row.key in keys]
-        return _Pairs(
-            [self.rows[index] for index in at],
-            [self.under_old[index] for index in at],
-            [self.under_new[index] for index in at],
-        )
-
-
-class _Batch:
+class Batch:
     """One batch, judged and encrypted, ready to be written.
 
     :param back: whether the rotation goes back: nothing may stop it then, so a row that cannot be read stays as it is.
     """
 
-    def __init__(self, target: Target, side: Side, rows: Sequence[Row], back: bool) -> None:
-        self._side = side
-        self._writer = Writer(target.column)
-        self._truth_is_new = side.truth == NEW
-        self._ciphered = _Pairs()  # both cells encrypted
-        self._plain = _Pairs()  # was plaintext: the server copies it, under_old is not used
-        self._bare = _Pairs()  # to become plaintext: sent by COPY
+    def __init__(self, way: Way, target: Target, shadow: Shadow, rows: Sequence[Row], back: bool) -> None:
+        self._writer = way.writer(target, shadow)
+        self._keeps = self._writer.keeps
+        self._truth_is_new = shadow.truth == NEW
+        self._ciphered = Pairs()  # both cells encrypted
+        self._plain = Pairs()  # was plaintext: the server copies it, under_old is not used
+        self._bare = Pairs()  # to become plaintext: sent by COPY
         self._kept: list[Row] = []  # the same under both keys
         by_class: dict[str, tuple[list[Row], list[bytes]]] = {}
         cells = target.cell_type.decode([row.raw for row in rows])
-        for row, (kind, plaintext) in zip(rows, target.judge(cells, side.truth)):
+        for row, (kind, plaintext) in zip(rows, target.judge(cells, shadow.truth)):
             group = by_class.setdefault(self._group(target, back, row, (kind, plaintext)), ([], []))
             group[0].append(row)
             group[1].append(b"" if plaintext is None else plaintext)
@@ -115,7 +77,7 @@ class _Batch:
             self._plain.add(rows, raws, cells.encode(target.new.seal_many(plaintexts)))
         elif group == "bare":
             self._bare.add(rows, cells.encode_plain(plaintexts), raws)
-        elif group == "keep":
+        elif group == "keep" and self._keeps:
             self._kept = rows
 
     @property
@@ -125,129 +87,46 @@ class _Batch:
 
     def write(self, link: Link, keys: frozenset[Key]) -> int:
         """Write the rows with these keys; how many of the table's own somebody else had changed."""
-        raced = self._write_ciphered(link, self._ciphered.only(keys))
+        writer, raced = self._writer, 0
+        writer.begin(link)
+        ciphered = self._ciphered.only(keys)
+        if ciphered.rows:
+            raced += writer.write_ciphered(link, ciphered)
         plain = self._plain.only(keys)
         if plain.rows:
-            self._writer.copy_pairs(link, self._side, plain.rows, plain.under_new)
-            if self._truth_is_new:
-                raced += len(plain.rows) - self._writer.replace_versions(link, plain.rows, plain.under_new)
+            raced += writer.write_plain(link, plain.rows, plain.under_new)
         bare = self._bare.only(keys)
         if bare.rows:
-            self._writer.stage_plain(link, bare.rows, bare.under_old)
-            self._writer.put_staged(link, self._side)
-            if not self._truth_is_new:
-                raced += len(bare.rows) - self._writer.replace_staged(link)
+            raced += writer.write_bare(link, bare.rows, bare.under_old)
         kept = [row for row in self._kept if row.key in keys]
         if kept:
-            self._writer.copy_pairs(link, self._side, kept, None)
-        return raced
-
-    def _write_ciphered(self, link: Link, pairs: _Pairs) -> int:
-        if not pairs.rows:
-            return 0
-        truths = pairs.under_new if self._truth_is_new else pairs.under_old
-        wrong = [index for index, row in enumerate(pairs.rows) if row.raw != truths[index]]
-        raced = 0
-        if wrong:
-            rows = [pairs.rows[index] for index in wrong]
-            raced = len(wrong) - self._writer.replace_cells(link, rows, [truths[index] for index in wrong])
-        keys = [row.key for row in pairs.rows]
-        self._writer.put_pairs(link, self._side, keys, pairs.under_old, pairs.under_new)
+            writer.write_kept(link, kept)
         return raced
 
 
-def settle(work: Work, target: Target, side: Side, back: bool) -> Outcome:
-    """One pass: every row that differs from its side table is put right in both."""
+def settle(work: Work, way: Way, target: Target, shadow: Shadow, back: bool, everything: bool = False) -> Outcome:
+    """One pass: every row whose shadow is behind is put right, in the table and in the shadow.
+
+    :param everything: the other rows too: their shadow is not to be trusted.
+    """
 
     def one(link: Link, rows: list[Row]) -> Outcome:
-        batch = _Batch(target, side, rows, back)
+        batch = Batch(way, target, shadow, rows, back)
         outcome = work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome()
         outcome.seen = len(rows)
         return outcome
 
-    return work.run(target, Source(target.column, side), one)
+    return work.run(target, Source(target.column, None if everything else shadow), one)
 
 
-def settle_all(work: Work, targets: Sequence[Target], sides: Sequence[Side], back: bool) -> None:
+def settle_all(work: Work, way: Way, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> None:
     """Passes over all columns until hardly anything is left to do, or writers add as much as a pass takes away."""
     before = None
     while True:
         left = 0
-        for target, side in zip(targets, sides):
-            outcome = settle(work, target, side, back)
+        for target, shadow in zip(targets, shadows):
+            outcome = settle(work, way, target, shadow, back)
             left += outcome.written + len(outcome.again)
         if left <= _FEW or (before is not None and left >= before):
             return
         before = left
-
-
-class _TooManyError(Exception):
-    """More rows to carry over than may be done while writers are held back."""
-
-
-def swap(work: Work, targets: Sequence[Target], sides: Sequence[Side], back: bool) -> list[Side]:
-    """Exchange all rows of all columns in one transaction, all or none; readers go on, writers wait.
-
-    :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``fenced``.
-    """
-    cap = _carry_cap(targets)
-    patience = work.pace.patience(", ".join(str(side.column.table) for side in sides))
-    while True:
-        settle_all(work, targets, sides, back)
-        started = time.perf_counter()
-        try:
-            with transaction(work.link):
-                work.fence.hold(work.link, strong=True)
-                work.lock_tables([side.column.table for side in sides])
-                locked = time.perf_counter()
-                turned = []
-                for target, side in zip(targets, sides):
-                    _carry(work, target, side, back, cap)
-                for target, side in zip(targets, sides):
-                    _exchange(work.link, target, side)
-                    turned.append(side.turn(work.link))
-        except psycopg.Error as error:
-            if not is_retryable(error):
-                raise
-        except _TooManyError:
-            pass
-        else:
-            work.waited_ms += (locked - started) * 1000
-            work.held_ms += (time.perf_counter() - locked) * 1000
-            return turned
-        work.waited_ms += (time.perf_counter() - started) * 1000
-        patience.pause()
-
-
-def _carry_cap(targets: Sequence[Target]) -> int:
-    """How many rows may be encrypted while writers wait: fewer where the key of each is derived anew.
-
-    A row is tried under both keys before it is sealed, so it takes about three times as long as sealing does.
-    """
-    slowest = 0.0
-    for target in targets:
-        started = time.perf_counter()
-        target.new.seal(b"keyturn")
-        slowest = max(slowest, time.perf_counter() - started)
-    return max(1, min(_CARRY_ROWS, int(_CARRY_SECONDS / max(3 * slowest, 1e-6))))
-
-
-def _carry(work: Work, target: Target, side: Side, back: bool, cap: int) -> None:
-    rows = Source(target.column, side).after(work.link, None, cap + 1)
-    if len(rows) > cap:
-        raise _TooManyError
-    batch = _Batch(target, side, rows, back)
-    batch.write(work.link, frozenset(row.key for row in rows))
-    work.written += len(batch.rows)
-
-
-def _exchange(link: Link, target: Target, side: Side) -> None:
-    writer = Writer(target.column)
-    exchanged, filled = writer.swap(link, side), writer.count(link)
-    if exchanged != filled:
-        raise KeyturnError(
-            "swap-count-wrong",
-            f"{exchanged} of {filled} rows would have been exchanged, so none was",
-            where=target.place,
-            hint="Look for a trigger or rule on the table that suppresses updates",
-        )

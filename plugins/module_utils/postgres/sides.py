@@ -8,20 +8,22 @@ whose side table it is. ``k0`` is the cell under the old key (or as it was), ``k
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
+    aliased,
     identifier,
     literal,
     server_text,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, PREV, Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 
 try:
@@ -30,30 +32,29 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["NEXT", "NONE", "PREV", "Side", "find_side"]
-
-NONE, NEXT, PREV = "none", "next", "prev"
+__all__ = ["Side", "find_side"]
 
 
 @dataclass(frozen=True)
-class Side:
-    """What the catalog says about a column's side table.
+class Side(Shadow):
+    """What the catalog says about a column's side table."""
 
-    :param fact: :data:`NONE`, :data:`NEXT` or :data:`PREV`.
-    :param rotation: whose it is.
-    :param swapped: whether the rows were swapped once.
-    """
-
-    schema: str
-    column: Column
-    fact: str = NONE
-    rotation: str = ""
-    swapped: bool = False
+    way: ClassVar[str] = "rows"
 
     @property
-    def truth(self) -> str:
-        """The key that the table's own rows are under."""
-        return NEW if self.fact == PREV else OLD
+    def beside(self) -> sql.Composable:
+        """The side table."""
+        return self.identifier
+
+    @property
+    def kept(self) -> tuple[sql.Composable, sql.Composable]:
+        """Both cells of ``s``."""
+        return sql.SQL("s.{}").format(self.truth_cell), sql.SQL("s.{}").format(self.other_cell)
+
+    def is_behind(self, cells: CellType) -> sql.Composable:
+        """The cell of ``c`` is not the one that is kept of it."""
+        theirs = cells.compare(aliased("c", self.column.name))
+        return sql.SQL("{} IS DISTINCT FROM {}").format(cells.compare(self.kept[0]), theirs)
 
     @property
     def truth_cell(self) -> sql.Composable:
@@ -71,15 +72,13 @@ class Side:
         return identifier(self.schema, self._name(self.fact))
 
     def _name(self, fact: str) -> str:
-        table = self.column.table
-        place = f"{table.schema}.{table.name}.{self.column.name}"
-        return f"s_{hashlib.sha256(place.encode()).hexdigest()[:16]}_{fact}"
+        return f"s_{self.tag}_{fact}"
 
     def _moved(self, fact: str, swapped: bool = False, rotation: str | None = None) -> Side:
         return Side(self.schema, self.column, fact, self.rotation if rotation is None else rotation, swapped)
 
     def create(self, link: Link, rotation: str) -> Side:
-        """Make it, empty. No statistics are kept of its cells: those would be copies."""
+        """No statistics are kept of its cells: those would be copies."""
         side = self._moved(NEXT, rotation=rotation)
         key = self.column.table.key
         names = [identifier(f"p{number}") for number in range(1, len(key) + 1)]
@@ -96,19 +95,11 @@ class Side:
 
     def _comment(self, link: Link) -> None:
         table = self.column.table
-        text = json.dumps(
-            {
-                "schema": table.schema,
-                "table": table.name,
-                "column": self.column.name,
-                "rotation_id": self.rotation,
-                "swapped": self.swapped,
-            }
-        )
+        text = json.dumps({"schema": table.schema, "table": table.name, **self.note})
         link.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.identifier, literal(text)), NO_PARAMETERS)
 
     def turn(self, link: Link) -> Side:
-        """Rename it: the rows were swapped. Belongs into the transaction that swaps them."""
+        """Rename it."""
         turned = self._moved(NEXT if self.fact == PREV else PREV, swapped=True)
         name = identifier(turned._name(turned.fact))
         link.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.identifier, name), NO_PARAMETERS)
@@ -116,7 +107,7 @@ class Side:
         return turned
 
     def drop(self, link: Link) -> None:
-        """Remove it, and its file with it."""
+        """The file goes with it."""
         link.execute(sql.SQL("DROP TABLE {}").format(self.identifier), NO_PARAMETERS)
 
 

@@ -161,13 +161,16 @@ class Work:
 
         retrying(self.pace, "barrier", pass_through)
 
-    def lock_tables(self, tables: Sequence[Table]) -> None:
-        """Hold back writers (readers go on) for the rest of the transaction; tables always in the same order."""
+    def lock_tables(self, tables: Sequence[Table], mode: str = "SHARE ROW EXCLUSIVE") -> None:
+        """Hold back writers for the rest of the transaction; tables always in the same order.
+
+        :param mode: readers go on by default, and wait too with ``ACCESS EXCLUSIVE``.
+        """
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"
         self.link.execute(set_timeout, (f"{max(self.lock_ms, 250)}ms",))
         whole_tables(self.link)
         for table in sorted(set(tables), key=str):
-            lock = sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(table.identifier)
+            lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))
             self.link.execute(lock, NO_PARAMETERS)
 
 

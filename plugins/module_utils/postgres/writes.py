@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray, copy_rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
+    NO_PARAMETERS,
+    aliased,
+    identifier,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
     Key,
     Row,
-    aliased,
     join_on_key,
     key_names,
     key_parameters,
@@ -32,9 +35,10 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Writer"]
+__all__ = ["VERSION", "Writer"]
 
-_VERSION = "c.xmin::text = u.x AND c.ctid::text = u.v"
+#: The row ``c`` is still the version that ``u`` lists.
+VERSION = "c.xmin::text = u.x AND c.ctid::text = u.v"
 
 
 class Writer:
@@ -80,7 +84,7 @@ class Writer:
         """Replace plaintext cells in rows that are still of the version that was read; how many were."""
         text = sql.SQL("text[]")
         listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
-        query = self._update(listed, "u", sql.SQL(_VERSION), "n")
+        query = self._update(listed, "u", sql.SQL(VERSION), "n")
         return link.execute(query, [*self._versions(rows), self._cells.array(raws)]).rowcount
 
     @staticmethod
@@ -131,7 +135,7 @@ class Writer:
             self._list(values),
             self._table.identifier,
             join_on_key(self._table, "u", is_text=True),
-            sql.SQL(_VERSION),
+            sql.SQL(VERSION),
         )
         link.execute(self._upsert(side, select), parameters)
 

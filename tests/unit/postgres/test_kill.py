@@ -153,7 +153,7 @@ def test_nothing_is_lost_whenever_it_is_killed(rig: Rig, killable: Killable) -> 
         rig.insert([(row, seal("old", b"%d:0" % row).decode()) for row in range(_ROWS)])
         service = _Service(rig.dsn, choose.randrange(10**6))
         one = _Round(rig, killable, service, choose)
-        rig.defaults = {"rotation_id": f"r{rounds}"}
+        rig.defaults = {"rotation_id": f"r{rounds}", "cut_over": "columns" if rounds % 3 == 1 else "rows"}
         service.start()
         try:
             way = one.in_place if rounds % 3 == 2 else one.shadow
@@ -167,6 +167,6 @@ def test_nothing_is_lost_whenever_it_is_killed(rig: Rig, killable: Killable) -> 
         assert set(cells) == set(service.versions), "rows lost or risen"
         read = {row: opens(final, cell) for row, cell in cells.items()}
         assert read == {row: b"%d:%d" % (row, version) for row, version in service.versions.items()}
-        assert rig.side_tables() == []
+        assert rig.shadows() == []
         assert rig.sql.execute("SELECT count(*) FROM keyturn.fence").fetchone() == (0,)
     assert kills >= _KILLS

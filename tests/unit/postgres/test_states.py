@@ -15,6 +15,13 @@ _ALL = {number: f"{number}:0" for number in range(1, 31)}
 _NONE = dict.fromkeys(range(1, 31))
 
 
+@pytest.fixture(params=["rows", "columns"])
+def way(request: pytest.FixtureRequest, rig: Rig) -> str:
+    """Each of the ways to cut over."""
+    rig.defaults["cut_over"] = request.param
+    return str(request.param)
+
+
 def _quadruple(rig: Rig, state: str, **more: Any) -> dict[str, Any]:
     """The four calls; returns the result of the one that changed things."""
     before = rig.snapshot()
@@ -53,6 +60,7 @@ def test_in_place_and_back(rig: Rig) -> None:
     _quadruple(rig, "cleaned")
 
 
+@pytest.mark.usefixtures("way")
 def test_cut_over_forward(rig: Rig) -> None:
     rig.fill()
     prepared = _quadruple(rig, "prepared")
@@ -67,10 +75,11 @@ def test_cut_over_forward(rig: Rig) -> None:
     assert _counts(swept) == {"total": 31, "new": 31}
     cleaned = _quadruple(rig, "cleaned")
     assert _counts(cleaned) == {"total": 31, "new": 31}
-    assert rig.side_tables() == []
+    assert rig.shadows() == []
     assert rig.plaintexts("new") == {**_ALL, 31: "31:0"}
 
 
+@pytest.mark.usefixtures("way")
 def test_cut_over_and_back(rig: Rig) -> None:
     rig.fill()
     for state in ("prepared", "cut_over", "swept"):
@@ -82,17 +91,18 @@ def test_cut_over_and_back(rig: Rig) -> None:
     swept = _quadruple(rig, "swept")
     assert _counts(swept) == {"total": 31, "old": 31}
     _quadruple(rig, "cleaned")
-    assert rig.side_tables() == []
+    assert rig.shadows() == []
     assert rig.plaintexts("old") == {**_ALL, 3: "3:1", 31: "31:0"}
 
 
+@pytest.mark.usefixtures("way")
 def test_all_steps_back_in_one_call(rig: Rig) -> None:
     rig.fill()
     rig.run("prepared")
     rig.run("cut_over")
     result = rig.run("rolled_back", step="all")
     assert _counts(result) == {"total": 30, "old": 30}
-    assert rig.side_tables() == []
+    assert rig.shadows() == []
     assert rig.plaintexts("old") == _ALL
 
 
@@ -107,6 +117,7 @@ def test_back_before_the_swap_drops_the_side_table(rig: Rig) -> None:
     assert rig.snapshot() == before
 
 
+@pytest.mark.usefixtures("way")
 def test_nothing_to_roll_back(rig: Rig) -> None:
     rig.fill()
     before = rig.snapshot()
@@ -114,6 +125,7 @@ def test_nothing_to_roll_back(rig: Rig) -> None:
     assert rig.snapshot() == before
 
 
+@pytest.mark.usefixtures("way")
 def test_a_late_step_forward_is_refused_once_the_rotation_goes_back(rig: Rig) -> None:
     rig.fill()
     rig.run("prepared")
@@ -125,6 +137,7 @@ def test_a_late_step_forward_is_refused_once_the_rotation_goes_back(rig: Rig) ->
     assert rig.plaintexts("old") == _ALL
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("state", "after", "code"),
     [
@@ -145,6 +158,7 @@ def test_a_state_out_of_order_is_refused(rig: Rig, state: str, after: list[str],
     assert rig.snapshot() == before
 
 
+@pytest.mark.usefixtures("way")
 def test_first_encryption_and_back(rig: Rig) -> None:
     rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
     plain = {number: f'{{"d": "value {number}"}}' for number in range(1, 21)}
@@ -189,6 +203,7 @@ def test_plaintext_that_is_kept_stays(rig: Rig) -> None:
     assert rig.cells()[11] == '{"kept": 1}'
 
 
+@pytest.mark.usefixtures("way")
 def test_plaintext_beside_an_old_key_comes_back_as_it_was(rig: Rig) -> None:
     rig.fill(10)
     wrapped = '{"__plain__": true,   "jwk": {"kty": "oct"}}'
@@ -227,7 +242,7 @@ def test_several_columns_go_over_together_or_not_at_all(rig: Rig) -> None:
     assert rig.snapshot() == before
     rig.sql.execute("DROP TRIGGER no ON more")
     rig.run("cut_over")
-    assert rig.side_tables() == ["prev"] * 3
+    assert rig.shadows() == ["prev"] * 3
     assert [_counts(rig.run("swept"), at) for at in range(3)] == [
         {"total": 30, "new": 30},
         {"total": 5, "new": 5},
@@ -235,6 +250,7 @@ def test_several_columns_go_over_together_or_not_at_all(rig: Rig) -> None:
     ]
 
 
+@pytest.mark.usefixtures("way")
 def test_rolling_forward_to_a_third_key_drops_the_former_side_table(rig: Rig) -> None:
     rig.fill()
     for state in ("prepared", "cut_over", "swept"):
@@ -243,9 +259,10 @@ def test_rolling_forward_to_a_third_key_drops_the_former_side_table(rig: Rig) ->
     for state in ("prepared", "cut_over", "swept", "cleaned"):
         rig.run(state, rotation_id="r2")
     assert rig.plaintexts("third") == _ALL
-    assert rig.side_tables() == []
+    assert rig.shadows() == []
 
 
+@pytest.mark.usefixtures("way")
 def test_another_rotation_that_is_not_finished_is_in_the_way(rig: Rig) -> None:
     rig.fill()
     rig.run("prepared")
@@ -277,14 +294,16 @@ def test_diff_shows_counts_only(rig: Rig) -> None:
     assert diff["after"]["coverage"][0]["new"] == 3
 
 
+@pytest.mark.usefixtures("way")
 def test_no_rows_at_all_where_they_may_be_missing(rig: Rig) -> None:
     rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
     rig.columns = [rig.column("creds", "secret", may_be_empty=True)]
     for state in ("prepared", "cut_over", "swept", "cleaned"):
         rig.run(state)
-    assert rig.side_tables() == []
+    assert rig.shadows() == []
 
 
+@pytest.mark.usefixtures("way")
 def test_plaintext_written_after_the_swap_is_encrypted_by_the_sweep_and_comes_back(rig: Rig) -> None:
     rig.fill(5)
     rig.columns = [rig.column("creds", "secret", plaintext="encrypt")]

@@ -63,7 +63,7 @@ _TYPES: dict[str, Callable[[bytes], Any]] = {
 
 
 @pytest.mark.parametrize("type_sql", _TYPES)
-@pytest.mark.parametrize("way", ["in_place", "shadow"])
+@pytest.mark.parametrize("way", ["in_place", "rows", "columns"])
 def test_every_type_of_column(rig: Rig, type_sql: str, way: str) -> None:
     envelope = "aesgcm-raw" if type_sql == "bytea" else "aes256gcm-b64"
     rig.sql.execute(sql.SQL("CREATE TABLE t (id int PRIMARY KEY, secret {})").format(sql.SQL(type_sql)))
@@ -72,6 +72,7 @@ def test_every_type_of_column(rig: Rig, type_sql: str, way: str) -> None:
         rig.sql.execute("INSERT INTO t VALUES (%s, %s)", (number, cell))
     rig.sql.execute("INSERT INTO t VALUES (99, NULL)")
     rig.columns = [rig.column("t", "secret", envelope=envelope)]
+    rig.defaults = {"cut_over": way if way != "in_place" else "rows"}
     for state in ["in_place"] if way == "in_place" else ["prepared", "cut_over", "swept"]:
         result = rig.run(state)
     assert (result["coverage"][0]["new"], result["coverage"][0]["null"]) == (20, 1)
@@ -86,7 +87,9 @@ def test_every_type_of_column(rig: Rig, type_sql: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("type_name", ["jsonb", "json"])
-def test_plaintext_objects_in_json_columns(rig: Rig, type_name: str) -> None:
+@pytest.mark.parametrize("way", ["rows", "columns"])
+def test_plaintext_objects_in_json_columns(rig: Rig, type_name: str, way: str) -> None:
+    rig.defaults = {"cut_over": way}
     rig.sql.execute(sql.SQL("CREATE TABLE t (id int PRIMARY KEY, secret {})").format(sql.SQL(type_name)))
     rig.sql.execute("""INSERT INTO t VALUES (1, '{"kty":"oct","k":"one"}'), (2, 'null')""")
     before = rig.cells("t")
@@ -106,7 +109,9 @@ _HOSTILE = ['we"ird', "per%cent %s", "{brace} {}", "semi; DROP TABLE x --", "dot
 
 
 @pytest.mark.parametrize("name", _HOSTILE)
-def test_hostile_names(rig: Rig, name: str) -> None:
+@pytest.mark.parametrize("way", ["rows", "columns"])
+def test_hostile_names(rig: Rig, name: str, way: str) -> None:
+    rig.defaults = {"cut_over": way}
     ident = sql.Identifier(name)
     rig.sql.execute(sql.SQL("CREATE SCHEMA {}").format(ident))
     rig.sql.execute(

@@ -212,7 +212,7 @@ def test_trap_41_what_an_old_process_writes_after_the_swap_is_swept(rig: Rig) ->
     rig.run("cut_over")
     rig.sql.execute("UPDATE creds SET secret = %s WHERE id = 1", (seal("old", b"1:1").decode(),))
     error = _refused(rig, "cleaned")
-    assert (error.code, rig.side_tables()) == ("rows-behind", ["prev"])
+    assert (error.code, rig.shadows()) == ("rows-behind", ["prev"])
     assert rig.run("swept")["coverage"][0]["new"] == 5
     assert rig.plaintexts("new")[1] == "1:1"
 
@@ -423,7 +423,7 @@ def test_a_table_lock_that_never_comes_ends_with_a_clear_word(rig: Rig) -> None:
         holder.execute("UPDATE creds SET ver = 1 WHERE id = 1")
         error = _refused(rig, "cut_over", max_wait_s=1)
         assert (error.code, error.where) == ("lock-unavailable", "public.creds")
-    assert rig.side_tables() == ["next"]
+    assert rig.shadows() == ["next"]
 
 
 def test_the_connection_string_is_never_repeated(rig: Rig) -> None:

@@ -1,0 +1,336 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cutting over by columns: a second column, filled online and kept true by a trigger; both change their names.
+
+Tables are locked against all for that moment, of the same length whatever their size. Rows that are behind go over as
+they are, under the former key, and are swept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.carried import read_carried, read_views
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.columns import (
+    ShadowColumn,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
+    Link,
+    is_retryable,
+    transaction,
+    whole_tables,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.dependants import find_refusals, refuse
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
+    NO_PARAMETERS,
+    aliased,
+    identifier,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, join_on_key, key_parameters
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle, settle_all
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import VERSION, Writer
+
+try:
+    import psycopg
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["ByColumns"]
+
+_OLD_SNAPSHOTS = """
+    SELECT pid FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND datname = current_database()
+      AND backend_type IS DISTINCT FROM 'autovacuum worker'
+      AND (age(backend_xmin) > age(%(since)s::xid) OR age(backend_xid) > age(%(since)s::xid))
+    ORDER BY pid"""
+
+
+class _ColumnWriter(Writer, ShadowWriter):
+    """Writes both columns of a row in one statement."""
+
+    def __init__(self, target: Target, shadow: ShadowColumn) -> None:
+        super().__init__(target.column)
+        self._shadow = identifier(shadow.name)
+        self._truth_is_new = shadow.truth == NEW
+        self.keeps = not shadow.is_closed
+
+    def begin(self, link: Link) -> None:
+        """The guard lets the rotator's own values pass."""
+        be_the_writer(link)
+
+    def _set(
+        self, values: Sequence[tuple[sql.Composable, sql.Composable]], source: sql.Composable, guard: sql.Composable
+    ) -> sql.Composed:
+        return sql.SQL("UPDATE {} c SET {} FROM {} WHERE {}").format(
+            self._table.identifier,
+            sql.SQL(", ").join([sql.SQL("{} = {}").format(column, value) for column, value in values]),
+            source,
+            guard,
+        )
+
+    def _guarded(self, alias: str, guard: sql.Composable) -> sql.Composable:
+        return sql.SQL("{} AND {}").format(join_on_key(self._table, alias, is_text=True), guard)
+
+    def _version_guard(self) -> sql.Composable:
+        return self._guarded("u", sql.SQL(VERSION))
+
+    def write_ciphered(self, link: Link, pairs: Pairs) -> int:
+        """The first column only where it is under the wrong key; a big value that stays is not copied."""
+        truths, others = pairs.under_old, pairs.under_new
+        if self._truth_is_new:
+            truths, others = others, truths
+        raced = 0
+        for is_wrong in (False, True):
+            at = [index for index, row in enumerate(pairs.rows) if (row.raw != truths[index]) is is_wrong]
+            if at:
+                raced += len(at) - self._write_pairs(link, pairs, truths if is_wrong else None, others, at)
+        return raced
+
+    def _write_pairs(
+        self, link: Link, pairs: Pairs, truths: Sequence[bytes] | None, others: Sequence[bytes], at: Sequence[int]
+    ) -> int:
+        kind = self._cells.array_sql
+        names = [("o", kind), ("s", kind)]
+        values = [(self._shadow, self._cells.value(aliased("u", "s")))]
+        rows = [pairs.rows[index] for index in at]
+        arrays: list[TextArray] = [*key_parameters([row.key for row in rows])]
+        arrays.append(self._cells.array([row.raw for row in rows]))
+        arrays.append(self._cells.array([others[index] for index in at]))
+        if truths is not None:
+            names.append(("t", kind))
+            values.append((self._column.identifier, self._cells.value(aliased("u", "t"))))
+            arrays.append(self._cells.array([truths[index] for index in at]))
+        query = self._set(values, self._list(names), self._guarded("u", self._same_cell("u")))
+        return link.execute(query, arrays).rowcount
+
+    def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
+        """Guarded by the version of the row; what is in clear is copied by the server."""
+        text = sql.SQL("text[]")
+        new = self._cells.value(aliased("u", "n"))
+        values = [(self._shadow, new)]
+        if self._truth_is_new:
+            values = [(self._column.identifier, new), (self._shadow, self._cell)]
+        listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
+        query = self._set(values, listed, self._version_guard())
+        return len(rows) - link.execute(query, [*self._versions(rows), self._cells.array(under_new)]).rowcount
+
+    def write_bare(self, link: Link, rows: Sequence[Row], plaintexts: Sequence[bytes]) -> int:
+        """Sent by COPY."""
+        self.stage_plain(link, rows, plaintexts)
+        plain = self._cells.value(aliased("n", "n"))
+        values = [(self._shadow, plain)]
+        if not self._truth_is_new:
+            values = [(self._column.identifier, plain), (self._shadow, self._cell)]
+        staged = sql.SQL("pg_temp.keyturn_plain n")
+        query = self._set(values, staged, self._guarded("n", self._same_cell("n")))
+        return len(rows) - link.execute(query, NO_PARAMETERS).rowcount
+
+    def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
+        """Such as empty cells: copied by the server where nothing is there yet."""
+        text = sql.SQL("text[]")
+        is_empty = sql.SQL("{} AND c.{} IS NULL").format(self._version_guard(), self._shadow)
+        query = self._set([(self._shadow, self._cell)], self._list([("x", text), ("v", text)]), is_empty)
+        link.execute(query, self._versions(rows))
+
+
+class ByColumns(Way):
+    """The way ``columns``. Everybody waits for the swap, some milliseconds at any size."""
+
+    name: ClassVar[str] = "columns"
+    proves_fill: ClassVar[bool] = True  # the swap itself compares nothing
+
+    def none(self, schema: str, column: Column) -> ShadowColumn:
+        """No second column."""
+        return ShadowColumn(schema, column)
+
+    def writer(self, target: Target, shadow: Shadow) -> _ColumnWriter:
+        """Writes to both columns."""
+        return _ColumnWriter(target, _second(shadow))
+
+    def check(self, link: Link, targets: Sequence[Target], covered: Sequence[Covered]) -> None:
+        """Everything that depends on the column is carried over, or refused by name.
+
+        :raises KeyturnError: ``columns-refused``.
+        """
+        counted = {one.target.place: one for one in covered}
+        found = [(target.place, find_refusals(link, target, counted.get(target.place))) for target in targets]
+        error = refuse(found)
+        if error is not None:
+            raise error
+
+    def close(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow]) -> list[Shadow]:
+        """Then the database itself checks that no row is without, and forbids it from then on."""
+        closed = [self._restored(work, target, _second(shadow), back=False) for target, shadow in zip(targets, shadows)]
+        settle_all(work, self, targets, closed, back=False)
+        return [self._close(work, target, shadow) for target, shadow in zip(targets, closed)]
+
+    def _close(self, work: Work, target: Target, shadow: ShadowColumn) -> ShadowColumn:
+        """Without a long lock: the check is added unproven, proven while traffic goes on, and then relied on."""
+        if shadow.is_closed:
+            return shadow
+        link, table = work.link, shadow.column.table.identifier
+        query = "SELECT attnotnull FROM pg_attribute WHERE attrelid = %s::bigint::oid AND attname = %s"
+        row = link.execute(query, (shadow.column.table.oid, shadow.column.name)).fetchone()
+        must_not_be_null = bool(row and row[0])
+        names = {
+            "table": table,
+            "check": identifier(shadow.check_name),
+            "shadow": identifier(shadow.name),
+            "column": shadow.column.identifier,
+        }
+        condition = "{shadow} IS NOT NULL" if must_not_be_null else "({column} IS NULL) = ({shadow} IS NULL)"
+        add = "ALTER TABLE {table} ADD CONSTRAINT {check} CHECK (" + condition + ") NOT VALID"
+        steps = [
+            ["ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {check}", add],
+            ["ALTER TABLE {table} VALIDATE CONSTRAINT {check}"],
+        ]
+        if must_not_be_null:
+            forbid = "ALTER TABLE {table} ALTER {shadow} SET NOT NULL"
+            steps.append([forbid, "ALTER TABLE {table} DROP CONSTRAINT {check}"])
+        patience = work.pace.patience(target.place)
+        while True:
+            try:
+                for step in steps:
+                    _alter(work, [sql.SQL(statement).format(**names) for statement in step])
+                break
+            except psycopg.errors.CheckViolation:  # a row that somebody held during all passes
+                patience.pause()
+                settle_all(work, self, [target], [shadow], back=False)
+        analyze = sql.SQL("ANALYZE {} ({})").format(table, names["shadow"])
+        link.execute(analyze, NO_PARAMETERS)
+        return replace(shadow, is_closed=True)
+
+    def _restored(self, work: Work, target: Target, shadow: ShadowColumn, back: bool) -> ShadowColumn:
+        """Where the trigger was away for a while: make it again, and every shadow too."""
+        link = work.link
+        if shadow.guard.seal(link) == shadow.seal:
+            return shadow
+
+        def attach() -> str:
+            with transaction(link):
+                work.fence.hold(link, strong=True)
+                shadow.guard.attach(link)
+                return shadow.guard.seal(link)
+
+        seal = retrying(work.pace, f"trigger of {target.place}", attach)
+        patience = work.pace.patience(target.place)
+        while settle(work, self, target, shadow, back, everything=True).again:
+            patience.pause()
+        restored = replace(shadow, seal=seal)
+
+        def note() -> None:
+            with transaction(link):
+                work.fence.hold(link, strong=True)
+                restored.write_note(link)
+
+        retrying(work.pace, f"comment on {target.place}", note)
+        return restored
+
+    def swap(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> list[Shadow]:
+        """All columns in one transaction.
+
+        :raises KeyturnError: ``lock-unavailable``, ``snapshots-old``, ``columns-refused``, ``fenced``.
+        """
+        if not back:
+            self.check(work.link, targets, [])
+        tables = [shadow.column.table for shadow in shadows]
+        seconds = [_second(shadow) for shadow in shadows]
+        patience = work.pace.patience(", ".join(sorted({str(table) for table in tables})))
+        while True:
+            seconds = [self._restored(work, target, second, back) for target, second in zip(targets, seconds)]
+            settle_all(work, self, targets, seconds, back)
+            if not back:
+                seconds = [self._close(work, target, second) for target, second in zip(targets, seconds)]
+                if not all(second.swapped for second in seconds):
+                    _wait_for_snapshots(work)
+            started = time.perf_counter()
+            try:
+                with transaction(work.link):
+                    work.fence.hold(work.link, strong=True)
+                    work.lock_tables(tables, "ACCESS EXCLUSIVE")
+                    locked = time.perf_counter()
+                    is_true = all(second.guard.seal(work.link) == second.seal for second in seconds)
+                    turned = _exchange(work.link, seconds) if is_true else []
+            except psycopg.Error as error:
+                if not is_retryable(error):
+                    raise
+            else:
+                if is_true:
+                    work.waited_ms += (locked - started) * 1000
+                    work.held_ms += (time.perf_counter() - locked) * 1000
+                    return list(turned)
+            work.waited_ms += (time.perf_counter() - started) * 1000
+            patience.pause()
+
+
+def _second(shadow: Shadow) -> ShadowColumn:
+    if not isinstance(shadow, ShadowColumn):
+        raise TypeError(f"{shadow.column} has no second column")
+    return shadow
+
+
+def _alter(work: Work, statements: Sequence[sql.Composed]) -> None:
+    def attempt() -> None:
+        with transaction(work.link):
+            work.fence.hold(work.link, strong=True)
+            whole_tables(work.link)
+            for statement in statements:
+                work.link.execute(statement, NO_PARAMETERS)
+
+    retrying(work.pace, "second column", attempt)
+
+
+def _exchange(link: Link, shadows: Sequence[ShadowColumn]) -> list[ShadowColumn]:
+    """All that is bound to the names goes with them."""
+    views = read_views(link, [shadow.column for shadow in shadows])
+    turned = []
+    for shadow in shadows:
+        carried = read_carried(link, shadow.column)
+        one = shadow.turn(link)
+        default = carried[0].default if carried else None
+        one.guard.write_function(link, one.name, default)
+        for relation in carried:
+            relation.give(link, one.column.name, one.name)
+        one.write_note(link)
+        turned.append(one)
+    for view in views:
+        link.execute(view, NO_PARAMETERS)
+    return turned
+
+
+def _wait_for_snapshots(work: Work) -> None:
+    """Until nobody has a snapshot from before the fill, which would read nothing at all after the renaming.
+
+    :raises KeyturnError: ``snapshots-old``.
+    """
+    link = work.link
+    row = link.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
+    since = row[0] if row else "0"
+    patience = work.pace.patience("old snapshots")
+    while True:
+        pids = [str(pid) for (pid,) in link.execute(_OLD_SNAPSHOTS, {"since": since}).fetchall()]
+        if not pids:
+            return
+        if patience.is_over:
+            raise KeyturnError(
+                "snapshots-old",
+                f"transactions from before the fill are still open (pids {', '.join(pids)})",
+                where="pg_stat_activity",
+                hint="Wait for them or end them, or raise max_wait; then run again",
+            )
+        patience.pause()

@@ -1,0 +1,182 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cutting over by rows: each row is kept under both keys in a side table; one UPDATE exchanges them all.
+
+There is no trigger and no mark: a row is settled when its cell equals the one that the side table has as the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
+    Link,
+    is_retryable,
+    transaction,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
+
+try:
+    import psycopg
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["ByRows"]
+
+_CARRY_SECONDS = 0.1  # what may be encrypted while writers are held back
+_CARRY_ROWS = 60
+
+
+class _SideWriter(ShadowWriter):
+    """Writes to a column and its side table."""
+
+    def __init__(self, target: Target, side: Side) -> None:
+        self._side = side
+        self._writer = Writer(target.column)
+        self._truth_is_new = side.truth == NEW
+
+    def begin(self, link: Link) -> None:
+        """Nobody asks."""
+
+    def write_ciphered(self, link: Link, pairs: Pairs) -> int:
+        """The table's own rows only where they are under the wrong key."""
+        truths = pairs.under_new if self._truth_is_new else pairs.under_old
+        wrong = [index for index, row in enumerate(pairs.rows) if row.raw != truths[index]]
+        raced = 0
+        if wrong:
+            rows = [pairs.rows[index] for index in wrong]
+            raced = len(wrong) - self._writer.replace_cells(link, rows, [truths[index] for index in wrong])
+        keys = [row.key for row in pairs.rows]
+        self._writer.put_pairs(link, self._side, keys, pairs.under_old, pairs.under_new)
+        return raced
+
+    def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
+        """Guarded by the version of the row."""
+        self._writer.copy_pairs(link, self._side, rows, under_new)
+        return len(rows) - self._writer.replace_versions(link, rows, under_new) if self._truth_is_new else 0
+
+    def write_bare(self, link: Link, rows: Sequence[Row], plaintexts: Sequence[bytes]) -> int:
+        """Sent by COPY."""
+        self._writer.stage_plain(link, rows, plaintexts)
+        self._writer.put_staged(link, self._side)
+        return 0 if self._truth_is_new else len(rows) - self._writer.replace_staged(link)
+
+    def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
+        """Copied by the server."""
+        self._writer.copy_pairs(link, self._side, rows, None)
+
+
+class _TooManyError(Exception):
+    """More rows to carry over than may be done while writers are held back."""
+
+
+class ByRows(Way):
+    """The way ``rows``. Readers go on during the swap, writers wait."""
+
+    name: ClassVar[str] = "rows"
+
+    def none(self, schema: str, column: Column) -> Side:
+        """No side table."""
+        return Side(schema, column)
+
+    def writer(self, target: Target, shadow: Shadow) -> _SideWriter:
+        """Writes to the side table."""
+        return _SideWriter(target, _side(shadow))
+
+    def check(self, link: Link, targets: Sequence[Target], covered: Sequence[Covered]) -> None:
+        """Any table will do."""
+
+    def close(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow]) -> list[Shadow]:
+        """Statistics of the keys make the swap's join a good one."""
+        settle_all(work, self, targets, shadows, back=False)
+        for shadow in shadows:
+            work.link.execute(sql.SQL("ANALYZE {}").format(_side(shadow).identifier), NO_PARAMETERS)
+        return list(shadows)
+
+    def swap(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> list[Shadow]:
+        """One UPDATE for each column, in one transaction.
+
+        :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``fenced``.
+        """
+        sides = [_side(shadow) for shadow in shadows]
+        cap = _carry_cap(targets)
+        patience = work.pace.patience(", ".join(str(side.column.table) for side in sides))
+        while True:
+            settle_all(work, self, targets, sides, back)
+            started = time.perf_counter()
+            try:
+                with transaction(work.link):
+                    work.fence.hold(work.link, strong=True)
+                    work.lock_tables([side.column.table for side in sides])
+                    locked = time.perf_counter()
+                    turned: list[Shadow] = []
+                    for target, side in zip(targets, sides):
+                        self._carry(work, target, side, back, cap)
+                    for target, side in zip(targets, sides):
+                        _exchange(work.link, target, side)
+                        turned.append(side.turn(work.link))
+            except psycopg.Error as error:
+                if not is_retryable(error):
+                    raise
+            except _TooManyError:
+                pass
+            else:
+                work.waited_ms += (locked - started) * 1000
+                work.held_ms += (time.perf_counter() - locked) * 1000
+                return turned
+            work.waited_ms += (time.perf_counter() - started) * 1000
+            patience.pause()
+
+    def _carry(self, work: Work, target: Target, side: Side, back: bool, cap: int) -> None:
+        rows = Source(target.column, side).after(work.link, None, cap + 1)
+        if len(rows) > cap:
+            raise _TooManyError
+        batch = Batch(self, target, side, rows, back)
+        batch.write(work.link, frozenset(row.key for row in rows))
+        work.written += len(batch.rows)
+
+
+def _side(shadow: Shadow) -> Side:
+    if not isinstance(shadow, Side):
+        raise TypeError(f"{shadow.column} has no side table")
+    return shadow
+
+
+def _carry_cap(targets: Sequence[Target]) -> int:
+    """How many rows may be encrypted while writers wait: fewer where the key of each is derived anew.
+
+    A row is tried under both keys before it is sealed, so it takes about three times as long as sealing does.
+    """
+    slowest = 0.0
+    for target in targets:
+        started = time.perf_counter()
+        target.new.seal(b"keyturn")
+        slowest = max(slowest, time.perf_counter() - started)
+    return max(1, min(_CARRY_ROWS, int(_CARRY_SECONDS / max(3 * slowest, 1e-6))))
+
+
+def _exchange(link: Link, target: Target, side: Side) -> None:
+    writer = Writer(target.column)
+    exchanged, filled = writer.swap(link, side), writer.count(link)
+    if exchanged != filled:
+        raise KeyturnError(
+            "swap-count-wrong",
+            f"{exchanged} of {filled} rows would have been exchanged, so none was",
+            where=target.place,
+            hint="Look for a trigger or rule on the table that suppresses updates",
+        )

@@ -1,0 +1,284 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the states of one call share: targets, shadows, fence, counts, and the moves that several of them make.
+
+Where a rotation stands is read from the database each time, so a call that was killed is finished by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import Choice, choose
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NULL, OLD, PLAINTEXT, UNKNOWN
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import find_clearing, find_index
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence, ensure_schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import hold, is_held, release
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
+    Database,
+    find_targets,
+    rotation_of,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle_all
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, PREV, Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Way
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work, rows_behind
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+
+_LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
+
+__all__ = ["Rotation", "is_settled", "leftover"]
+
+
+class Rotation:
+    """One call: what is asked for, and what the database says."""
+
+    def __init__(
+        self, session: Session, params: dict[str, Any], check_mode: bool, database: Database, lanes: Lanes
+    ) -> None:
+        self.id = rotation_of(session)
+        self.state: str = params["state"]
+        self.step: str = params["step"]
+        self.check_mode = check_mode
+        self.link: Link = lanes.first
+        need = ("SELECT",) if check_mode else ("SELECT", "UPDATE")
+        self.targets = find_targets(self.link, database, params, need)
+        if self.targets and database.new is None:
+            raise KeyturnError("key-missing", "needs the new key", where="keys.new", hint="Give a reference to it")
+        self.schema: str = params["schema"]
+        self.clearings = [find_clearing(self.link, entry) for entry in params["clear"]]
+        self.indexes = [find_index(self.link, entry) for entry in params["indexes"]]
+        progress_path = None if check_mode else params["progress_path"]
+        self.pace = Pace(self.state, rate=params["rate"], max_wait_s=params["max_wait_s"], progress_path=progress_path)
+        self.work = Work(
+            lanes=lanes,
+            fence=Fence(self.schema, params["name"], self.id, session.epoch),
+            pace=self.pace,
+            schema=self.schema,
+            batch_rows=params["batch_rows"],
+            batch_bytes=params["batch_bytes"],
+            lock_ms=params["lock_timeout_ms"],
+        )
+        self.fence = self.work.fence
+        self.has_fence = self.fence.read(self.link)
+        self.quiesce: str = params["quiesce"]
+        self._params = params
+        self._open_link = database.open
+        self.way: Way = WAYS["rows"]
+        self.shadows: list[Shadow] = []
+        self.covered: list[Covered] = []
+        self.before: list[Covered] = []
+        self.is_changed = False
+        self.read_shadows()
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def read_shadows(self) -> None:
+        """Read from the database where this rotation stands; its way is the one that it has begun with."""
+        self.shadows = [find_shadow(self.link, self.schema, target.column, self.way) for target in self.targets]
+        for shadow in self.shadows:
+            if shadow.fact != NONE and shadow.rotation == self.id:
+                self.way = WAYS[shadow.way]
+        if self.state == "prepared":
+            return
+        for shadow in self.shadows:
+            if shadow.fact != NONE and shadow.rotation != self.id:
+                raise leftover(shadow)
+
+    def choose_way(self, mine: Sequence[Shadow]) -> Choice:
+        """How to cut over; a rotation that has begun stays with its way.
+
+        :param mine: the shadows that are this rotation's own.
+        """
+        begun = next((shadow.way for shadow in mine if shadow.fact != NONE), "")
+        choice = choose(self.link, self.targets, self.covered, self._params, begun)
+        self.way = WAYS[choice.cut_over]
+        return choice
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The facts of the columns, for the result."""
+        return [
+            {
+                "table": str(shadow.column.table),
+                "column": shadow.column.name,
+                "fact": shadow.fact,
+                "cut_over": shadow.way if shadow.fact != NONE else "",
+                "rotation_id": shadow.rotation,
+                "swapped": shadow.swapped,
+            }
+            for shadow in self.shadows
+        ]
+
+    def all_are(self, fact: str) -> bool:
+        """Whether all columns have this fact."""
+        return all(shadow.fact == fact for shadow in self.shadows)
+
+    def refuse_unprepared(self) -> None:
+        """Refuse a step that needs shadows.
+
+        :raises KeyturnError: ``not-prepared``.
+        """
+        for shadow in self.shadows:
+            if shadow.fact == NONE:
+                hint = "Run state prepared first"
+                raise KeyturnError("not-prepared", "is not prepared", where=str(shadow.column), hint=hint)
+
+    # -- counting ------------------------------------------------------------------------------------------------
+
+    def cover(self, shadows: Sequence[Shadow] | None = None) -> None:
+        """Count all columns."""
+        shadows = self.shadows if shadows is None else shadows
+        self.covered = cover(self.link, self.targets, shadows, self.pace, self.work.size())
+        self.before = self.before or self.covered
+        self.work.totals = {one.target.place: one.counts.total for one in self.covered}
+
+    def is_complete(self, back: bool) -> bool:
+        """Whether no row is under the key to leave."""
+        return not any(one.behind_old if back else one.behind_new for one in self.covered)
+
+    def demand(self, back: bool) -> None:
+        """Refuse coverage that is not complete; going back from where no row was changed demands nothing of them."""
+        is_untouched = back and not self.fence.in_place and self.all_are(NONE)
+        for one in self.covered:
+            behind = 0 if is_untouched else one.behind_old if back else one.behind_new
+            if behind:
+                raise rows_behind(one.target.place, behind, "new" if back else OLD)
+            if one.counts.rows[UNKNOWN]:
+                keys = "; ".join(one.counts.unknown_keys)
+                raise KeyturnError(
+                    "rows-unknown",
+                    f"{one.counts.rows[UNKNOWN]} rows open under neither key (primary keys: {keys})",
+                    where=one.target.place,
+                    hint="Find out who wrote them, and repair them",
+                )
+        self.demand_pairs()
+
+    def demand_pairs(self) -> None:
+        """Refuse shadows that do not hold the same as the rows.
+
+        :raises KeyturnError: ``shadow-wrong``.
+        """
+        for one in self.covered:
+            if one.wrong_pairs:
+                raise KeyturnError(
+                    "shadow-wrong",
+                    f"{one.wrong_pairs} rows differ from what is kept of them under the other key",
+                    where=one.target.place,
+                    hint="Nothing was dropped. Look at what is kept before going on",
+                )
+
+    def demand_any(self) -> None:
+        """Refuse coverage that is complete in neither direction, where no fact says which one is meant."""
+        for shadow in self.shadows:
+            if shadow.fact != NONE:
+                raise leftover(shadow)
+        self.demand(back=self.is_complete(back=True))
+
+    # -- moves ---------------------------------------------------------------------------------------------------
+
+    def take(self, direction: str, in_place: bool = False) -> None:
+        """Become the only writer, and read again where things stand."""
+        ensure_schema(self.link, self.schema, self.pace)
+        self.fence.take(self.link, direction, self.pace, in_place)
+        self.read_shadows()
+
+    def swap(self, fact: str, back: bool) -> None:
+        """Exchange the rows of the columns with this fact."""
+        at = [index for index, shadow in enumerate(self.shadows) if shadow.fact == fact]
+        if not at:
+            return
+        targets = [self.targets[index] for index in at]
+        turned = self.way.swap(self.work, targets, [self.shadows[index] for index in at], back)
+        for index, shadow in zip(at, turned):
+            self.shadows[index] = shadow
+        self.is_changed = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still a sweep to come."""
+        return self.has_fence and not self.fence.is_closed
+
+    @property
+    def _locks(self) -> list[int]:
+        return [shadow.lock for shadow in self.shadows if shadow.lock is not None]
+
+    @property
+    def must_hold_writes(self) -> bool:
+        """Whether the service's writes are to be held back until the sweep, and are not."""
+        return self.quiesce == "writes" and bool(self._locks) and not is_held(self.link, self._locks)
+
+    def hold_writes(self) -> None:
+        """Hold them back. The fence has to be taken."""
+        release(self.link, self._locks, self.pace)
+        hold(self._open_link, self.fence, self._locks, self.pace, _LONGEST_HOLD)
+
+    def release_writes(self) -> None:
+        """Let the service write again."""
+        if self._locks:
+            release(self.link, self._locks, self.pace)
+
+    def settle(self, target_at: int, back: bool) -> None:
+        """Passes over one column until its shadow is up to date."""
+        settle_all(self.work, self.way, [self.targets[target_at]], [self.shadows[target_at]], back)
+
+    def make(self) -> None:
+        """Make the missing shadows in one transaction; what a former rotation has left goes in the same one."""
+
+        def attempt() -> list[Shadow]:
+            with transaction(self.link):
+                self.fence.hold(self.link, strong=True)
+                made = []
+                for target in self.targets:
+                    shadow = find_shadow(self.link, self.schema, target.column, self.way)
+                    if shadow.fact != NONE and shadow.rotation != self.id:
+                        shadow.drop(self.link)
+                        shadow = self.way.none(self.schema, target.column)
+                    made.append(shadow if shadow.fact != NONE else shadow.create(self.link, self.id))
+            return made
+
+        known = [shadow for shadow in self.shadows if shadow.fact != NONE and shadow.rotation == self.id]
+        self.shadows = retrying(self.pace, "shadows", attempt)
+        self.is_changed = self.shadows != known
+
+    def drop(self, chosen: Sequence[bool], is_over: bool = False) -> None:
+        """Drop shadows; with ``is_over`` the fence goes with them, so that a kill in between leaves both."""
+
+        def attempt() -> None:
+            with transaction(self.link):
+                self.fence.hold(self.link, strong=True)
+                for shadow, is_chosen in zip(self.shadows, chosen):
+                    if is_chosen:
+                        shadow.drop(self.link)
+                if is_over:
+                    self.fence.remove(self.link)
+
+        if is_over or any(chosen):
+            retrying(self.pace, "shadows", attempt)
+            self.is_changed = True
+            self.shadows = [
+                self.way.none(self.schema, shadow.column) if is_chosen else shadow
+                for shadow, is_chosen in zip(self.shadows, chosen)
+            ]
+
+
+def is_settled(shadow: Shadow, covered: Covered) -> bool:
+    """Whether a former rotation's shadow is of no more use: its new key, our old one, covers all."""
+    rows = covered.counts.rows
+    return shadow.fact == PREV and rows[OLD] + rows[NULL] + rows[PLAINTEXT] == covered.counts.total
+
+
+def leftover(shadow: Shadow) -> KeyturnError:
+    """The refusal of what another rotation has left."""
+    return KeyturnError(
+        "leftover-shadow",
+        f"rotation {shadow.rotation} has left rows under another key ({shadow.fact}, by {shadow.way})",
+        where=str(shadow.column),
+        hint="Finish that rotation or roll it back (reencrypt with its rotation_id), then begin this one",
+    )
