@@ -9,6 +9,7 @@ import hmac
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING, Callable, Protocol
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import Derivation, EnvelopeSpec, Part
@@ -40,10 +41,10 @@ class Cipher(Protocol):
     def prepare(self, raws: Sequence[bytes | None]) -> None:
         """Do the slow part (key derivation) for these ahead of time."""
 
-    def open_many(self, raws: Sequence[bytes | None]) -> list[bytes | None]:
+    def open_many(self, raws: Sequence[bytes | None], associated: Sequence[bytes] | None = None) -> list[bytes | None]:
         """The plaintext of each, or None where it is not under this key."""
 
-    def seal_many(self, plaintexts: Sequence[bytes]) -> list[bytes]:
+    def seal_many(self, plaintexts: Sequence[bytes], associated: Sequence[bytes] | None = None) -> list[bytes]:
         """The raw envelope of each."""
 
 
@@ -123,12 +124,14 @@ class _AesGcm:
             at, minimum = self._at["salt"], self._minimum
             self._deriver.prepare(raw[at] for raw in raws if raw is not None and len(raw) >= minimum)
 
-    def open_many(self, raws: Sequence[bytes | None]) -> list[bytes | None]:
-        if self._aead is not None and self._is_plain_order:
+    def open_many(self, raws: Sequence[bytes | None], associated: Sequence[bytes] | None = None) -> list[bytes | None]:
+        if associated is None and self._aead is not None and self._is_plain_order:
             return self._open_plain_order(self._aead, raws)
         self.prepare(raws)
-        open_one = self._open
-        return [None if raw is None else open_one(raw) for raw in raws]
+        open_one, fixed = self._open, self._associated
+        if associated is None:
+            return [None if raw is None else open_one(raw, fixed) for raw in raws]
+        return [None if raw is None else open_one(raw, data) for raw, data in zip(raws, associated)]
 
     def _open_plain_order(self, aead: AESGCM, raws: Sequence[bytes | None]) -> list[bytes | None]:
         decrypt, associated, minimum, size = aead.decrypt, self._associated, self._minimum, self._sizes["nonce"]
@@ -144,13 +147,13 @@ class _AesGcm:
                 append(None)
         return plaintexts
 
-    def _open(self, raw: bytes) -> bytes | None:
+    def _open(self, raw: bytes, associated: bytes | None) -> bytes | None:
         if len(raw) < self._minimum:
             return None
         at = self._at
         aead = self._aead or self._derived(raw[at["salt"]])
         try:
-            return aead.decrypt(raw[at["nonce"]], raw[at["ciphertext"]] + raw[at["tag"]], self._associated)
+            return aead.decrypt(raw[at["nonce"]], raw[at["ciphertext"]] + raw[at["tag"]], associated)
         except InvalidTag:
             return None
 
@@ -159,17 +162,17 @@ class _AesGcm:
             raise ValueError("a salt needs a derivation")
         return self._deriver.get(salt)
 
-    def seal_many(self, plaintexts: Sequence[bytes]) -> list[bytes]:
-        count, size, associated = len(plaintexts), self._sizes["nonce"], self._associated
+    def seal_many(self, plaintexts: Sequence[bytes], associated: Sequence[bytes] | None = None) -> list[bytes]:
+        count, size, fixed = len(plaintexts), self._sizes["nonce"], self._associated
         random = self._randbytes(count * size)
         nonces = [random[start : start + size] for start in range(0, count * size, size)]
-        if self._aead is not None and self._is_plain_order:
+        if associated is None and self._aead is not None and self._is_plain_order:
             encrypt = self._aead.encrypt
-            return [nonce + encrypt(nonce, plain, associated) for nonce, plain in zip(nonces, plaintexts)]
+            return [nonce + encrypt(nonce, plain, fixed) for nonce, plain in zip(nonces, plaintexts)]
         salts = self._new_salts(count)
         raws = []
-        for salt, nonce, plain in zip(salts, nonces, plaintexts):
-            body = (self._aead or self._derived(salt)).encrypt(nonce, plain, associated)
+        for salt, nonce, plain, data in zip(salts, nonces, plaintexts, associated or repeat(fixed)):
+            body = (self._aead or self._derived(salt)).encrypt(nonce, plain, data)
             pieces = {"salt": salt, "nonce": nonce, "ciphertext": body[:-16], "tag": body[-16:]}
             raws.append(b"".join([pieces[name] for name in self._order]))
         return raws
@@ -198,7 +201,8 @@ class _Fernet:
     def prepare(self, raws: Sequence[bytes | None]) -> None:
         """Nothing is slow here."""
 
-    def open_many(self, raws: Sequence[bytes | None]) -> list[bytes | None]:
+    def open_many(self, raws: Sequence[bytes | None], associated: Sequence[bytes] | None = None) -> list[bytes | None]:
+        del associated
         open_one = self._open
         return [None if raw is None else open_one(raw) for raw in raws]
 
@@ -214,7 +218,8 @@ class _Fernet:
             return None
         return padded[:-fill]
 
-    def seal_many(self, plaintexts: Sequence[bytes]) -> list[bytes]:
+    def seal_many(self, plaintexts: Sequence[bytes], associated: Sequence[bytes] | None = None) -> list[bytes]:
+        del associated
         head = b"\x80" + int(self._clock()).to_bytes(8, "big")
         random = self._randbytes(_BLOCK * len(plaintexts))
         raws = []

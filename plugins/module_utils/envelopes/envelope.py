@@ -64,27 +64,31 @@ class Envelope:
         """The cell; see :meth:`seal_many`."""
         return self.seal_many([plaintext])[0]
 
-    def open_many(self, cells: Sequence[bytes]) -> list[bytes | None]:
-        """:meth:`open` for many; derivations run in threads."""
+    def open_many(self, cells: Sequence[bytes], associated: Sequence[bytes] | None = None) -> list[bytes | None]:
+        """:meth:`open` for many; derivations run in threads.
+
+        :param associated: what is authenticated with each, where the spec needs its context.
+        """
         if not self._ciphers:
             return [None] * len(cells)
         raws = self._codec.decode_many(cells)
-        plaintexts = self._ciphers[0].open_many(raws)
+        plaintexts = self._ciphers[0].open_many(raws, associated)
         for cipher in self._ciphers[1:]:
             closed = [index for index, plaintext in enumerate(plaintexts) if plaintext is None]
-            for index, plaintext in zip(closed, cipher.open_many([raws[index] for index in closed])):
+            theirs = associated and [associated[index] for index in closed]
+            for index, plaintext in zip(closed, cipher.open_many([raws[index] for index in closed], theirs)):
                 plaintexts[index] = plaintext
         return plaintexts
 
-    def seal_many(self, plaintexts: Sequence[bytes]) -> list[bytes]:
+    def seal_many(self, plaintexts: Sequence[bytes], associated: Sequence[bytes] | None = None) -> list[bytes]:
         """The cells, each opened again and compared before any is returned.
 
         :raises KeyturnError: ``seal-unproven`` when one does not open to what was sealed.
         """
         if not self._ciphers:
             return list(plaintexts)
-        cells = self._codec.encode_many(self._ciphers[0].seal_many(plaintexts))
-        if self._ciphers[0].open_many(self._codec.decode_many(cells)) != list(plaintexts):
+        cells = self._codec.encode_many(self._ciphers[0].seal_many(plaintexts, associated))
+        if self._ciphers[0].open_many(self._codec.decode_many(cells), associated) != list(plaintexts):
             raise KeyturnError(
                 "seal-unproven",
                 "a value that was just sealed does not open to what went in",

@@ -7,7 +7,8 @@ Nothing here encrypts. ``docs/envelopes.md`` describes the mapping that :func:`p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 BASE64_ALPHABETS = ("base64", "base64url")
+PLACEHOLDER = re.compile(r"\{(table|column|pk)\}")
 _MAX_PART = 1024
 _MAX_ROUNDS = 10_000_000
 
@@ -147,6 +149,21 @@ class EnvelopeSpec:
     def authenticated(self) -> bool:
         """Whether opening a value proves that it is whole and under this key."""
         return CIPHERS[self.cipher].authenticated
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether the associated data names the row, so that each call needs it."""
+        return PLACEHOLDER.search(self.associated_data.decode()) is not None
+
+    def associated_for(self, table: str, column: str, pk_texts: Sequence[str | bytes]) -> bytes:
+        """The associated data of one row.
+
+        :param pk_texts: the values of the primary key as the database writes them; several are joined by a comma.
+        """
+        pieces = PLACEHOLDER.split(self.associated_data.decode())
+        pk = b",".join([part.encode() if isinstance(part, str) else part for part in pk_texts])
+        values = {"table": table.encode(), "column": column.encode(), "pk": pk}
+        return b"".join([values[piece] if at % 2 else piece.encode() for at, piece in enumerate(pieces)])
 
 
 _TEXT = Shape(

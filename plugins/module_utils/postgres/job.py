@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    NEW,
     NULL,
     OLD,
     PLAINTEXT,
@@ -104,6 +105,7 @@ class _Job:
         )
         self.fence = self.work.fence
         self.has_fence = self.fence.read(self.link)
+        self._face()
         self.sides: list[Side] = []
         self.covered: list[Covered] = []
         self.before: list[Covered] = []
@@ -174,7 +176,13 @@ class _Job:
     def _take(self, direction: str, in_place: bool = False) -> None:
         ensure_schema(self.link, self.schema, self.pace)
         self.fence.take(self.link, direction, self.pace, in_place)
+        self._face()
         self._read_sides()
+
+    def _face(self) -> None:
+        """Tell the columns which key is to be left."""
+        for target in self.targets:
+            target.leaving = NEW if self.fence.turned_back else OLD
 
     # -- in place ------------------------------------------------------------------------------------------------
 
@@ -244,6 +252,7 @@ class _Job:
             return
         ensure_schema(self.link, self.schema, self.pace)
         self.fence.take(self.link, FORWARD, self.pace)
+        self._face()
 
         def make() -> list[Side]:
             with transaction(self.link):

@@ -92,7 +92,7 @@ class Source:
         fields: list[sql.Composable] = self._key_texts()
         fields += [self.cell_type.read(cell), sql.SQL("c.xmin::text"), sql.SQL("c.ctid::text")]
         query = [sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(fields), self._table.identifier)]
-        where = sql.SQL("{} IS NOT NULL").format(cell)
+        where = sql.SQL("{} IS NOT NULL{}").format(cell, self.column.chosen)
         if self._side is not None:
             truth = sql.SQL("s.{}").format(self._side.truth_cell)
             differs = sql.SQL("{} IS DISTINCT FROM {}").format(

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    EITHER,
     NEW,
     OLD,
     PLAINTEXT,
     UNKNOWN,
+    Content,
     Judged,
     Target,
 )
@@ -76,15 +78,16 @@ class _Batch:
 
     def __init__(self, target: Target, side: Side, rows: Sequence[Row], back: bool) -> None:
         self._side = side
-        self._writer = Writer(target.column)
+        self._writer = Writer(target.column, side.truth)
         self._truth_is_new = side.truth == NEW
         self._ciphered = _Pairs()  # both cells encrypted
         self._plain = _Pairs()  # was plaintext: the server copies it, under_old is not used
-        self._bare = _Pairs()  # to become plaintext: sent by COPY
+        self._sent = _Pairs()  # to become plaintext, or with other text around: sent by COPY
         self._kept: list[Row] = []  # the same under both keys
-        by_class: dict[str, tuple[list[Row], list[bytes]]] = {}
-        cells = target.cell_type.decode([row.raw for row in rows])
-        for row, (kind, plaintext) in zip(rows, target.judge(cells, side.truth)):
+        by_class: dict[str, tuple[list[Row], list[Content]]] = {}
+        keys = [row.key for row in rows] if target.needs_context else ()
+        judged = target.judge_values([row.raw for row in rows], keys, side.truth)
+        for row, (kind, plaintext) in zip(rows, judged):
             group = by_class.setdefault(self._group(target, back, row, (kind, plaintext)), ([], []))
             group[0].append(row)
             group[1].append(b"" if plaintext is None else plaintext)
@@ -93,7 +96,7 @@ class _Batch:
 
     def _group(self, target: Target, back: bool, row: Row, judged: Judged) -> str:
         kind = judged[0]
-        if kind == UNKNOWN or (kind == PLAINTEXT and target.plaintext == "refuse"):
+        if kind in (UNKNOWN, EITHER) or (kind == PLAINTEXT and target.plaintext == "refuse"):
             if not back:
                 raise unreadable(target, kind, row.key)
             return "keep"
@@ -105,23 +108,29 @@ class _Batch:
             return "skip" if self._truth_is_new else "keep"
         return kind if kind in (NEW, OLD) else "keep"
 
-    def _prepare(self, target: Target, group: str, rows: list[Row], plaintexts: list[bytes]) -> None:
-        cells, raws = target.cell_type, [row.raw for row in rows]
-        if group == OLD:
-            self._ciphered.add(rows, raws, cells.encode(target.new.seal_many(plaintexts)))
-        elif group == NEW:
-            self._ciphered.add(rows, cells.encode(target.old.seal_many(plaintexts)), raws)
-        elif group == PLAINTEXT:
-            self._plain.add(rows, raws, cells.encode(target.new.seal_many(plaintexts)))
-        elif group == "bare":
-            self._bare.add(rows, cells.encode_plain(plaintexts), raws)
-        elif group == "keep":
+    def _prepare(self, target: Target, group: str, rows: list[Row], plaintexts: list[Content]) -> None:
+        raws = [row.raw for row in rows]
+        keys = [row.key for row in rows] if target.needs_context else ()
+        if group == "keep":
             self._kept = rows
+        elif group == "bare":
+            self._sent.add(rows, target.bare_values(plaintexts), raws)
+        elif group == "skip":
+            return
+        elif target.shape is not None:
+            under_old = target.seal_values(OLD, plaintexts, keys)
+            self._sent.add(rows, under_old, target.seal_values(NEW, plaintexts, keys))
+        elif group == OLD:
+            self._ciphered.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
+        elif group == NEW:
+            self._ciphered.add(rows, target.seal_values(OLD, plaintexts, keys), raws)
+        elif group == PLAINTEXT:
+            self._plain.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
 
     @property
     def rows(self) -> list[Row]:
         """The rows to write."""
-        return [*self._ciphered.rows, *self._plain.rows, *self._bare.rows, *self._kept]
+        return [*self._ciphered.rows, *self._plain.rows, *self._sent.rows, *self._kept]
 
     def write(self, link: Link, keys: frozenset[Key]) -> int:
         """Write the rows with these keys; how many of the table's own somebody else had changed."""
@@ -131,12 +140,13 @@ class _Batch:
             self._writer.copy_pairs(link, self._side, plain.rows, plain.under_new)
             if self._truth_is_new:
                 raced += len(plain.rows) - self._writer.replace_versions(link, plain.rows, plain.under_new)
-        bare = self._bare.only(keys)
-        if bare.rows:
-            self._writer.stage_plain(link, bare.rows, bare.under_old)
+        sent = self._sent.only(keys)
+        if sent.rows:
+            truths = sent.under_new if self._truth_is_new else sent.under_old
+            self._writer.stage(link, sent.rows, k0=sent.under_old, k1=sent.under_new)
             self._writer.put_staged(link, self._side)
-            if not self._truth_is_new:
-                raced += len(bare.rows) - self._writer.replace_staged(link)
+            wrong = sum(1 for row, truth in zip(sent.rows, truths) if row.raw != truth)
+            raced += wrong - self._writer.replace_staged(link, "k1" if self._truth_is_new else "k0") if wrong else 0
         kept = [row for row in self._kept if row.key in keys]
         if kept:
             self._writer.copy_pairs(link, self._side, kept, None)
@@ -242,7 +252,7 @@ def _carry(work: Work, target: Target, side: Side, back: bool, cap: int) -> None
 
 
 def _exchange(link: Link, target: Target, side: Side) -> None:
-    writer = Writer(target.column)
+    writer = Writer(target.column, OLD if side.truth == NEW else NEW)
     exchanged, filled = writer.swap(link, side), writer.count(link)
     if exchanged != filled:
         raise KeyturnError(
