@@ -26,7 +26,7 @@ _SAMPLES = 10
 
 #: What a value says: the plaintext of a cell, or of several.
 Content = Union[bytes, Parts]
-#: Class and content of a value; no content for null, unknown and either.
+#: Class and content of a value; no content for unknown and either, and none that counts for null.
 Judged = tuple[str, "Content | None"]
 
 
@@ -168,7 +168,7 @@ class Target:
         for kind in (UNKNOWN, EITHER):
             if kind in parts.kinds:
                 return (kind, None)
-        return next(((kind, parts) for kind in self._precedence if kind in parts.kinds), (NULL, None))
+        return next(((kind, parts) for kind in self._precedence if kind in parts.kinds), (NULL, parts))
 
     @property
     def _precedence(self) -> tuple[str, str, str]:

@@ -100,7 +100,8 @@ def _check_pairs(covered: Covered, side: Side, rows: Sequence[tuple[bytes, ...]]
         if row[-2] is not None and row[-2] == row[-3]
     ]
     others = [row for row in settled if row[0] != row[1]]
-    covered.explained_new += sum(1 for row in settled if row[0] == row[1] and row[2] == NEW)
+    was_before = target.is_adoption and target.shape is not None and side.truth == OLD
+    covered.explained_new += sum(1 for row in settled if row[2] == NEW and (was_before or row[0] == row[1]))
     prefer = OLD if side.truth == NEW else NEW
     fitting = (prefer, PLAINTEXT, NEW) if target.is_adoption and target.shape else (prefer, PLAINTEXT)
     keys = [row[4] for row in others] if target.needs_context else ()

@@ -161,9 +161,11 @@ class JsonLayer:
     @staticmethod
     def _name(text: str, at: int) -> tuple[str, int]:
         """A member's name, and where its value begins."""
+        if text[at : at + 1] != '"':
+            raise ValueError("no JSON")
         name, at = _DECODER.raw_decode(text, at)
         at = _past_blanks(text, at)
-        if not isinstance(name, str) or text[at : at + 1] != ":":
+        if text[at : at + 1] != ":":
             raise ValueError("no JSON")
         return name, _past_blanks(text, at + 1)
 
