@@ -132,9 +132,16 @@ options:
     type: str
     default: keyturn
   search:
-    description: Look for other columns of the database that hold values under one of the keys. Samples are tried.
+    description:
+      - Look for other columns of the database that hold values under one of the keys. Samples of each are tried, and of
+        the strings inside of JSON and the elements of arrays.
     type: bool
     default: false
+  schemas:
+    description: Look only in these schemas.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -180,7 +187,7 @@ found:
   returned: success
   type: list
   elements: dict
-  sample: [{table: public.notes, column: body, envelope: fernet, key: old, opened: 50, sampled: 50}]
+  sample: [{table: public.notes, column: body, path: $.token, envelope: fernet, key: old, opened: 50, sampled: 50}]
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module

@@ -97,6 +97,7 @@ class Rig:
             "lock_timeout_ms": 50,
             "max_wait_s": 20,
             "search": False,
+            "schemas": [],
             **more,
         }
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,6 +110,15 @@ class Target:
             hint = "Run again; if it stays so, generate another new key. Nothing of this batch was written"
             raise KeyturnError("seal-ambiguous", "a cell opens under both keys by chance", where=self.place, hint=hint)
         return cells
+
+    def seconds_to_seal(self) -> float:
+        """The time of one encryption, under the slower of the two envelopes."""
+        slowest, keys = 0.0, [(b"1",) * len(self.column.table.key)]
+        for envelope in (self.new, self.old):
+            started = time.perf_counter()
+            envelope.seal_many([b"keyturn"], self._associated(envelope.spec, keys))
+            slowest = max(slowest, time.perf_counter() - started)
+        return slowest
 
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()

@@ -83,7 +83,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 #: Arguments of ``reencrypt_info``.
-INFO_ARGUMENTS: dict[str, dict[str, Any]] = {**_COMMON, "search": {"type": "bool", "default": False}}
+INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **_COMMON,
+    "search": {"type": "bool", "default": False},
+    "schemas": {"type": "list", "elements": "str", "default": []},
+}
 
 
 def rotation_of(session: Session) -> str:
