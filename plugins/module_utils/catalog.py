@@ -10,6 +10,11 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
+    parse_companions,
+    parse_conditions,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     DURATION,
     Field,
@@ -47,6 +52,13 @@ _STORE = Shape(
         "newline": Field("bool", "Whether a plain file ends with a newline"),
     },
 )
+_CONDITION = Shape(
+    "condition",
+    {
+        "column": Field("str", "A column of the table", required=True),
+        "is": Field("any", "Its value, or a list of values of which it has one", required=True),
+    },
+)
 _DATA = Shape(
     "encrypted column",
     {
@@ -58,6 +70,12 @@ _DATA = Shape(
             "str", "What to do with cells that are not encrypted", choices=("encrypt", "keep", "refuse")
         ),
         "may_be_empty": Field("bool", "Whether a table without rows is fine"),
+        "new_envelope": Field("str|map", "The envelope under the new key, where it changes with it"),
+        "paths": Field("list", "The encrypted members of a JSON value: $.credentials.apiKey, $.accounts[*].token"),
+        "list": Field("str", "The separator of several encrypted values in one text"),
+        "pattern": Field("str", "A regular expression; its one group is an encrypted value in a larger text"),
+        "where": Field("map|list", "Which rows are meant; all of several conditions must hold", shape=_CONDITION),
+        "set": Field("map", "Columns that change with the cell: {new: 2, old: 1}, or {hash: sha1, of: key}"),
     },
 )
 _CLEAR = Shape(
@@ -156,6 +174,7 @@ _DATABASE = Shape(
         "dsn": Field("str", "A libpq connection string; sealed on its way"),
         "dsn_file": Field("str", "A file of mode 0600 on that host with the connection string", pattern=r"^/"),
         "max_wait": Field("str", "How long locks are tried for before the run goes back", pattern=DURATION),
+        "search": Field("bool", "Whether the plan looks for columns that the catalog does not name; yes by default"),
     },
 )
 
@@ -306,6 +325,11 @@ def _check_secret(
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
+    for index, entry in enumerate(secret.get("data", ())):
+        place = f"{where}.data[{index}]"
+        parse_conditions(entry.get("where"), place)
+        parse_companions(entry.get("set"), place)
+        parse_shape(entry, "", place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     for index, probe in enumerate(secret.get("probes", ())):

@@ -186,6 +186,7 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
         entry = catalog.databases[database]
         job["dsn_file"] = entry.get("dsn_file", "")
         job["max_wait"] = entry.get("max_wait", 0)
+        job["search"] = entry.get("search", True)
         by_host.setdefault(entry["hosts"][0], []).append(job)
     return by_host
 

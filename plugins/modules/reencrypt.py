@@ -86,7 +86,7 @@ options:
         type: str
         required: true
       column:
-        description: The column, of type text, varchar, bytea, jsonb or json.
+        description: The column, of type text, varchar, bytea, jsonb, json, or an array of text, varchar or bytea.
         type: str
         required: true
       envelope:
@@ -102,6 +102,33 @@ options:
         description: Whether a column without any value is fine.
         type: bool
         default: false
+      new_envelope:
+        description: The envelope under the new key, where it changes with it.
+        type: raw
+      paths:
+        description:
+          - The encrypted members of a JSON value, such as C($.credentials.apiKey) or C($.accounts[*].token). Everything
+            else of the value stays as it is.
+        type: list
+        elements: str
+        default: []
+      list:
+        description: The separator of several encrypted values in one text.
+        type: str
+      pattern:
+        description: A regular expression; its one group is an encrypted value in a larger text.
+        type: str
+      where:
+        description:
+          - Which rows are meant, as C({column, is}) or a list of such; all must hold. The others are counted as
+            C(skipped) and never touched.
+        type: raw
+      set:
+        description:
+          - Columns that change in the same statement as the cell, by name. Either C({new, old}) with the value beside a
+            cell under that key, or C({hash, of}) with a hash and V(key).
+        type: dict
+        default: {}
   clear:
     description: Columns computed from the key. They are emptied once by O(state=swept); the service fills them again.
     type: list
@@ -201,7 +228,7 @@ coverage:
   returned: success
   type: list
   elements: dict
-  sample: [{table: public.keys, column: jwk, total: 3, new: 3, old: 0, plaintext: 0, 'null': 0, unknown: 0}]
+  sample: [{table: public.keys, column: jwk, total: 3, new: 3, old: 0, plaintext: 0, 'null': 0, unknown: 0, skipped: 0}]
 facts:
   description: Each column's side table; V(next) before the exchange, V(prev) after it.
   returned: success

@@ -63,7 +63,7 @@ options:
         type: str
         required: true
       column:
-        description: The column, of type text, varchar, bytea, jsonb or json.
+        description: The column, of type text, varchar, bytea, jsonb, json, or an array of text, varchar or bytea.
         type: str
         required: true
       envelope:
@@ -79,6 +79,33 @@ options:
         description: Whether a column without any value is fine.
         type: bool
         default: false
+      new_envelope:
+        description: The envelope under the new key, where it changes with it.
+        type: raw
+      paths:
+        description:
+          - The encrypted members of a JSON value, such as C($.credentials.apiKey) or C($.accounts[*].token). Everything
+            else of the value stays as it is.
+        type: list
+        elements: str
+        default: []
+      list:
+        description: The separator of several encrypted values in one text.
+        type: str
+      pattern:
+        description: A regular expression; its one group is an encrypted value in a larger text.
+        type: str
+      where:
+        description:
+          - Which rows are meant, as C({column, is}) or a list of such; all must hold. The others are counted as
+            C(skipped) and never touched.
+        type: raw
+      set:
+        description:
+          - Columns that change in the same statement as the cell, by name. Either C({new, old}) with the value beside a
+            cell under that key, or C({hash, of}) with a hash and V(key).
+        type: dict
+        default: {}
   keys:
     description: Where the keys come from.
     type: dict
@@ -105,9 +132,16 @@ options:
     type: str
     default: keyturn
   search:
-    description: Look for other columns of the database that hold values under one of the keys. Samples are tried.
+    description:
+      - Look for other columns of the database that hold values under one of the keys. Samples of each are tried, and of
+        the strings inside of JSON and the elements of arrays.
     type: bool
     default: false
+  schemas:
+    description: Look only in these schemas.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -129,7 +163,7 @@ coverage:
   returned: success
   type: list
   elements: dict
-  sample: [{table: public.keys, column: jwk, total: 3, new: 0, old: 3, plaintext: 0, 'null': 0, unknown: 0}]
+  sample: [{table: public.keys, column: jwk, total: 3, new: 0, old: 3, plaintext: 0, 'null': 0, unknown: 0, skipped: 0}]
 unknown:
   description: Primary keys of rows that open under neither key, at most ten for each column.
   returned: success
@@ -153,7 +187,7 @@ found:
   returned: success
   type: list
   elements: dict
-  sample: [{table: public.notes, column: body, envelope: fernet, key: old, opened: 50, sampled: 50}]
+  sample: [{table: public.notes, column: body, path: $.token, envelope: fernet, key: old, opened: 50, sampled: 50}]
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module

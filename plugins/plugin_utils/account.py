@@ -397,8 +397,15 @@ def _expected(run: Run) -> list[str]:
             change = _thousands(row["old"] + row["plaintext"])
             lines.append(
                 f"  rows        {row['table']}.{row['column']} on {host}: {shown['total']} rows, "
-                f"{change} to re-encrypt ({shown['plaintext']} plaintext, {shown['null']} null)"
+                f"{change} to re-encrypt ({shown['plaintext']} plaintext, {shown['null']} null"
+                + (f", {_thousands(row['skipped'])} not meant)" if row.get("skipped") else ")")
             )
+        lines += [
+            f"  warning     {row['table']}.{row['column']} on {host}{' ' + row['path'] if row['path'] else ''}: "
+            f"{row['opened']} of {row['sampled']} samples open under the {row['key']} key, "
+            "and the catalog does not name it"
+            for row in result.get("found", ())
+        ]
         estimates = result.get("estimates", {})
         seconds += float(estimates.get("seconds") or 0)
         wait += float(estimates.get("writer_wait_ms") or 0)

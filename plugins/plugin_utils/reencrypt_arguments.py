@@ -43,7 +43,9 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     else:
         dsn = {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
     arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
-    if "state" in arguments:
+    if "state" not in arguments:
+        arguments["search"] = job["search"]
+    else:
         if job.get("max_wait"):
             arguments["max_wait_s"] = job["max_wait"]
         arguments.update(

@@ -50,7 +50,15 @@ class Rig:
     def column(table: str, column: str, **more: Any) -> dict[str, Any]:
         """One entry of ``columns``."""
         entry = {"table": table, "column": column, "envelope": "aes256gcm-b64", "plaintext": "refuse"}
-        return {**entry, "may_be_empty": False, **more}
+        shape: dict[str, Any] = {
+            "paths": [],
+            "list": None,
+            "pattern": None,
+            "where": None,
+            "set": {},
+            "new_envelope": None,
+        }
+        return {**entry, "may_be_empty": False, **shape, **more}
 
     def fill(self, count: int = 30, key: str = "old") -> None:
         """The table ``creds`` with rows whose plaintext is ``<id>:0``."""
@@ -99,6 +107,7 @@ class Rig:
             "cut_over": "rows",
             "max_writer_wait_ms": 1000,
             "quiesce": "none",
+            "schemas": [],
             **more,
         }
 

@@ -73,7 +73,7 @@ class _ColumnWriter(Writer, ShadowWriter):
         """The guard lets the rotator's own values pass."""
         be_the_writer(link)
 
-    def _set(
+    def _assign(
         self, values: Sequence[tuple[sql.Composable, sql.Composable]], source: sql.Composable, guard: sql.Composable
     ) -> sql.Composed:
         return sql.SQL("UPDATE {} c SET {} FROM {} WHERE {}").format(
@@ -115,7 +115,7 @@ class _ColumnWriter(Writer, ShadowWriter):
             names.append(("t", kind))
             values.append((self._column.identifier, self._cells.value(aliased("u", "t"))))
             arrays.append(self._cells.array([truths[index] for index in at]))
-        query = self._set(values, self._list(names), self._guarded("u", self._same_cell("u")))
+        query = self._assign(values, self._list(names), self._guarded("u", self._same_cell("u")))
         return link.execute(query, arrays).rowcount
 
     def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
@@ -126,25 +126,26 @@ class _ColumnWriter(Writer, ShadowWriter):
         if self._truth_is_new:
             values = [(self._column.identifier, new), (self._shadow, self._cell)]
         listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
-        query = self._set(values, listed, self._version_guard())
+        query = self._assign(values, listed, self._version_guard())
         return len(rows) - link.execute(query, [*self._versions(rows), self._cells.array(under_new)]).rowcount
 
-    def write_bare(self, link: Link, rows: Sequence[Row], plaintexts: Sequence[bytes]) -> int:
-        """Sent by COPY."""
-        self.stage_plain(link, rows, plaintexts)
+    def write_sent(self, link: Link, pairs: Pairs) -> int:
+        """Cells that were in clear before the first encryption; sent by COPY. Values of several are refused."""
+        rows = pairs.rows
+        self.stage(link, rows, n=pairs.under_old)
         plain = self._cells.value(aliased("n", "n"))
         values = [(self._shadow, plain)]
         if not self._truth_is_new:
             values = [(self._column.identifier, plain), (self._shadow, self._cell)]
         staged = sql.SQL("pg_temp.keyturn_plain n")
-        query = self._set(values, staged, self._guarded("n", self._same_cell("n")))
+        query = self._assign(values, staged, self._guarded("n", self._same_cell("n")))
         return len(rows) - link.execute(query, NO_PARAMETERS).rowcount
 
     def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
         """Such as empty cells: copied by the server where nothing is there yet."""
         text = sql.SQL("text[]")
         is_empty = sql.SQL("{} AND c.{} IS NULL").format(self._version_guard(), self._shadow)
-        query = self._set([(self._shadow, self._cell)], self._list([("x", text), ("v", text)]), is_empty)
+        query = self._assign([(self._shadow, self._cell)], self._list([("x", text), ("v", text)]), is_empty)
         link.execute(query, self._versions(rows))
 
 

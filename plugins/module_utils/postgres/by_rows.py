@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
     is_retryable,
@@ -47,7 +47,7 @@ class _SideWriter(ShadowWriter):
 
     def __init__(self, target: Target, side: Side) -> None:
         self._side = side
-        self._writer = Writer(target.column)
+        self._writer = Writer(target.column, side.truth)
         self._truth_is_new = side.truth == NEW
 
     def begin(self, link: Link) -> None:
@@ -70,11 +70,13 @@ class _SideWriter(ShadowWriter):
         self._writer.copy_pairs(link, self._side, rows, under_new)
         return len(rows) - self._writer.replace_versions(link, rows, under_new) if self._truth_is_new else 0
 
-    def write_bare(self, link: Link, rows: Sequence[Row], plaintexts: Sequence[bytes]) -> int:
+    def write_sent(self, link: Link, pairs: Pairs) -> int:
         """Sent by COPY."""
-        self._writer.stage_plain(link, rows, plaintexts)
+        truths, name = (pairs.under_new, "k1") if self._truth_is_new else (pairs.under_old, "k0")
+        self._writer.stage(link, pairs.rows, k0=pairs.under_old, k1=pairs.under_new)
         self._writer.put_staged(link, self._side)
-        return 0 if self._truth_is_new else len(rows) - self._writer.replace_staged(link)
+        wrong = sum(1 for row, truth in zip(pairs.rows, truths) if row.raw != truth)
+        return wrong - self._writer.replace_staged(link, name) if wrong else 0
 
     def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
         """Copied by the server."""
@@ -162,16 +164,12 @@ def _carry_cap(targets: Sequence[Target]) -> int:
 
     A row is tried under both keys before it is sealed, so it takes about three times as long as sealing does.
     """
-    slowest = 0.0
-    for target in targets:
-        started = time.perf_counter()
-        target.new.seal(b"keyturn")
-        slowest = max(slowest, time.perf_counter() - started)
+    slowest = max((target.seconds_to_seal() for target in targets), default=0.0)
     return max(1, min(_CARRY_ROWS, int(_CARRY_SECONDS / max(3 * slowest, 1e-6))))
 
 
 def _exchange(link: Link, target: Target, side: Side) -> None:
-    writer = Writer(target.column)
+    writer = Writer(target.column, OLD if side.truth == NEW else NEW)
     exchanged, filled = writer.swap(link, side), writer.count(link)
     if exchanged != filled:
         raise KeyturnError(

@@ -3,7 +3,7 @@
 """From what a column holds to the bytes of a cell and back, by column type.
 
 ``raw`` is what the database gives and takes; a *cell* is what an envelope opens. They differ for JSON columns: an
-encrypted value is a JSON string there, and a plaintext one an object.
+encrypted value is a JSON string there, and a plaintext one an object. The raw value of an array is its text form.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import ByteaArray, TextArray
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.layers import plain_json, read_json
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 
 try:
@@ -24,6 +25,8 @@ except ImportError:
 
 __all__ = ["CellType"]
 
+_CASTS = {"_text": "text[]", "_varchar": "varchar[]", "_bytea": "bytea[]"}
+
 
 class CellType:
     """How the cells of one column are read, compared and written."""
@@ -32,7 +35,8 @@ class CellType:
         self._where = str(column)
         self._is_json = column.type_name in ("json", "jsonb")
         self._is_bytes = column.type_name == "bytea"
-        self._cast = sql.SQL(column.type_name)
+        self._cast = sql.SQL(_CASTS.get(column.type_name, column.type_name))
+        self._needs_cast = self._is_json or column.type_name in _CASTS
 
     def read(self, expression: sql.Composable) -> sql.Composable:
         """The column as raw bytes."""
@@ -44,7 +48,7 @@ class CellType:
 
     def value(self, parameter: sql.Composable) -> sql.Composable:
         """A raw parameter as a value of the column; one that is too long for it is an error, never cut."""
-        return sql.SQL("{}::{}").format(parameter, self._cast) if self._is_json else parameter
+        return sql.SQL("{}::{}").format(parameter, self._cast) if self._needs_cast else parameter
 
     @property
     def array_sql(self) -> sql.Composable:
@@ -62,7 +66,7 @@ class CellType:
 
     def decode(self, raws: Sequence[bytes]) -> list[bytes]:
         """The cells; JSON ``null`` is an empty cell."""
-        return [self._decode_json(raw) for raw in raws] if self._is_json else list(raws)
+        return [read_json(raw) for raw in raws] if self._is_json else list(raws)
 
     def encode(self, cells: Sequence[bytes]) -> list[bytes]:
         """Raw values of encrypted cells."""
@@ -77,24 +81,10 @@ class CellType:
 
     def _encode_plain(self, plaintext: bytes) -> bytes:
         try:
-            text = plaintext.decode()
-            holds_nul = "\0" in text
-            if self._is_json:
-                try:
-                    is_container = isinstance(json.loads(text), (dict, list))
-                except ValueError:
-                    is_container = False
-                text = text if is_container else json.dumps(text)
-                holds_nul = holds_nul or "\\u0000" in text
-        except UnicodeDecodeError:
-            holds_nul = True
-        if holds_nul:
+            text = plain_json(plaintext) if self._is_json else plaintext.decode()
+        except ValueError:
+            text = "\0"
+        if "\0" in text:
             hint = "It stays encrypted only in a bytea column, or under a key"
             raise KeyturnError("cell-unsupported", "a plaintext is no text", where=self._where, hint=hint)
         return text.encode()
-
-    @staticmethod
-    def _decode_json(raw: bytes) -> bytes:
-        if raw.startswith(b'"'):
-            return str(json.loads(raw)).encode(errors="surrogatepass")
-        return b"" if raw == b"null" else raw

@@ -188,6 +188,7 @@ def _settle(link: Link, where: str, limits: Limits) -> None:
         "statement_timeout": f"{limits.statement_s}s",
         "idle_in_transaction_session_timeout": f"{limits.idle_s}s",
         "DateStyle": "ISO",
+        "bytea_output": "hex",
         **_LOOKUP_PLANS,
     }
     for name, value in settings.items():

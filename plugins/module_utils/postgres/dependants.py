@@ -109,6 +109,12 @@ def find_refusals(link: Link, target: Target, covered: Covered | None = None) ->
 
 
 def _cells(target: Target, covered: Covered | None) -> Iterator[str]:
+    if target.shape is not None:
+        yield "values of several cells"
+    if target.column.conditions:
+        yield "rows chosen by a condition"
+    if target.column.companions:
+        yield "columns that change with the cell"
     if target.plaintext == "keep":
         yield "plaintext: keep (such a cell is the same in both columns)"
     if target.is_adoption and covered is not None and covered.counts.rows[NEW]:

@@ -5,15 +5,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import choose, writer_wait_ms
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
     explained,
-    raw_cursor,
-    snapshot,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
@@ -23,27 +20,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
     rotation_of,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.search import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
-    COLUMN_TYPES,
-    Column,
-    Table,
-)
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
-
-try:
-    from psycopg import sql
-except ImportError:
-    if TYPE_CHECKING:
-        raise
 
 __all__ = ["run"]
 
 _WRITE_MS_PER_ROW = 0.01  # measured: reading a row and keeping it in a side table
-_SAMPLE = 50
-_SHORTEST = 16  # bytes; nothing encrypted is shorter
 
 
 def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
@@ -64,6 +48,7 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             covered = cover(link, targets, known, Pace("info"), size)
             seconds = time.perf_counter() - started
             rows = sum(one.counts.total for one in covered)
+            seal_seconds = max((target.seconds_to_seal() for target in targets), default=0.0)
             return {
                 "changed": False,
                 "coverage": [one.counts.as_result(one.target.column) for one in covered],
@@ -74,28 +59,17 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 ],
                 "columns": [_column(link, one, side) for one, side in zip(covered, sides)],
                 "estimates": {
-                    "seconds": round(seconds + rows * (_WRITE_MS_PER_ROW / 1000 + 2 * _crypto_seconds(targets)), 1),
+                    "seconds": round(seconds + rows * (_WRITE_MS_PER_ROW / 1000 + 2 * seal_seconds), 1),
                     "seconds_how": "time of this count, plus 10 us and twice the time of one encryption for each row",
                     "writer_wait_ms": round(writer_wait_ms(link, covered), 1),
                     "writer_wait_how": "by rows: 4.4 us for each row, and 0.8 times that for each index on the column",
                 },
                 "choice": choose(link, targets, covered, params, begun).as_result(),
                 "server": _server(link, params["schema"]),
-                "found": _search(link, targets) if params["search"] else [],
+                "found": search(link, targets, params["schemas"]) if params["search"] else [],
             }
     finally:
         link.close()
-
-
-def _crypto_seconds(targets: list[Target]) -> float:
-    """Time of one encryption, of the slowest envelope."""
-    slowest = 0.0
-    for target in targets:
-        envelope = target.old if target.new.seal(b"keyturn") == b"keyturn" else target.new
-        started = time.perf_counter()
-        envelope.seal(b"keyturn")
-        slowest = max(slowest, time.perf_counter() - started)
-    return slowest
 
 
 def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
@@ -125,7 +99,7 @@ def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
         "row_security": bool(has_policies),
         "indexes_on_column": indexes,
         "triggers": list(triggers),
-        "authenticated": covered.target.spec.authenticated,
+        "authenticated": covered.target.authenticated,
         "unknown_keys": covered.counts.unknown_keys,
         "fact": side.fact,
         "fact_cut_over": side.way if side.fact != NONE else "",
@@ -150,59 +124,3 @@ def _server(link: Link, schema: str) -> dict[str, Any]:
     row = link.execute(query, (schema,)).fetchone() or ("",) * 6
     names = ("version", "encoding", "role", "default_isolation", "may_make_side_tables", "may_make_temporary_tables")
     return dict(zip(names, row))
-
-
-def _search(link: Link, targets: list[Target]) -> list[dict[str, Any]]:
-    """Columns that hold values under one of the keys and that nobody named; a sample of each column is tried."""
-    named = {(target.column.table.oid, target.column.name) for target in targets}
-    specs = {target.spec: target for target in targets if target.spec.authenticated}
-    query = """
-        SELECT c.oid::bigint, n.nspname, c.relname, a.attname, t.typname
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        JOIN pg_type t ON t.oid = a.atttypid AND t.typnamespace = 'pg_catalog'::regnamespace
-        WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND t.typname = ANY (%s)
-          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
-          AND NOT row_security_active(c.oid) AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-          AND NOT EXISTS (SELECT FROM pg_description d WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass
-                          AND d.objsubid = 0 AND d.description LIKE '{%%"rotation_id"%%')
-        ORDER BY n.nspname, c.relname, a.attnum"""
-    found = []
-    with snapshot(link):
-        for oid, schema, table, name, type_name in link.execute(query, (list(COLUMN_TYPES),)).fetchall():
-            if (oid, name) in named:
-                continue
-            column = Column(Table(oid, schema, table, ()), name, type_name, type_name)
-            for target in specs.values():
-                found += _try_column(link, column, target)
-    return found
-
-
-def _try_column(link: Link, column: Column, target: Target) -> list[dict[str, Any]]:
-    probe = Target(column, target.spec, None, None)
-    cell = identifier(column.name)
-    query = sql.SQL("SELECT {} FROM {} WHERE octet_length({}) >= {} LIMIT {}").format(
-        probe.cell_type.read(cell),
-        column.table.identifier,
-        probe.cell_type.read(cell),
-        sql.Literal(_SHORTEST),
-        sql.Literal(_SAMPLE),
-    )
-    raws = [row[0] for row in raw_cursor(link).execute(query, NO_PARAMETERS).fetchall()]
-    cells = probe.cell_type.decode(raws)
-    opened = {
-        kind: sum(1 for plaintext in envelope.open_many(cells) if plaintext is not None)
-        for kind, envelope in ((NEW, target.new), (OLD, target.old))
-    }
-    return [
-        {
-            "table": str(column.table),
-            "column": column.name,
-            "envelope": target.spec.name,
-            "key": kind,
-            "opened": count,
-            "sampled": len(cells),
-        }
-        for kind, count in opened.items()
-        if count
-    ]

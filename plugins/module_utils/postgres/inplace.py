@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, PLAINTEXT, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    NEW,
+    OLD,
+    PLAINTEXT,
+    Content,
+    Target,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
@@ -17,27 +23,35 @@ class _Batch:
     """One batch, judged and encrypted: the rows to change with what comes in their place."""
 
     def __init__(self, target: Target, rows: list[Row], back: bool) -> None:
-        self._writer = Writer(target.column)
-        judged = target.judge(target.cell_type.decode([row.raw for row in rows]))
+        self._writer = Writer(target.column, OLD if back else NEW)
+        keys = [row.key for row in rows] if target.needs_context else ()
+        judged = target.judge_values([row.raw for row in rows], keys, target.prefer)
         wanted = NEW if back else OLD
         self.ciphered, plain = [], []
-        texts: list[bytes] = []
-        plain_texts: list[bytes] = []
+        texts: list[Content] = []
+        plain_texts: list[Content] = []
         for row, (kind, plaintext) in zip(rows, judged):
             if plaintext is not None and kind == wanted:
                 self.ciphered.append(row)
                 texts.append(plaintext)
-            elif plaintext is not None and kind == PLAINTEXT and not back and target.plaintext == "encrypt":
+            elif plaintext is None or kind != PLAINTEXT or back or target.plaintext != "encrypt":
+                continue
+            elif target.shape is not None:
+                self.ciphered.append(row)
+                texts.append(plaintext)
+            else:
                 plain.append(row)
                 plain_texts.append(plaintext)
         self.plain = plain
-        self.to_plaintext = back and target.is_adoption
-        cells = target.cell_type
-        if self.to_plaintext:
-            self._new_cells = cells.encode_plain(texts)
+        to_plaintext = back and target.is_adoption
+        self.is_staged = to_plaintext or target.shape is not None  # what may hold text in clear is no parameter
+        if to_plaintext:
+            self._new_cells = target.bare_values(texts)
         else:
-            self._new_cells = cells.encode((target.old if back else target.new).seal_many(texts))
-        self._new_plain = cells.encode(target.new.seal_many(plain_texts))
+            keys = [row.key for row in self.ciphered] if target.needs_context else ()
+            self._new_cells = target.seal_values(OLD if back else NEW, texts, keys)
+        keys = [row.key for row in plain] if target.needs_context else ()
+        self._new_plain = target.seal_values(NEW, plain_texts, keys)
 
     @property
     def rows(self) -> list[Row]:
@@ -48,9 +62,9 @@ class _Batch:
         """Write the rows with these keys; how many somebody else had changed."""
         rows, raws = _only(self.ciphered, self._new_cells, keys)
         done = 0
-        if rows and self.to_plaintext:
-            self._writer.stage_plain(link, rows, raws)
-            done += self._writer.replace_staged(link)
+        if rows and self.is_staged:
+            self._writer.stage(link, rows, n=raws)
+            done += self._writer.replace_staged(link, "n")
         elif rows:
             done += self._writer.replace_cells(link, rows, raws)
         plain_rows, plain_raws = _only(self.plain, self._new_plain, keys)

@@ -5,15 +5,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import load_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import EnvelopeSpec, load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import register
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
+    parse_companions,
+    parse_conditions,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Limits, Link, connect
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import find_column, find_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
+    check_columns_beside,
+    find_column,
+    find_table,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 
@@ -25,6 +35,12 @@ _COLUMN = {
     "envelope": {"type": "raw", "required": True},
     "plaintext": {"type": "str", "choices": ["encrypt", "keep", "refuse"], "default": "refuse"},
     "may_be_empty": {"type": "bool", "default": False},
+    "new_envelope": {"type": "raw"},
+    "paths": {"type": "list", "elements": "str", "default": []},
+    "list": {"type": "str"},
+    "pattern": {"type": "str"},
+    "where": {"type": "raw"},
+    "set": {"type": "dict", "default": {}},
 }
 _CLEAR = {"table": {"type": "str", "required": True}, "column": {"type": "str", "required": True}}
 _KEYS = {
@@ -70,7 +86,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 #: Arguments of ``reencrypt_info``.
-INFO_ARGUMENTS: dict[str, dict[str, Any]] = {**_COMMON, "search": {"type": "bool", "default": False}}
+INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **_COMMON,
+    "search": {"type": "bool", "default": False},
+    "schemas": {"type": "list", "elements": "str", "default": []},
+}
 
 
 def rotation_of(session: Session) -> str:
@@ -97,18 +117,45 @@ class Database:
         return link
 
 
+def _writing_key(spec: EnvelopeSpec, value: bytes | None) -> bytes | None:
+    """The text of the key that encrypts, where the value is a list of several."""
+    if value is None or not spec.key.several:
+        return value
+    return value.split(b",")[0 if spec.key.several == "first" else -1]
+
+
 def find_targets(link: Link, database: Database, params: Mapping[str, Any], need: tuple[str, ...]) -> list[Target]:
     """The columns of a call, found in the catalog, with their keys.
 
     :param need: privileges on the tables.
-    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-unknown``, and those of ``tables``.
+    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-unknown``, and those of ``tables``,
+        ``conditions`` and ``shapes``.
     """
-    specs = [load_spec(entry["envelope"]) for entry in params["columns"]]
+    specs = [
+        (load_spec(entry["envelope"]), load_spec(entry["new_envelope"]) if entry.get("new_envelope") else None)
+        for entry in params["columns"]
+    ]
     targets: list[Target] = []
-    for entry, spec in zip(params["columns"], specs):
+    for entry, (spec, new_spec) in zip(params["columns"], specs):
         column = find_column(link, find_table(link, entry["table"], need), entry["column"])
-        plaintext, may_be_empty = entry.get("plaintext") or "refuse", bool(entry.get("may_be_empty"))
-        target = Target(column, spec, database.new, database.old, plaintext, may_be_empty)
+        where = str(column)
+        new, old = _writing_key(new_spec or spec, database.new), _writing_key(spec, database.old)
+        column = replace(
+            column,
+            conditions=parse_conditions(entry.get("where"), where),
+            companions=tuple(parse_companions(entry.get("set"), where, new, old)),
+        )
+        check_columns_beside(link, column)
+        target = Target(
+            column,
+            spec,
+            database.new,
+            database.old,
+            entry.get("plaintext") or "refuse",
+            bool(entry.get("may_be_empty")),
+            parse_shape(entry, column.type_name, where),
+            new_spec,
+        )
         if target.place in [known.place for known in targets]:
             hint = "Name each column once"
             raise KeyturnError("column-twice", "is named twice", where=target.place, hint=hint)

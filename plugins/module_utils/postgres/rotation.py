@@ -12,7 +12,13 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import Choice, choose
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NULL, OLD, PLAINTEXT, UNKNOWN
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    NEW,
+    NULL,
+    OLD,
+    PLAINTEXT,
+    UNKNOWN,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import find_clearing, find_index
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
@@ -68,6 +74,7 @@ class Rotation:
         )
         self.fence = self.work.fence
         self.has_fence = self.fence.read(self.link)
+        self.face()
         self.quiesce: str = params["quiesce"]
         self._params = params
         self._open_link = database.open
@@ -187,7 +194,13 @@ class Rotation:
         """Become the only writer, and read again where things stand."""
         ensure_schema(self.link, self.schema, self.pace)
         self.fence.take(self.link, direction, self.pace, in_place)
+        self.face()
         self.read_shadows()
+
+    def face(self) -> None:
+        """Tell the columns which key is to be left."""
+        for target in self.targets:
+            target.leaving = NEW if self.fence.turned_back else OLD
 
     def swap(self, fact: str, back: bool) -> None:
         """Exchange the rows of the columns with this fact."""

@@ -98,7 +98,7 @@ class Source:
         fields: list[sql.Composable] = self._key_texts()
         fields += [self.cell_type.read(cell), sql.SQL("c.xmin::text"), sql.SQL("c.ctid::text")]
         query = [sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(fields), self._table.identifier)]
-        where = sql.SQL("{} IS NOT NULL").format(cell)
+        where = sql.SQL("{} IS NOT NULL{}").format(cell, self.column.chosen)
         if self._shadow is not None:
             query.append(join_shadow(self._table, self._shadow))
             where = sql.SQL("{} AND {}").format(where, self._shadow.is_behind(self.cell_type))

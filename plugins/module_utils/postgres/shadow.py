@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
+    EITHER,
     NEW,
     OLD,
     PLAINTEXT,
     UNKNOWN,
+    Content,
     Judged,
     Target,
 )
@@ -39,14 +41,15 @@ class Batch:
     def __init__(self, way: Way, target: Target, shadow: Shadow, rows: Sequence[Row], back: bool) -> None:
         self._writer = way.writer(target, shadow)
         self._keeps = self._writer.keeps
-        self._truth_is_new = shadow.truth == NEW
         self._ciphered = Pairs()  # both cells encrypted
         self._plain = Pairs()  # was plaintext: the server copies it, under_old is not used
-        self._bare = Pairs()  # to become plaintext: sent by COPY
+        self._sent = Pairs()  # to become plaintext, or with other text around: sent by COPY
         self._kept: list[Row] = []  # the same under both keys
-        by_class: dict[str, tuple[list[Row], list[bytes]]] = {}
-        cells = target.cell_type.decode([row.raw for row in rows])
-        for row, (kind, plaintext) in zip(rows, target.judge(cells, shadow.truth)):
+        self._truth_is_new = shadow.truth == NEW
+        by_class: dict[str, tuple[list[Row], list[Content]]] = {}
+        keys = [row.key for row in rows] if target.needs_context else ()
+        judged = target.judge_values([row.raw for row in rows], keys, shadow.truth)
+        for row, (kind, plaintext) in zip(rows, judged):
             group = by_class.setdefault(self._group(target, back, row, (kind, plaintext)), ([], []))
             group[0].append(row)
             group[1].append(b"" if plaintext is None else plaintext)
@@ -55,7 +58,7 @@ class Batch:
 
     def _group(self, target: Target, back: bool, row: Row, judged: Judged) -> str:
         kind = judged[0]
-        if kind == UNKNOWN or (kind == PLAINTEXT and target.plaintext == "refuse"):
+        if kind in (UNKNOWN, EITHER) or (kind == PLAINTEXT and target.plaintext == "refuse"):
             if not back:
                 raise unreadable(target, kind, row.key)
             return "keep"
@@ -67,23 +70,29 @@ class Batch:
             return "skip" if self._truth_is_new else "keep"
         return kind if kind in (NEW, OLD) else "keep"
 
-    def _prepare(self, target: Target, group: str, rows: list[Row], plaintexts: list[bytes]) -> None:
-        cells, raws = target.cell_type, [row.raw for row in rows]
-        if group == OLD:
-            self._ciphered.add(rows, raws, cells.encode(target.new.seal_many(plaintexts)))
-        elif group == NEW:
-            self._ciphered.add(rows, cells.encode(target.old.seal_many(plaintexts)), raws)
-        elif group == PLAINTEXT:
-            self._plain.add(rows, raws, cells.encode(target.new.seal_many(plaintexts)))
+    def _prepare(self, target: Target, group: str, rows: list[Row], plaintexts: list[Content]) -> None:
+        raws = [row.raw for row in rows]
+        keys = [row.key for row in rows] if target.needs_context else ()
+        if group == "keep":
+            self._kept = rows if self._keeps else []
         elif group == "bare":
-            self._bare.add(rows, cells.encode_plain(plaintexts), raws)
-        elif group == "keep" and self._keeps:
-            self._kept = rows
+            self._sent.add(rows, target.bare_values(plaintexts), raws)
+        elif group == "skip":
+            return
+        elif target.shape is not None:
+            under_old = target.seal_values(OLD, plaintexts, keys)
+            self._sent.add(rows, under_old, target.seal_values(NEW, plaintexts, keys))
+        elif group == OLD:
+            self._ciphered.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
+        elif group == NEW:
+            self._ciphered.add(rows, target.seal_values(OLD, plaintexts, keys), raws)
+        elif group == PLAINTEXT:
+            self._plain.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
 
     @property
     def rows(self) -> list[Row]:
         """The rows to write."""
-        return [*self._ciphered.rows, *self._plain.rows, *self._bare.rows, *self._kept]
+        return [*self._ciphered.rows, *self._plain.rows, *self._sent.rows, *self._kept]
 
     def write(self, link: Link, keys: frozenset[Key]) -> int:
         """Write the rows with these keys; how many of the table's own somebody else had changed."""
@@ -95,9 +104,9 @@ class Batch:
         plain = self._plain.only(keys)
         if plain.rows:
             raced += writer.write_plain(link, plain.rows, plain.under_new)
-        bare = self._bare.only(keys)
-        if bare.rows:
-            raced += writer.write_bare(link, bare.rows, bare.under_old)
+        sent = self._sent.only(keys)
+        if sent.rows:
+            raced += writer.write_sent(link, sent)
         kept = [row for row in self._kept if row.key in keys]
         if kept:
             writer.write_kept(link, kept)

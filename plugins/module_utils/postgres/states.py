@@ -101,6 +101,7 @@ def _prepared(rotation: Rotation) -> Told:
         return told
     ensure_schema(rotation.link, rotation.schema, rotation.pace)
     rotation.fence.take(rotation.link, FORWARD, rotation.pace)
+    rotation.face()
     rotation.make()
     _fill(rotation)
     if rotation.way.proves_fill and rotation.work.written:

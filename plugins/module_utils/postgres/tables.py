@@ -10,21 +10,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import Companion, Condition
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, row_security
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import identifier, server_text
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
+    NO_PARAMETERS,
+    identifier,
+    server_text,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 
 try:
+    import psycopg
     from psycopg import sql
 except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["COLUMN_TYPES", "Column", "KeyColumn", "Table", "find_column", "find_table", "split_name"]
+__all__ = [
+    "COLUMN_TYPES",
+    "Column",
+    "KeyColumn",
+    "Table",
+    "check_columns_beside",
+    "find_column",
+    "find_table",
+    "split_name",
+]
 
 #: Column types that can hold an encrypted value, by their names in ``pg_type``.
-COLUMN_TYPES = ("text", "varchar", "bytea", "jsonb", "json")
+COLUMN_TYPES = ("text", "varchar", "bytea", "jsonb", "json", "_text", "_varchar", "_bytea")
 
+_TYPE_HINT = "An encrypted value lies in a column of type text, varchar, bytea, jsonb, json, or text[] or bytea[]"
 _PART = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
@@ -72,12 +88,16 @@ class Column:
 
     :param type_name: one of :data:`COLUMN_TYPES`.
     :param type_sql: the same with its length, as the server writes it.
+    :param conditions: what a row must meet to be meant.
+    :param companions: columns that change with the cell.
     """
 
     table: Table
     name: str
     type_name: str
     type_sql: str
+    conditions: tuple[Condition, ...] = ()
+    companions: tuple[Companion, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.table}.{self.name}"
@@ -86,6 +106,11 @@ class Column:
     def identifier(self) -> sql.Composable:
         """Its name in SQL, without the table."""
         return identifier(self.name)
+
+    @property
+    def chosen(self) -> sql.Composable:
+        """What rows of ``c`` must meet besides: nothing, or ``AND ...``."""
+        return sql.SQL("").join([sql.SQL(" AND {}").format(one.expression) for one in self.conditions])
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -205,6 +230,39 @@ def find_column(link: Link, table: Table, name: str) -> Column:
     elif name in {column.name for column in table.key}:
         problem = "belongs to the primary key"
     if problem:
-        hint = f"An encrypted value lies in a plain column of type {', '.join(COLUMN_TYPES)}"
+        hint = _TYPE_HINT
+        if type_name == "oid":
+            hint = "Large objects are not supported. Move them: ALTER TABLE ... ALTER ... TYPE bytea USING lo_get(...)"
         raise KeyturnError("column-type-unsupported", problem, where=where, hint=hint)
     return Column(table, name, type_name, type_sql)
+
+
+def check_columns_beside(link: Link, column: Column) -> None:
+    """Refuse conditions and companions that the table does not have, or that cannot take the values.
+
+    :raises KeyturnError: ``column-missing``, ``condition-invalid``, ``set-invalid``.
+    """
+    table = column.table
+    query = """
+        SELECT attname, attgenerated <> '' FROM pg_attribute
+        WHERE attrelid = %s::bigint::oid AND attnum > 0 AND NOT attisdropped"""
+    known: dict[str, bool] = dict(link.execute(query, (table.oid,)).fetchall())
+    fixed = {column.name, *(part.name for part in table.key), *(one.column for one in column.conditions)}
+    beside: tuple[Condition | Companion, ...] = (*column.conditions, *column.companions)
+    for one in beside:
+        where = f"{table}.{one.column}"
+        if one.column not in known:
+            hint = nearest(one.column, known)
+            raise KeyturnError("column-missing", "this column does not exist", where=where, hint=hint)
+        if isinstance(one, Condition):
+            trial, code, what = one.expression, "condition-invalid", "cannot be compared with what the condition says"
+        else:
+            if known[one.column] or one.column in fixed:
+                hint = "Set columns beside the cell: not generated ones, keys, the cell, or those of a condition"
+                raise KeyturnError("set-invalid", "cannot be set with the cell", where=where, hint=hint)
+            trial, code, what = one.trial, "set-invalid", "cannot take what it is to be set to"
+        try:
+            link.execute(sql.SQL("SELECT {} FROM {} c LIMIT 0").format(trial, table.identifier), NO_PARAMETERS)
+        except psycopg.Error:
+            hint = "Give a value of the column's type"
+            raise KeyturnError(code, what, where=where, hint=hint) from None

@@ -65,8 +65,8 @@ class ShadowWriter(ABC):
         """Rows in clear, to be encrypted under the new key. The server copies what is in clear."""
 
     @abstractmethod
-    def write_bare(self, link: Link, rows: Sequence[Row], plaintexts: Sequence[bytes]) -> int:
-        """Rows under the new key that were, and may again be, in clear."""
+    def write_sent(self, link: Link, pairs: Pairs) -> int:
+        """Rows of which a value may hold text in clear: one that was so before the first encryption, or text around."""
 
     @abstractmethod
     def write_kept(self, link: Link, rows: Sequence[Row]) -> None:

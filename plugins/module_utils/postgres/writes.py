@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray, copy_rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
@@ -42,9 +43,13 @@ VERSION = "c.xmin::text = u.x AND c.ctid::text = u.v"
 
 
 class Writer:
-    """Writes to one column and its side table, inside the caller's transaction."""
+    """Writes to one column and its side table, inside the caller's transaction.
 
-    def __init__(self, column: Column) -> None:
+    :param under: the key that the cells are under which it writes to the table; companions follow it.
+    """
+
+    def __init__(self, column: Column, under: str = NEW) -> None:
+        self._under = under
         self._column = column
         self._table = column.table
         self._cells = CellType(column)
@@ -58,14 +63,29 @@ class Writer:
         return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
 
     def _update(self, source: sql.Composable, alias: str, guard: sql.Composable, value: str) -> sql.Composed:
-        return sql.SQL("UPDATE {table} c SET {column} = {value} FROM {source} WHERE {join} AND {guard}").format(
+        return sql.SQL(
+            "UPDATE {table} c SET {column} = {value}{set} FROM {source} WHERE {join} AND {guard}{chosen}"
+        ).format(
             table=self._table.identifier,
             column=self._column.identifier,
             value=self._cells.value(aliased(alias, value)),
+            set=self._set(),
             source=source,
             join=join_on_key(self._table, alias, is_text=True),
             guard=guard,
+            chosen=self._column.chosen,
         )
+
+    def _set(self, only_where: sql.Composable | None = None) -> sql.Composable:
+        """``, column = value`` for each companion; where the condition does not hold it stays as it is."""
+        terms = []
+        for companion in self._column.companions:
+            value = companion.value(self._under == NEW)
+            if only_where is not None:
+                kept = aliased("c", companion.column)
+                value = sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(only_where, value, kept)
+            terms.append(sql.SQL(", {} = {}").format(identifier(companion.column), value))
+        return sql.SQL("").join(terms)
 
     def _same_cell(self, alias: str) -> sql.Composable:
         """The whole cell is still the one that was read (column ``o`` of the list)."""
@@ -130,35 +150,41 @@ class Writer:
             parameters.append(self._cells.array(under_new))
             second = self._cells.value(sql.SQL("u.k1"))
         keys = [aliased("c", column.name) for column in self._table.key]
-        select = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} AND {}").format(
+        select = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} AND {}{}").format(
             sql.SQL(", ").join([*keys, self._cell, second]),
             self._list(values),
             self._table.identifier,
             join_on_key(self._table, "u", is_text=True),
             sql.SQL(VERSION),
+            self._column.chosen,
         )
         link.execute(self._upsert(side, select), parameters)
 
-    # -- going back to plaintext ---------------------------------------------------------------------------------
+    # -- values with text in clear -------------------------------------------------------------------------------
 
-    def stage_plain(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> None:
-        """Send plaintext cells with the encrypted ones they stand for, by COPY into a temporary table."""
+    def stage(self, link: Link, rows: Sequence[Row], **values: Sequence[bytes]) -> None:
+        """Send raw values by COPY into a temporary table, with those that were read as ``o``.
+
+        :param values: one for each row, by the name of the temporary table's column.
+        """
         link.execute("DROP TABLE IF EXISTS pg_temp.keyturn_plain")
         keys = [sql.SQL("{} text").format(identifier(name)) for name in self._names]
-        cells = [sql.SQL("{} {}").format(identifier(name), self._cells.staging_sql) for name in ("o", "n")]
+        cells = [sql.SQL("{} {}").format(identifier(name), self._cells.staging_sql) for name in ("o", *values)]
         create = sql.SQL("CREATE TEMPORARY TABLE keyturn_plain ({}) ON COMMIT DROP")
         link.execute(create.format(sql.SQL(", ").join([*keys, *cells])), NO_PARAMETERS)
         with link.cursor().copy("COPY pg_temp.keyturn_plain FROM STDIN (FORMAT binary)") as copy:
-            copy.write(copy_rows([*row.key, row.raw, raw] for row, raw in zip(rows, raws)))
+            copy.write(copy_rows([*row.key, row.raw, *more] for row, *more in zip(rows, *values.values())))
 
-    def replace_staged(self, link: Link) -> int:
-        """Compare-and-swap of encrypted cells by the staged plaintext; how many were still as read."""
-        query = self._update(sql.SQL("pg_temp.keyturn_plain n"), "n", self._same_cell("n"), "n")
+    def replace_staged(self, link: Link, name: str) -> int:
+        """Compare-and-swap by the staged values of this name, where they differ; how many were still as read."""
+        read, wanted = (self._cells.compare(aliased("n", one)) for one in ("o", name))
+        guard = sql.SQL("{} AND {} <> {}").format(self._same_cell("n"), read, wanted)
+        query = self._update(sql.SQL("pg_temp.keyturn_plain n"), "n", guard, name)
         return link.execute(query, NO_PARAMETERS).rowcount
 
     def put_staged(self, link: Link, side: Side) -> None:
-        """Keep the staged cells in the side table, the plaintext as what was before."""
-        fields = [*self._cast_keys("n"), *(self._cells.value(aliased("n", name)) for name in ("n", "o"))]
+        """Keep the staged values ``k0`` and ``k1`` in the side table."""
+        fields = [*self._cast_keys("n"), *(self._cells.value(aliased("n", name)) for name in ("k0", "k1"))]
         select = sql.SQL("SELECT {} FROM pg_temp.keyturn_plain n").format(sql.SQL(", ").join(fields))
         link.execute(self._upsert(side, select), NO_PARAMETERS)
 
@@ -177,12 +203,17 @@ class Writer:
         """Exchange every row's cell for the one under the other key; how many rows were exchanged."""
         other = sql.SQL("s.{}").format(side.other_cell)
         truth = sql.SQL("s.{}").format(side.truth_cell)
-        query = sql.SQL("UPDATE {table} c SET {column} = {other} FROM {side} s WHERE {join} AND {cell} = {truth}")
+        differs = sql.SQL("{} <> {}").format(self._cells.compare(other), self._cells.compare(truth))
+        query = sql.SQL(
+            "UPDATE {table} c SET {column} = {other}{set} FROM {side} s WHERE {join} AND {cell} = {truth}{chosen}"
+        )
         return link.execute(
             query.format(
                 table=self._table.identifier,
                 column=self._column.identifier,
                 other=other,
+                set=self._set(only_where=differs),
+                chosen=self._column.chosen,
                 side=side.identifier,
                 join=join_on_key(self._table, "s", is_text=False),
                 cell=self._cells.compare(self._cell),
@@ -192,9 +223,9 @@ class Writer:
         ).rowcount
 
     def count(self, link: Link) -> int:
-        """How many rows hold something, counted by the database."""
-        query = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL").format(
-            self._table.identifier, self._column.identifier
+        """How many of the rows that are meant hold something, counted by the database."""
+        query = sql.SQL("SELECT count(*) FROM {} c WHERE {} IS NOT NULL{}").format(
+            self._table.identifier, self._cell, self._column.chosen
         )
         row = link.execute(query, NO_PARAMETERS).fetchone()
         return int(row[0]) if row else 0
