@@ -34,20 +34,28 @@ _TABLE = """
 _TAKE = """
     INSERT INTO {fence} AS f
     SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, backend_start, clock_timestamp(),
-           %(direction)s::text = 'back', %(in_place)s, false, '{{}}'
+           false, %(in_place)s, false, '{{}}'
     FROM pg_stat_activity WHERE pid = pg_backend_pid()
     ON CONFLICT (name) DO UPDATE SET
         rotation = excluded.rotation, epoch = excluded.epoch, token = f.token + 1, pid = excluded.pid,
         backend_start = excluded.backend_start, taken_at = excluded.taken_at, closed = false,
-        turned_back = CASE WHEN %(direction)s::text = 'same' AND f.rotation = excluded.rotation
-                           THEN f.turned_back ELSE excluded.turned_back END,
+        turned_back = false,
         in_place = excluded.in_place OR f.in_place AND f.rotation = excluded.rotation,
-        cleared = CASE WHEN f.rotation = excluded.rotation
-                            AND (%(direction)s::text = 'same' OR f.turned_back = excluded.turned_back)
+        cleared = CASE WHEN f.rotation = excluded.rotation AND NOT f.turned_back
                        THEN f.cleared ELSE excluded.cleared END
     WHERE f.rotation <> excluded.rotation AND f.closed
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
-          AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
+          AND NOT (f.turned_back AND f.epoch = excluded.epoch)
+    RETURNING token, turned_back, in_place, cleared"""
+#: For work that only goes on: where the row is gone the rotation is over, and must not come to life again.
+_RETAKE = """
+    UPDATE {fence} f SET
+        epoch = %(epoch)s, token = f.token + 1, pid = a.pid, backend_start = a.backend_start,
+        taken_at = clock_timestamp(), closed = false,
+        turned_back = f.turned_back OR %(direction)s::text = 'back',
+        cleared = CASE WHEN f.turned_back OR %(direction)s::text = 'same' THEN f.cleared ELSE '{{}}' END
+    FROM pg_stat_activity a
+    WHERE a.pid = pg_backend_pid() AND f.name = %(name)s AND f.rotation = %(rotation)s AND f.epoch <= %(epoch)s
     RETURNING token, turned_back, in_place, cleared"""
 _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
@@ -125,7 +133,8 @@ class Fence:
 
         def attempt() -> None:
             try:
-                row = link.execute(sql.SQL(_TAKE).format(fence=self._table), values).fetchone()
+                statement = _TAKE if direction == FORWARD else _RETAKE
+                row = link.execute(sql.SQL(statement).format(fence=self._table), values).fetchone()
             except psycopg.errors.LockNotAvailable:
                 with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                     link.execute(sql.SQL(_TERMINATE).format(fence=self._table), (self._name,))
