@@ -49,6 +49,10 @@ _TAKE = """
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
           AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
     RETURNING token, turned_back, in_place, cleared"""
+_FINISH = """
+    UPDATE {fence}
+    SET token = token + 1, pid = 0, closed = true, turned_back = false, in_place = false, cleared = '{{}}'
+    WHERE name = %s AND token = %s"""
 _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
     JOIN pg_stat_activity a ON a.pid = f.pid AND a.backend_start = f.backend_start
@@ -100,7 +104,7 @@ class Fence:
         if not fence_exists(link, self._schema):
             return False
         query = sql.SQL(
-            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s"
+            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s AND pid <> 0"
         ).format(self._table)
         row = link.execute(query, (self._name, self._rotation)).fetchone()
         if row is not None:
@@ -157,18 +161,18 @@ class Fence:
         query = sql.SQL("UPDATE {} SET closed = true WHERE name = %s AND token = %s").format(self._table)
         link.execute(query, (self._name, self._token))
 
-    def remove(self, link: Link) -> None:
-        """Remove the row: the rotation is over."""
-        query = sql.SQL("DELETE FROM {} WHERE name = %s AND token = %s").format(self._table)
+    def finish(self, link: Link) -> None:
+        """Say that the rotation is over. The row stays: a run left behind must find that it came too late."""
+        query = sql.SQL(_FINISH).format(fence=self._table)
         link.execute(query, (self._name, self._token))
 
     def _refused(self, link: Link) -> KeyturnError:
-        query = sql.SQL("SELECT rotation, epoch, turned_back FROM {} WHERE name = %s").format(self._table)
+        query = sql.SQL("SELECT rotation, epoch, turned_back, pid FROM {} WHERE name = %s").format(self._table)
         row = link.execute(query, (self._name,)).fetchone()
         where = f"fence of {self._name}"
-        if row is None:
+        if row is None or (row[0] == self._rotation and row[3] == 0):
             return KeyturnError("fenced", "this rotation is over", where=where, hint="Look at its evidence")
-        rotation, epoch, turned_back = row
+        rotation, epoch, turned_back = row[:3]
         if rotation != self._rotation:
             hint = "Finish it, roll it back, or clean it up first"
             return KeyturnError("fenced", f"rotation {rotation} is not finished", where=where, hint=hint)
