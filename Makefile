@@ -14,6 +14,7 @@ DEMO_READY := .venv/demo.stamp
 DEV_READY := .venv/dev.stamp
 WORKERS ?= 2
 KILLS ?= 100
+ROUNDS ?= 100
 
 export PATH := $(VENV)/bin:$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build
@@ -54,8 +55,9 @@ molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test
 campaign bench bench-long: export PYTHONPATH := $(CURDIR)/.build
 
 .PHONY: campaign
-campaign: $(DEV_READY) ## Kill rotations at chance moments, KILLS times, and check that nothing is lost
+campaign: $(DEV_READY) ## Kill rotations (KILLS) and cut-overs (ROUNDS) at chance moments, and check that nothing is lost
 	python -m tests.bench.campaign --kills $(KILLS)
+	python -m tests.bench.cutover --rounds $(ROUNDS)
 
 .PHONY: bench
 bench: $(DEV_READY) ## Measure, a few minutes

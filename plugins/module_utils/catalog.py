@@ -164,7 +164,7 @@ _SERVICE = Shape(
         "restart": Field("list", "The command that restarts it; stop and start by default"),
         "health": Field("map", "How to see that it is well", shape=_HEALTH),
         "depends_on": Field("list", "Services that must be well before it"),
-        "quiesce": Field("str", "What it does while the key turns", choices=("stop", "none")),
+        "quiesce": Field("str", "What it does while the key turns", choices=("stop", "writes", "none")),
     },
 )
 _DATABASE = Shape(
@@ -175,6 +175,10 @@ _DATABASE = Shape(
         "dsn_file": Field("str", "A file of mode 0600 on that host with the connection string", pattern=r"^/"),
         "max_wait": Field("str", "How long locks are tried for before the run goes back", pattern=DURATION),
         "search": Field("bool", "Whether the plan looks for columns that the catalog does not name; yes by default"),
+        "cut_over": Field("str", "How rows are swapped; auto by default", choices=("auto", "rows", "columns")),
+        "max_writer_wait": Field(
+            "str", "The longest wait of writers for which auto swaps by rows; 1s by default", pattern=DURATION
+        ),
     },
 )
 
@@ -332,6 +336,8 @@ def _check_secret(
         parse_shape(entry, "", place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
+        if services[consumer].get("quiesce") == "writes":
+            _check_held_writes(consumer, secret, databases)
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
@@ -349,6 +355,18 @@ def _check_secret(
             where=f"{where}.data",
             hint="Name the columns encrypted under it",
         )
+
+
+def _check_held_writes(service: str, secret: Mapping[str, Any], databases: Mapping[str, Any]) -> None:
+    """Only the trigger of a cut-over by columns can hold back writes."""
+    for entry in secret.get("data", ()):
+        if databases[entry["database"]].get("cut_over") != "columns":
+            raise KeyturnError(
+                "catalog-invalid",
+                f"writes can be held back only where database {entry['database']!r} has cut_over: columns",
+                where=f"keyturn_services.{service}.quiesce",
+                hint="Say cut_over: columns there, or quiesce: stop or none here",
+            )
 
 
 def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Catalog:
@@ -411,8 +429,9 @@ def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str,
             "catalog-invalid", "must be one host", where=f"{where}.hosts", hint="Name the host that talks to it"
         )
     resolved = {key: value for key, value in entry.items() if key != "dsn"}
-    if "max_wait" in resolved:
-        resolved["max_wait"] = parse_duration(resolved["max_wait"], f"{where}.max_wait")
+    for field in ("max_wait", "max_writer_wait"):
+        if field in resolved:
+            resolved[field] = parse_duration(resolved[field], f"{where}.{field}")
     return {**resolved, "hosts": hosts}
 
 

@@ -163,6 +163,14 @@ def _services(catalog: Catalog, names: Sequence[str]) -> list[list[str]]:
     return [list(wave) for wave in restart_waves(catalog.services, affected)]
 
 
+def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
+    """What a secret's readers do while it turns: stopped only where all of them are."""
+    ways = {catalog.services[service].get("quiesce", "none") for service in secret.get("consumers", ())}
+    if "writes" in ways:
+        return "writes"
+    return "stop" if ways == {"stop"} else "none"
+
+
 def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
     """Work in databases by host: one job per secret and database."""
     secret = catalog.secrets[name]
@@ -187,6 +195,9 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
         job["dsn_file"] = entry.get("dsn_file", "")
         job["max_wait"] = entry.get("max_wait", 0)
         job["search"] = entry.get("search", True)
+        job["cut_over"] = entry.get("cut_over", "auto")
+        job["max_writer_wait"] = entry.get("max_writer_wait", 1)
+        job["quiesce"] = _quiesce(catalog, secret)
         by_host.setdefault(entry["hosts"][0], []).append(job)
     return by_host
 

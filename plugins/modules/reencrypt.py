@@ -29,13 +29,13 @@ options:
   state:
     description:
       - V(in_place) re-encrypts rows where they are, for readers that hold several keys.
-      - V(prepared) keeps every row under the new key in a side table, while the service runs.
+      - V(prepared) keeps every row under the new key too, in a side table or a second column, while the service runs.
       - V(cut_over) exchanges all rows of all columns in one transaction. Readers go on, writers wait.
       - V(swept) puts right what was still written under the former key, waits for the last such writer, proves the
         coverage, empties O(clear) and makes O(indexes).
       - V(rolled_back) exchanges the rows back, with what was written since carried over; rows that were
         re-encrypted in place go back in place.
-      - V(cleaned) proves the coverage once more and drops the side tables.
+      - V(cleaned) proves the coverage once more and drops what was kept.
     type: str
     choices: [in_place, prepared, cut_over, swept, rolled_back, cleaned]
     required: true
@@ -197,6 +197,28 @@ options:
     description: The schema for side tables and the fence. It is made where it is missing.
     type: str
     default: keyturn
+  cut_over:
+    description:
+      - How the rows are swapped. V(rows) keeps them in a side table and exchanges them by one statement, for which
+        writers wait. V(columns) keeps them in a second column of the table and exchanges the names, under a lock of
+        some milliseconds; what depends on the column is carried over or refused.
+      - V(auto) takes V(rows) while writers would wait no longer than O(max_writer_wait_ms), or are stopped; else
+        V(columns) where nothing forbids it.
+      - A rotation that has begun stays with its way.
+    type: str
+    choices: [auto, rows, columns]
+    default: rows
+  max_writer_wait_ms:
+    description: How long writers may wait for O(cut_over=auto) to take V(rows).
+    type: int
+    default: 1000
+  quiesce:
+    description:
+      - What the service does meanwhile. V(stop) says that it is stopped for the swap. V(writes) holds back its writes
+        in the database from the swap to the sweep, with O(cut_over=columns).
+    type: str
+    choices: [stop, writes, none]
+    default: none
   lock_timeout_ms:
     description: How long a lock is waited for. Others may have to wait as long.
     type: int
@@ -230,11 +252,16 @@ coverage:
   elements: dict
   sample: [{table: public.keys, column: jwk, total: 3, new: 3, old: 0, plaintext: 0, 'null': 0, unknown: 0, skipped: 0}]
 facts:
-  description: Each column's side table; V(next) before the exchange, V(prev) after it.
+  description: What is kept of each column; V(next) before the exchange, V(prev) after it, and which way it is done.
   returned: success
   type: list
   elements: dict
-  sample: [{table: public.jwks_keys, column: private_jwk, fact: prev, rotation_id: r-20250601, swapped: true}]
+  sample: [{table: public.jwks_keys, column: private_jwk, fact: prev, cut_over: rows, rotation_id: r1, swapped: true}]
+choice:
+  description: How the rows are swapped, why, and what forbids V(columns) where that was looked at.
+  returned: when O(state=prepared)
+  type: dict
+  sample: {cut_over: rows, why: 'writers wait about 12 ms, 1.0 s are permitted', refusals: []}
 cleared:
   description: How many rows were emptied, and how many hold a value again.
   returned: success

@@ -131,6 +131,28 @@ options:
     description: The schema for side tables and the fence. It is made where it is missing.
     type: str
     default: keyturn
+  cut_over:
+    description:
+      - How the rows are swapped. V(rows) keeps them in a side table and exchanges them by one statement, for which
+        writers wait. V(columns) keeps them in a second column of the table and exchanges the names, under a lock of
+        some milliseconds; what depends on the column is carried over or refused.
+      - V(auto) takes V(rows) while writers would wait no longer than O(max_writer_wait_ms), or are stopped; else
+        V(columns) where nothing forbids it.
+      - A rotation that has begun stays with its way.
+    type: str
+    choices: [auto, rows, columns]
+    default: rows
+  max_writer_wait_ms:
+    description: How long writers may wait for O(cut_over=auto) to take V(rows).
+    type: int
+    default: 1000
+  quiesce:
+    description:
+      - What the service does meanwhile. V(stop) says that it is stopped for the swap. V(writes) holds back its writes
+        in the database from the swap to the sweep, with O(cut_over=columns).
+    type: str
+    choices: [stop, writes, none]
+    default: none
   search:
     description:
       - Look for other columns of the database that hold values under one of the keys. Samples of each are tried, and of
@@ -178,6 +200,11 @@ estimates:
   description: How long a rotation would take and writers would wait, and how that was computed.
   returned: success
   type: dict
+choice:
+  description: How the rows are swapped, why, and what forbids V(columns) where that was looked at.
+  returned: success
+  type: dict
+  sample: {cut_over: rows, why: 'writers wait about 12 ms, 1.0 s are permitted', refusals: []}
 server:
   description: Version, role and its privileges, default isolation level.
   returned: success

@@ -408,7 +408,14 @@ def _expected(run: Run) -> list[str]:
         ]
         estimates = result.get("estimates", {})
         seconds += float(estimates.get("seconds") or 0)
-        wait += float(estimates.get("writer_wait_ms") or 0)
+        choice = result.get("choice")
+        if choice and run.plan["strategy"] == "cutover":
+            lines.append(
+                f"  cut-over    {result['job']['database']} on {host}: by {choice['cut_over']}; {choice['why']}"
+            )
+            lines += [f"              not by columns: {refusal}" for refusal in choice["refusals"]]
+        if not choice or choice["cut_over"] == "rows":
+            wait += float(estimates.get("writer_wait_ms") or 0)
     hosts = run.plan["hosts"].values()
     for row in (row for work in hosts for job in work["jobs"] for row in job["clear"]):
         lines.append(f"  clear       {row['table']}.{row['column']}: one slow request per row until it is filled again")

@@ -43,6 +43,7 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     else:
         dsn = {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
     arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
+    arguments.update(cut_over=job["cut_over"], max_writer_wait_ms=job["max_writer_wait"] * 1000, quiesce=job["quiesce"])
     if "state" not in arguments:
         arguments["search"] = job["search"]
     else:

@@ -95,6 +95,9 @@ def change(path: str, value: Any) -> Any:
         ),
         ("keyturn_services.api.stop", ..., "catalog-invalid", ["'stop'", "list"]),
         ("keyturn_services.api.depends_on", ["dbb"], "catalog-invalid", ["'dbb'"]),
+        ("keyturn_services.api.quiesce", "writes", "catalog-invalid", ["api.quiesce", "'app'", "cut_over: columns"]),
+        ("keyturn_databases.app.cut_over", "column", "catalog-invalid", ["'column'", "'columns'"]),
+        ("keyturn_databases.app.max_writer_wait", "fast", "catalog-invalid", ["max_writer_wait"]),
         ("keyturn_databases.app.hosts", "api", "catalog-invalid", ["must be one host"]),
         ("keyturn_state_host", ..., "catalog-invalid", ["keyturn_state_host"]),
         ("keyturn_state_host", "dbb", "host-unknown", ["'db'"]),
@@ -110,6 +113,14 @@ def test_one_clear_error(path: str, value: Any, code: str, words: list[str]) -> 
     text = str(raised.value)
     assert all(word in text for word in words), text
     assert raised.value.hint
+
+
+def test_writes_can_be_held_back_where_columns_are_swapped() -> None:
+    variables = change("keyturn_services.api.quiesce", "writes")
+    variables["keyturn_databases"]["app"].update(cut_over="columns", max_writer_wait="2s")
+    loaded = load_catalog(variables, GROUPS)
+    assert loaded.services["api"]["quiesce"] == "writes"
+    assert loaded.databases["app"]["max_writer_wait"] == 2
 
 
 def test_a_secret_name_with_a_path_in_it_is_refused() -> None:

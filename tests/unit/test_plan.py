@@ -74,6 +74,8 @@ def test_a_plan_says_what_each_host_does() -> None:
     built = plan.build(loaded(), ["KEY"], KINDS, {})
     assert built["phases"] == ["preflight", "backup", "stage", "migrate", "promote", "restart", "verify"]
     assert [job["database"] for job in built["hosts"]["db"]["jobs"]] == ["app"]
+    job = built["hosts"]["db"]["jobs"][0]
+    assert (job["cut_over"], job["max_writer_wait"], job["quiesce"]) == ("auto", 1, "none")
     assert [service["name"] for service in built["hosts"]["api1"]["services"]] == ["api"]
     assert built["origins"] == {"KEY": "api1"}
     json.dumps(built)

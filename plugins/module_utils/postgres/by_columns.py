@@ -8,14 +8,20 @@ they are, under the former key, and are swept.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.carried import read_carried, read_views
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.carried import (
+    Carried,
+    read_carried,
+    read_versions,
+    read_views,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.columns import (
     ShadowColumn,
@@ -263,10 +269,11 @@ class ByColumns(Way):
             try:
                 with transaction(work.link):
                     work.fence.hold(work.link, strong=True)
+                    bound = _Bound.read(work.link, seconds)
                     work.lock_tables(tables, "ACCESS EXCLUSIVE")
                     locked = time.perf_counter()
                     is_true = all(second.guard.seal(work.link) == second.seal for second in seconds)
-                    turned = _exchange(work.link, seconds) if is_true else []
+                    turned = _exchange(work.link, seconds, bound.fresh(work.link, seconds)) if is_true else []
             except psycopg.Error as error:
                 if not is_retryable(error):
                     raise
@@ -296,21 +303,42 @@ def _alter(work: Work, statements: Sequence[sql.Composed]) -> None:
     retrying(work.pace, "second column", attempt)
 
 
-def _exchange(link: Link, shadows: Sequence[ShadowColumn]) -> list[ShadowColumn]:
-    """All that is bound to the names goes with them."""
-    views = read_views(link, [shadow.column for shadow in shadows])
+@dataclass(frozen=True)
+class _Bound:
+    """What is bound to the names of columns: views, and what is said about each column.
+
+    :param versions: changes with them, and costs less to read.
+    """
+
+    versions: list[str]
+    views: list[sql.Composed]
+    said: list[list[Carried]]
+
+    @classmethod
+    def read(cls, link: Link, shadows: Sequence[ShadowColumn]) -> _Bound:
+        columns = [shadow.column for shadow in shadows]
+        versions = read_versions(link, columns)
+        return cls(versions, read_views(link, columns), [read_carried(link, column) for column in columns])
+
+    def fresh(self, link: Link, shadows: Sequence[ShadowColumn]) -> _Bound:
+        """The same, read again only where it has changed."""
+        current = read_versions(link, [shadow.column for shadow in shadows])
+        return self if current == self.versions else _Bound.read(link, shadows)
+
+
+def _exchange(link: Link, shadows: Sequence[ShadowColumn], bound: _Bound) -> list[ShadowColumn]:
+    """All that is bound to the names goes with them, in one message to the server: everybody waits meanwhile."""
     turned = []
-    for shadow in shadows:
-        carried = read_carried(link, shadow.column)
-        one = shadow.turn(link)
-        default = carried[0].default if carried else None
-        one.guard.write_function(link, one.name, default)
-        for relation in carried:
-            relation.give(link, one.column.name, one.name)
-        one.write_note(link)
-        turned.append(one)
-    for view in views:
-        link.execute(view, NO_PARAMETERS)
+    with link.pipeline() if psycopg.Pipeline.is_supported() else contextlib.nullcontext():
+        for shadow, carried in zip(shadows, bound.said):
+            one = shadow.turn(link)
+            one.guard.write_function(link, one.name, carried[0].default if carried else None)
+            for relation in carried:
+                relation.give(link, one.column.name, one.name)
+            one.write_note(link)
+            turned.append(one)
+        for view in bound.views:
+            link.execute(view, NO_PARAMETERS)
     return turned
 
 

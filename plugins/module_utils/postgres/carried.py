@@ -23,7 +23,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Carried", "default_of", "read_carried", "read_views", "relations"]
+__all__ = ["Carried", "default_of", "read_carried", "read_versions", "read_views", "relations"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,21 @@ def read_carried(link: Link, column: Column) -> list[Carried]:
             grants = tuple((grantee, privilege, passes == "true") for grantee, privilege, passes in row[2])
             found.append(Carried(schema, table, row[0], row[1], grants))
     return found
+
+
+def read_versions(link: Link, columns: Sequence[Column]) -> list[str]:
+    """Versions of the catalog's rows behind :func:`read_carried` and :func:`read_views` (comments apart)."""
+    query = """
+        SELECT ARRAY(SELECT a.attrelid || '/' || a.attnum || '/' || a.xmin FROM pg_attribute a
+                     WHERE a.attrelid = ANY (%(oids)s::bigint[]::oid[]) AND a.attnum > 0 ORDER BY 1)
+            || ARRAY(SELECT d.oid || '/' || d.xmin FROM pg_attrdef d
+                     WHERE d.adrelid = ANY (%(oids)s::bigint[]::oid[]) ORDER BY 1)
+            || ARRAY(SELECT DISTINCT w.oid || '/' || w.xmin FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
+                     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY (%(oids)s::bigint[]::oid[])
+                       AND d.classid = 'pg_rewrite'::regclass ORDER BY 1)"""
+    oids = sorted({oid for column in columns for oid, _schema, _name in relations(link, column.table.oid)})
+    row = link.execute(query, {"oids": oids}).fetchone()
+    return list(row[0]) if row else []
 
 
 def default_of(link: Link, column: Column) -> str | None:

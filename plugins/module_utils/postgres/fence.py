@@ -34,29 +34,25 @@ _TABLE = """
 _TAKE = """
     INSERT INTO {fence} AS f
     SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, backend_start, clock_timestamp(),
-           false, %(in_place)s, false, '{{}}'
+           %(direction)s::text = 'back', %(in_place)s, false, '{{}}'
     FROM pg_stat_activity WHERE pid = pg_backend_pid()
     ON CONFLICT (name) DO UPDATE SET
         rotation = excluded.rotation, epoch = excluded.epoch, token = f.token + 1, pid = excluded.pid,
         backend_start = excluded.backend_start, taken_at = excluded.taken_at, closed = false,
-        turned_back = false,
+        turned_back = CASE WHEN %(direction)s::text = 'same' AND f.rotation = excluded.rotation
+                           THEN f.turned_back ELSE excluded.turned_back END,
         in_place = excluded.in_place OR f.in_place AND f.rotation = excluded.rotation,
-        cleared = CASE WHEN f.rotation = excluded.rotation AND NOT f.turned_back
+        cleared = CASE WHEN f.rotation = excluded.rotation
+                            AND (%(direction)s::text = 'same' OR f.turned_back = excluded.turned_back)
                        THEN f.cleared ELSE excluded.cleared END
     WHERE f.rotation <> excluded.rotation AND f.closed
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
-          AND NOT (f.turned_back AND f.epoch = excluded.epoch)
+          AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
     RETURNING token, turned_back, in_place, cleared"""
-#: For work that only goes on: where the row is gone the rotation is over, and must not come to life again.
-_RETAKE = """
-    UPDATE {fence} f SET
-        epoch = %(epoch)s, token = f.token + 1, pid = a.pid, backend_start = a.backend_start,
-        taken_at = clock_timestamp(), closed = false,
-        turned_back = f.turned_back OR %(direction)s::text = 'back',
-        cleared = CASE WHEN f.turned_back OR %(direction)s::text = 'same' THEN f.cleared ELSE '{{}}' END
-    FROM pg_stat_activity a
-    WHERE a.pid = pg_backend_pid() AND f.name = %(name)s AND f.rotation = %(rotation)s AND f.epoch <= %(epoch)s
-    RETURNING token, turned_back, in_place, cleared"""
+_FINISH = """
+    UPDATE {fence}
+    SET token = token + 1, pid = 0, closed = true, turned_back = false, in_place = false, cleared = '{{}}'
+    WHERE name = %s AND token = %s"""
 _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
     JOIN pg_stat_activity a ON a.pid = f.pid AND a.backend_start = f.backend_start
@@ -108,7 +104,7 @@ class Fence:
         if not fence_exists(link, self._schema):
             return False
         query = sql.SQL(
-            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s"
+            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s AND pid <> 0"
         ).format(self._table)
         row = link.execute(query, (self._name, self._rotation)).fetchone()
         if row is not None:
@@ -133,8 +129,7 @@ class Fence:
 
         def attempt() -> None:
             try:
-                statement = _TAKE if direction == FORWARD else _RETAKE
-                row = link.execute(sql.SQL(statement).format(fence=self._table), values).fetchone()
+                row = link.execute(sql.SQL(_TAKE).format(fence=self._table), values).fetchone()
             except psycopg.errors.LockNotAvailable:
                 with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                     link.execute(sql.SQL(_TERMINATE).format(fence=self._table), (self._name,))
@@ -166,18 +161,18 @@ class Fence:
         query = sql.SQL("UPDATE {} SET closed = true WHERE name = %s AND token = %s").format(self._table)
         link.execute(query, (self._name, self._token))
 
-    def remove(self, link: Link) -> None:
-        """Remove the row: the rotation is over."""
-        query = sql.SQL("DELETE FROM {} WHERE name = %s AND token = %s").format(self._table)
+    def finish(self, link: Link) -> None:
+        """Say that the rotation is over. The row stays: a run left behind must find that it came too late."""
+        query = sql.SQL(_FINISH).format(fence=self._table)
         link.execute(query, (self._name, self._token))
 
     def _refused(self, link: Link) -> KeyturnError:
-        query = sql.SQL("SELECT rotation, epoch, turned_back FROM {} WHERE name = %s").format(self._table)
+        query = sql.SQL("SELECT rotation, epoch, turned_back, pid FROM {} WHERE name = %s").format(self._table)
         row = link.execute(query, (self._name,)).fetchone()
         where = f"fence of {self._name}"
-        if row is None:
+        if row is None or (row[0] == self._rotation and row[3] == 0):
             return KeyturnError("fenced", "this rotation is over", where=where, hint="Look at its evidence")
-        rotation, epoch, turned_back = row
+        rotation, epoch, turned_back = row[:3]
         if rotation != self._rotation:
             hint = "Finish it, roll it back, or clean it up first"
             return KeyturnError("fenced", f"rotation {rotation} is not finished", where=where, hint=hint)

@@ -8,7 +8,7 @@ Where a rotation stands is read from the database each time, so a call that was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import Choice, choose
@@ -23,7 +23,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence, ensure_schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, Fence, ensure_schema
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import hold, is_held, release
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
@@ -38,9 +38,15 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work, rows_behind
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 
-_LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
+try:
+    import psycopg
+except ImportError:
+    if TYPE_CHECKING:
+        raise
 
 __all__ = ["Rotation", "is_settled", "leftover"]
+
+_LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
 
 
 class Rotation:
@@ -202,6 +208,18 @@ class Rotation:
         for target in self.targets:
             target.leaving = NEW if self.fence.turned_back else OLD
 
+    def forbid(self) -> None:
+        """Where nothing was begun: a run that was left behind must not begin it now."""
+        try:
+            self.take(BACK)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
+            return  # nor can it
+        except KeyturnError as error:
+            if error.code != "fenced":
+                raise
+            return  # another rotation has it
+        self.fence.finish(self.link)
+
     def swap(self, fact: str, back: bool) -> None:
         """Exchange the rows of the columns with this fact."""
         at = [index for index, shadow in enumerate(self.shadows) if shadow.fact == fact]
@@ -270,7 +288,7 @@ class Rotation:
                     if is_chosen:
                         shadow.drop(self.link)
                 if is_over:
-                    self.fence.remove(self.link)
+                    self.fence.finish(self.link)
 
         if is_over or any(chosen):
             retrying(self.pace, "shadows", attempt)

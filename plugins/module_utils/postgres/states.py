@@ -211,6 +211,8 @@ def _rolled_back(rotation: Rotation) -> Told:
     if not rotation.has_fence:
         if rotation.shadows and not rotation.all_are(NONE):
             raise leftover(next(shadow for shadow in rotation.shadows if shadow.fact != NONE))
+        if not rotation.check_mode:
+            rotation.forbid()
         return {}
     rotation.is_changed = not rotation.fence.turned_back or any(shadow.fact == PREV for shadow in rotation.shadows)
     if rotation.check_mode:

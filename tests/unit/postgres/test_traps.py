@@ -385,6 +385,25 @@ def test_trap_57_a_zombie_cannot_write_after_the_take_over(rig: Rig) -> None:
     assert refused.value.code == "fenced"
 
 
+@pytest.mark.parametrize("way", ["rows", "columns"])
+def test_trap_57_a_run_that_wakes_up_after_the_end_cannot_begin_again(rig: Rig, way: str, tmp_path: Path) -> None:
+    def elsewhere(number: int) -> None:
+        rig.state_dir = tmp_path / str(number)
+
+    rig.fill()
+    rig.run("rolled_back", epoch=2)
+    elsewhere(1)
+    assert _refused(rig, "prepared", epoch=1, cut_over=way).code == "fenced"
+    elsewhere(2)
+    for state in ("prepared", "cut_over", "swept", "cleaned"):
+        rig.run(state, rotation_id="r2", epoch=3, cut_over=way)
+    elsewhere(3)
+    rig.old, rig.new = "new", "third"
+    error = _refused(rig, "prepared", rotation_id="r2", epoch=2, cut_over=way)
+    assert (error.code, "is over" in error.message) == ("fenced", True)
+    assert rig.shadows() == []
+
+
 def test_trap_57_a_zombie_inside_its_transaction_is_ended(rig: Rig) -> None:
     rig.fill(3)
     zombie_link, zombie, pace = _fence(rig)
