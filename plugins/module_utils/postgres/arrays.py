@@ -20,7 +20,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["ByteaArray", "TextArray", "copy_rows", "register"]
+__all__ = ["ByteaArray", "IntegerArray", "TextArray", "copy_rows", "register"]
 
 _HEAD = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
@@ -42,6 +42,23 @@ class ByteaArray(TextArray):
     """Bytes for one ``bytea[]`` parameter."""
 
     element_oid = 17
+
+
+#: Integer types by their names in SQL: OID, bytes, and the letter of the struct module.
+_INTEGERS = {"smallint": (21, 2, "h"), "integer": (23, 4, "i"), "bigint": (20, 8, "q")}
+
+
+class IntegerArray(TextArray):
+    """Integers (as texts) for one parameter of an array type that :attr:`TYPES` names."""
+
+    TYPES = frozenset(_INTEGERS)
+
+    def __init__(self, values: Sequence[bytes], type_sql: str) -> None:
+        oid, width, letter = _INTEGERS[type_sql]
+        pairs = [width] * (2 * len(values))
+        pairs[1::2] = [int(value) for value in values]
+        head = _HEAD.pack(1, 0, oid, len(values), 1) if values else struct.pack("!iiI", 0, 0, oid)
+        self.packed = head + struct.pack("!" + f"i{letter}" * len(values), *pairs)
 
 
 def _pack(values: Sequence[bytes], element_oid: int) -> bytes:
@@ -68,6 +85,10 @@ def register(link: Link) -> None:
     class ByteaArrayDumper(TextArrayDumper):
         oid = 1001
 
+    class IntegerArrayDumper(TextArrayDumper):
+        oid = 0  # the statement says which one by a cast
+
+    link.adapters.register_dumper(IntegerArray, IntegerArrayDumper)
     link.adapters.register_dumper(TextArray, TextArrayDumper)
     link.adapters.register_dumper(ByteaArray, ByteaArrayDumper)
 

@@ -114,7 +114,7 @@ class _ColumnWriter(Writer, ShadowWriter):
         names = [("o", kind), ("s", kind)]
         values = [(self._shadow, self._cells.value(aliased("u", "s")))]
         rows = [pairs.rows[index] for index in at]
-        arrays: list[TextArray] = [*key_parameters([row.key for row in rows])]
+        arrays: list[TextArray] = [*key_parameters(self._table, [row.key for row in rows])]
         arrays.append(self._cells.array([row.raw for row in rows]))
         arrays.append(self._cells.array([others[index] for index in at]))
         if truths is not None:

@@ -145,11 +145,11 @@ class ByRows(Way):
             patience.pause()
 
     def _carry(self, work: Work, target: Target, side: Side, back: bool, cap: int) -> None:
-        rows = Source(target.column, side).after(work.link, None, cap + 1)
+        rows = Source(target.column, side).some(work.link, cap + 1)
         if len(rows) > cap:
             raise _TooManyError
         batch = Batch(self, target, side, rows, back)
-        batch.write(work.link, frozenset(row.key for row in rows))
+        batch.write(work.link, None)
         work.written += len(batch.rows)
 
 

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from typing import Any, Union, cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, EnvelopeSpec, plaintext_of
@@ -93,7 +95,7 @@ class Target:
         table, column = self.column.table.name, self.column.name
         return [spec.associated_for(table, column, key) for key in keys]
 
-    def _open(self, kind: str, cells: list[bytes], keys: Sequence[tuple[bytes, ...]]) -> list[bytes | None]:
+    def _open(self, kind: str, cells: Sequence[bytes], keys: Sequence[tuple[bytes, ...]]) -> list[bytes | None]:
         envelope = self.new if kind == NEW else self.old
         if not self.needs_context:
             return envelope.open_many(cells)
@@ -120,6 +122,10 @@ class Target:
             slowest = max(slowest, time.perf_counter() - started)
         return slowest
 
+    def rows_a_second(self) -> float:
+        """How many rows are opened, sealed and opened again in a second, by one process."""
+        return 1 / max(3 * self.seconds_to_seal(), 1e-6)
+
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()
     ) -> list[tuple[str, bytes | None]]:
@@ -129,18 +135,21 @@ class Target:
             :data:`EITHER`.
         :param keys: the rows' primary keys where :attr:`needs_context`.
         """
-        opened: dict[str, list[bytes | None]] = {NEW: [None] * len(cells), OLD: [None] * len(cells)}
-        left = [index for index, cell in enumerate(cells) if cell]
-        for kind in (NEW, OLD) if self._likely == NEW else (OLD, NEW):
-            found = opened[kind]
+        first = self._likely
+        second = OLD if first == NEW else NEW
+        opened = {first: self._open(first, cells, keys)}
+        if self.authenticated and None not in opened[first]:
+            return list(zip(repeat(first), opened[first]))
+        if not self.authenticated:
+            opened[second] = self._open(second, cells, keys)
+        else:  # a cell opens under one key only, so the other need not try
+            left = [index for index, plaintext in enumerate(opened[first]) if plaintext is None]
+            opened[second] = [None] * len(cells)
             theirs = [keys[index] for index in left] if self.needs_context else ()
-            for index, plaintext in zip(left, self._open(kind, [cells[index] for index in left], theirs)):
-                found[index] = plaintext
-            if self.authenticated:  # a cell opens under one key only, so the other need not try
-                still = [index for index in left if found[index] is None]
-                if len(still) < len(left):
-                    self._likely = kind
-                left = still
+            for index, plaintext in zip(left, self._open(second, [cells[index] for index in left], theirs)):
+                opened[second][index] = plaintext
+            if 2 * len(left) > len(cells):
+                self._likely = second
         return [self._class_of(cell, new, old, prefer) for cell, new, old in zip(cells, opened[NEW], opened[OLD])]
 
     def _class_of(self, cell: bytes, new: bytes | None, old: bytes | None, prefer: str) -> tuple[str, bytes | None]:
@@ -228,17 +237,34 @@ class Counts:
     unknown_keys: list[str] = field(default_factory=list)
     plaintext_keys: list[str] = field(default_factory=list)
 
-    def add(self, kind: str, key: tuple[bytes, ...]) -> None:
-        """Count one row."""
-        if kind == EITHER:
-            self.either += 1
-        else:
-            self.rows[kind] += 1
-        if kind in (UNKNOWN, PLAINTEXT, EITHER):
-            keys = self.plaintext_keys if kind == PLAINTEXT else self.unknown_keys
-            if len(keys) < _SAMPLES:
-                text = ", ".join(part.decode(errors="replace") for part in key)
-                keys.append(f"({text})" if len(key) > 1 else text)
+    def add_many(self, kinds: Sequence[str], keys: Sequence[tuple[bytes, ...]]) -> None:
+        """Count rows, and note the keys of some that want a look."""
+        found = Counter(kinds)
+        self.either += found.pop(EITHER, 0)
+        for kind, count in found.items():
+            self.rows[kind] += count
+        if EITHER in kinds or UNKNOWN in found or PLAINTEXT in found:
+            for kind, key in zip(kinds, keys):
+                if kind in (UNKNOWN, PLAINTEXT, EITHER):
+                    texts = self.plaintext_keys if kind == PLAINTEXT else self.unknown_keys
+                    text = ", ".join(part.decode(errors="replace") for part in key)
+                    texts.append(f"({text})" if len(key) > 1 else text)
+            self._keep_few()
+
+    def add(self, other: Counts) -> None:
+        """Add other rows of the same column."""
+        self.total += other.total
+        self.either += other.either
+        self.paths |= other.paths
+        for kind, count in other.rows.items():
+            self.rows[kind] += count
+        self.unknown_keys += other.unknown_keys
+        self.plaintext_keys += other.plaintext_keys
+        self._keep_few()
+
+    def _keep_few(self) -> None:
+        del self.unknown_keys[_SAMPLES:]
+        del self.plaintext_keys[_SAMPLES:]
 
     def settle(self) -> str:
         """Put the rows that open under both keys where all others of the column are, if these agree.

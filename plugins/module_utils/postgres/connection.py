@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 
 try:
     import psycopg
+    from psycopg import sql
     from psycopg.types.string import ByteaBinaryLoader
 except ImportError:
     if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "explain",
     "explained",
     "is_retryable",
+    "joined",
     "raw_cursor",
     "row_security",
     "snapshot",
@@ -220,12 +222,25 @@ def transaction(link: Link) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def snapshot(link: Link) -> Iterator[None]:
-    """One REPEATABLE READ READ ONLY transaction: all of one moment, with plans for whole tables."""
+def snapshot(link: Link) -> Iterator[str]:
+    """One REPEATABLE READ READ ONLY transaction: all of one moment; others can join it by the name that is given."""
     link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         link.execute("SET LOCAL idle_in_transaction_session_timeout = '15min'")
-        whole_tables(link)
+        row = link.execute("SELECT pg_export_snapshot()").fetchone()
+        yield str(row[0]) if row else ""
+    finally:
+        if not link.closed:
+            link.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def joined(link: Link, name: str) -> Iterator[None]:
+    """The same moment on another connection, while the first one's transaction lasts."""
+    link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    try:
+        link.execute("SET LOCAL idle_in_transaction_session_timeout = '1min'")
+        link.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
         yield
     finally:
         if not link.closed:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
@@ -19,15 +19,24 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     Judged,
     Target,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, explained, snapshot
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
+    Link,
+    explained,
+    joined,
+    snapshot,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    BatchSize,
+    Pages,
+    Reading,
+    page_ranges,
+    windows,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, aliased
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
-    BatchSize,
-    join_shadow,
-    stream,
-)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import join_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 
 try:
@@ -52,6 +61,28 @@ class Covered:
     explained_new: int = 0
     wrong_pairs: int = 0
 
+    def plain(self) -> tuple[Any, ...]:
+        """Built of plain types, for another process."""
+        counts = self.counts
+        return (
+            counts.total,
+            counts.either,
+            list(counts.paths),
+            counts.rows,
+            counts.unknown_keys,
+            counts.plaintext_keys,
+            self.explained_new,
+            self.wrong_pairs,
+        )
+
+    def add(self, plain: tuple[Any, ...]) -> int:
+        """Add what :meth:`plain` gave; how many rows that is."""
+        total, either, paths, rows, unknown, plaintext, explained_new, wrong_pairs = plain
+        self.counts.add(Counts(total, 0, either, set(paths), rows, unknown, plaintext))
+        self.explained_new += explained_new
+        self.wrong_pairs += wrong_pairs
+        return int(total)
+
     @property
     def behind_new(self) -> int:
         """Rows that should be under the new key and are not."""
@@ -64,7 +95,8 @@ class Covered:
         return self.counts.rows[NEW] - self.explained_new
 
 
-def _query(target: Target, side: Shadow) -> sql.Composed:
+def _reading(target: Target, side: Shadow) -> Reading:
+    """The key as texts, the cell, and what the shadow keeps of it (as it knows the cell, and under the other key)."""
     table, read = target.column.table, target.cell_type.read
     cell = aliased("c", target.column.name)
     fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
@@ -73,9 +105,8 @@ def _query(target: Target, side: Shadow) -> sql.Composed:
     if side.fact != NONE:
         fields += [read(expression) for expression in side.kept]
         join = join_shadow(table, side)
-    return sql.SQL("SELECT {} FROM {} c {} WHERE {} IS NOT NULL{}").format(
-        sql.SQL(", ").join(fields), table.identifier, join, cell, target.column.chosen
-    )
+    where = sql.SQL("{} IS NOT NULL{}").format(cell, target.column.chosen)
+    return Reading(fields, len(table.key), join, where)
 
 
 def _totals(link: Link, target: Target) -> tuple[int, int, int]:
@@ -110,27 +141,39 @@ def _check_pairs(covered: Covered, side: Shadow, rows: Sequence[tuple[bytes, ...
             covered.wrong_pairs += 1
 
 
-def _cover_one(link: Link, target: Target, side: Shadow, pace: Pace, size: BatchSize) -> Covered:
-    counts = Counts()
-    covered = Covered(target, counts)
-    in_table, counts.total, filled = _totals(link, target)
-    counts.skipped = in_table - counts.total
-    counts.rows[NULL] = counts.total - filled
-    pace.begin(str(target.column.table), target.column.name, counts.total)
-    width = len(target.column.table.key)
-    seen = 0
-    has_side = side.fact != NONE
-    for rows in stream(link, _query(target, side), size, 3 if has_side else 1):
+def _cover_pages(link: Link, pages: Pages, target: Target, side: Shadow, size: BatchSize) -> Covered:
+    """The rows of some pages."""
+    covered = Covered(target, Counts())
+    counts, width, has_side = covered.counts, len(target.column.table.key), side.fact != NONE
+    for rows in windows(link, pages, _reading(target, side), size):
         keys = [row[:width] for row in rows] if target.needs_context else ()
         judged = target.judge_values([row[width] for row in rows], keys, side.truth if has_side else "")
-        for row, (kind, _plaintext) in zip(rows, judged):
-            counts.add(kind, row[:width])
+        counts.add_many([kind for kind, _content in judged], [row[:width] for row in rows])
         if has_side:
-            _check_pairs(covered, side, rows, judged)
+            _check_pairs(covered, side, [row[:-1] for row in rows], judged)
         if target.shape is not None:
             counts.paths.update(*(value.frame.paths for _kind, value in judged if isinstance(value, Parts)))
-        seen += len(rows)
-        pace.did(len(rows))
+        counts.total += len(rows)
+    return covered
+
+
+def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace, size: BatchSize) -> Covered:
+    counts = Counts()
+    covered = Covered(target, counts)
+    in_table, total, filled = _totals(crew.first, target)
+    counts.skipped = in_table - total
+    counts.rows[NULL] = total - filled
+    pace.begin(str(target.column.table), target.column.name, total)
+    size = size.limited(target.rows_a_second())
+
+    def count(link: Link, pages: Pages) -> tuple[Any, ...]:
+        with explained(target.place):
+            return _cover_pages(link, pages, target, side, size).plain()
+
+    parts = page_ranges(crew.first, target.column.table, size.window_rows)
+    for plain in crew.each(count, parts, lambda link: joined(link, moment)):
+        pace.did(covered.add(plain))
+    seen, counts.total = counts.total, total
     target.prefer = counts.settle()
     if seen != filled or sum(counts.rows.values()) != counts.total:
         raise KeyturnError(
@@ -142,20 +185,20 @@ def _cover_one(link: Link, target: Target, side: Shadow, pace: Pace, size: Batch
     return covered
 
 
-def cover(link: Link, targets: Sequence[Target], sides: Sequence[Shadow], pace: Pace, size: BatchSize) -> list[Covered]:
+def cover(crew: Crew, targets: Sequence[Target], sides: Sequence[Shadow], pace: Pace, size: BatchSize) -> list[Covered]:
     """The coverage of all columns in one snapshot; nothing is written."""
-    with snapshot(link):
+    with snapshot(crew.first) as moment:
         covered = []
         for target, side in zip(targets, sides):
             with explained(target.place):
-                covered.append(_cover_one(link, target, side, pace, size))
+                covered.append(_cover_one(crew, moment, target, side, pace, size))
         return covered
 
 
 def unreadable(target: Target, kind: str, key: tuple[bytes, ...]) -> KeyturnError:
     """The refusal of a row that was written meanwhile and cannot be taken over."""
     counts = Counts(1)
-    counts.add(kind, key)
+    counts.add_many([kind], [key])
     return _refuse_rows(target, counts, kind, "Find out who writes such rows, then run again")
 
 

@@ -13,6 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     explained,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
@@ -20,7 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
     rotation_of,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.search import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
@@ -45,7 +46,7 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             begun = next((side.way for side in known if side.fact != NONE), "")
             size = BatchSize(params["batch_rows"], params["batch_bytes"])
             started = time.perf_counter()
-            covered = cover(link, targets, known, Pace("info"), size)
+            covered = cover(Crew(link, database.open, params["workers"]), targets, known, Pace("info"), size)
             seconds = time.perf_counter() - started
             rows = sum(one.counts.total for one in covered)
             seal_seconds = max((target.seconds_to_seal() for target in targets), default=0.0)

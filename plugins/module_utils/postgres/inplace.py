@@ -58,8 +58,8 @@ class _Batch:
         """All rows to change."""
         return [*self.ciphered, *self.plain]
 
-    def write(self, link: Link, keys: frozenset[Key]) -> int:
-        """Write the rows with these keys; how many somebody else had changed."""
+    def write(self, link: Link, keys: frozenset[Key] | None) -> int:
+        """Write the rows with these keys (None for all); how many somebody else had changed."""
         rows, raws = _only(self.ciphered, self._new_cells, keys)
         done = 0
         if rows and self.is_staged:
@@ -73,7 +73,9 @@ class _Batch:
         return len(rows) + len(plain_rows) - done
 
 
-def _only(rows: list[Row], raws: list[bytes], keys: frozenset[Key]) -> tuple[list[Row], list[bytes]]:
+def _only(rows: list[Row], raws: list[bytes], keys: frozenset[Key] | None) -> tuple[list[Row], list[bytes]]:
+    if keys is None:
+        return rows, raws
     chosen = [(row, raw) for row, raw in zip(rows, raws) if row.key in keys]
     return [row for row, _raw in chosen], [raw for _row, raw in chosen]
 

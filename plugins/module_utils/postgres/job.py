@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import explained
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import Database
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.states import reach
@@ -25,12 +25,11 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         session.check_epoch()
     database = Database(session, params)
     link = database.open()
-    lanes = Lanes(link, database.open, params["workers"])
+    crew = Crew(link, database.open, params["workers"])
     try:
         with explained(database.place):
-            result = reach(Rotation(session, params, check_mode, database, lanes))
+            result = reach(Rotation(session, params, check_mode, database, crew))
     finally:
-        lanes.close()
         link.close()
     result["seconds"] = round(time.perf_counter() - started, 3)
     return result

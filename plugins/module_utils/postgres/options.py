@@ -60,6 +60,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     "cut_over": {"type": "str", "choices": ["auto", "rows", "columns"], "default": "rows"},
     "max_writer_wait_ms": {"type": "int", "default": 1000},
     "quiesce": {"type": "str", "choices": ["stop", "writes", "none"], "default": "none"},
+    "workers": {"type": "int", "default": 0},
 }
 
 #: Arguments of ``reencrypt``.
@@ -78,7 +79,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "default": [],
         "options": {**_CLEAR, "name": {"type": "str", "required": True}},
     },
-    "workers": {"type": "int", "default": 1},
     "rate": {"type": "int", "default": 0},
     "lock_timeout_ms": {"type": "int", "default": 100},
     "max_wait_s": {"type": "int", "default": 60},

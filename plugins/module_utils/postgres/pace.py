@@ -28,10 +28,9 @@ _LONGEST_PAUSE = 0.05
 
 
 class Pace:
-    """Rate limit, patience and progress of one call.
+    """Patience and progress of one call.
 
     :param state: the state that is being made, for the progress file.
-    :param rate: rows per second, 0 for no limit.
     :param max_wait_s: how long a lock is tried for, or rows are chased that others keep writing.
     :param progress_path: where ``{state, table, column, done, total, t}`` is written about once a second.
     """
@@ -40,7 +39,6 @@ class Pace:
         self,
         state: str,
         *,
-        rate: float = 0,
         max_wait_s: float = 60,
         progress_path: str | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -48,14 +46,12 @@ class Pace:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
-        self._rate = rate
         self._max_wait = max_wait_s
         self._path = progress_path
         self.clock = clock
         self._sleep = sleep
         self._wall_clock = wall_clock
         self._lock = Lock()
-        self._next_row = clock()
         self._last_report = float("-inf")
         self._place = ("", "")
         self._done = self._total = 0
@@ -66,18 +62,13 @@ class Pace:
             self._place, self._done, self._total = (table, column), 0, total
             self._report()
 
-    def did(self, rows: int, limited: bool = False) -> None:
-        """Some rows are done; with ``limited`` wait as the rate demands."""
+    def did(self, rows: int) -> None:
+        """Some rows are done."""
         with self._lock:
             self._done += rows
             now = self.clock()
             if now - self._last_report >= 1:
                 self._report()
-            if not (limited and self._rate):
-                return
-            self._next_row = max(self._next_row, now) + rows / self._rate
-            pause = self._next_row - now
-        self._sleep(pause)
 
     def _report(self) -> None:
         if self._path is None:

@@ -22,10 +22,10 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import find_clearing, find_index
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, Fence, ensure_schema
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import hold, is_held, release
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
     find_targets,
@@ -34,6 +34,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, PREV, Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work, rows_behind
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
@@ -53,13 +54,13 @@ class Rotation:
     """One call: what is asked for, and what the database says."""
 
     def __init__(
-        self, session: Session, params: dict[str, Any], check_mode: bool, database: Database, lanes: Lanes
+        self, session: Session, params: dict[str, Any], check_mode: bool, database: Database, crew: Crew
     ) -> None:
         self.id = rotation_of(session)
         self.state: str = params["state"]
         self.step: str = params["step"]
         self.check_mode = check_mode
-        self.link: Link = lanes.first
+        self.link: Link = crew.first
         need = ("SELECT",) if check_mode else ("SELECT", "UPDATE")
         self.targets = find_targets(self.link, database, params, need)
         if self.targets and database.new is None:
@@ -68,15 +69,22 @@ class Rotation:
         self.clearings = [find_clearing(self.link, entry) for entry in params["clear"]]
         self.indexes = [find_index(self.link, entry) for entry in params["indexes"]]
         progress_path = None if check_mode else params["progress_path"]
-        self.pace = Pace(self.state, rate=params["rate"], max_wait_s=params["max_wait_s"], progress_path=progress_path)
+        self.pace = Pace(self.state, max_wait_s=params["max_wait_s"], progress_path=progress_path)
         self.work = Work(
-            lanes=lanes,
+            crew=crew,
             fence=Fence(self.schema, params["name"], self.id, session.epoch),
             pace=self.pace,
+            throttle=Throttle(
+                rate=params["rate"],
+                workers=crew.workers,
+                max_lag=params.get("max_lag") or 0,
+                control=control_path(progress_path) if progress_path else None,
+            ),
             schema=self.schema,
             batch_rows=params["batch_rows"],
             batch_bytes=params["batch_bytes"],
             lock_ms=params["lock_timeout_ms"],
+            rate=params["rate"],
         )
         self.fence = self.work.fence
         self.has_fence = self.fence.read(self.link)
@@ -148,7 +156,7 @@ class Rotation:
     def cover(self, shadows: Sequence[Shadow] | None = None) -> None:
         """Count all columns."""
         shadows = self.shadows if shadows is None else shadows
-        self.covered = cover(self.link, self.targets, shadows, self.pace, self.work.size())
+        self.covered = cover(self.work.crew, self.targets, shadows, self.pace, self.work.size())
         self.before = self.before or self.covered
         self.work.totals = {one.target.place: one.counts.total for one in self.covered}
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading a table: windows in key order for work, one stream of one moment for counting."""
+"""The rows of a column that there is something to do with, in batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    STRIPES,
+    BatchSize,
+    Pages,
+    Reading,
+    windows,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
     aliased,
@@ -24,34 +31,18 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["BatchSize", "Key", "Row", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters", "stream"]
+__all__ = ["Key", "Row", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters"]
 
 Key = tuple[bytes, ...]
-_STRIPES = 8  # a table's pages are visited again and again, so that dead row versions are pruned in between
 
 
 class Row(NamedTuple):
-    """One row as read: key as texts, the cell raw, and which version of the row it was."""
+    """One row as read: key as texts, the cell raw, and which version of the row it was (both in binary form)."""
 
     key: Key
     raw: bytes
     xmin: bytes
     ctid: bytes
-
-
-class BatchSize:
-    """Rows of one batch: as many as asked for, fewer when they are wide."""
-
-    def __init__(self, rows: int, size_bytes: int) -> None:
-        self._rows = max(1, rows)
-        self._bytes = max(1, size_bytes)
-        self.now = min(self._rows, 64)
-
-    def learn(self, count: int, size: int) -> None:
-        """Take the mean width of what was just read; growth is slow, shrinking at once."""
-        if count:
-            fits = self._bytes * count // max(1, size)
-            self.now = max(1, min(self._rows, fits, self.now * 4))
 
 
 def key_names(table: Table) -> list[str]:
@@ -76,9 +67,9 @@ def join_shadow(table: Table, shadow: Shadow) -> sql.Composed:
     return sql.SQL("LEFT JOIN {} s ON {}").format(shadow.beside, join_on_key(table, "s", is_text=False))
 
 
-def key_parameters(keys: Sequence[Key]) -> list[TextArray]:
+def key_parameters(table: Table, keys: Sequence[Key]) -> list[TextArray]:
     """One array for each column of the key."""
-    return [TextArray(part) for part in zip(*keys)]
+    return [column.array(part) for column, part in zip(table.key, zip(*keys))]
 
 
 class Source:
@@ -86,75 +77,50 @@ class Source:
 
     def __init__(self, column: Column, shadow: Shadow | None = None) -> None:
         self.column = column
-        self.cell_type = CellType(column)
         self._table = column.table
-        self._shadow = shadow
+        self._width = len(self._table.key)
+        cells, cell = CellType(column), aliased("c", column.name)
+        fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
+        fields += [cells.read(cell), sql.SQL("c.xmin")]
+        join: sql.Composable = sql.SQL("")
+        where = sql.SQL("{} IS NOT NULL{}").format(cell, column.chosen)
+        if shadow is not None:
+            join = join_shadow(self._table, shadow)
+            where = sql.SQL("{} AND {}").format(where, shadow.is_behind(cells))
+        self._reading = Reading(fields, self._width, join, where)
 
-    def _key_texts(self) -> list[sql.Composable]:
-        return [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
+    def _select(self, also: sql.Composable) -> sql.Composed:
+        return sql.SQL("SELECT {}, c.ctid FROM {} c {} WHERE {} {}").format(
+            sql.SQL(", ").join(self._reading.fields),
+            self._table.identifier,
+            self._reading.join,
+            self._reading.where,
+            also,
+        )
 
-    def _select(self) -> sql.Composed:
-        cell = aliased("c", self.column.name)
-        fields: list[sql.Composable] = self._key_texts()
-        fields += [self.cell_type.read(cell), sql.SQL("c.xmin::text"), sql.SQL("c.ctid::text")]
-        query = [sql.SQL("SELECT {} FROM {} c").format(sql.SQL(", ").join(fields), self._table.identifier)]
-        where = sql.SQL("{} IS NOT NULL{}").format(cell, self.column.chosen)
-        if self._shadow is not None:
-            query.append(join_shadow(self._table, self._shadow))
-            where = sql.SQL("{} AND {}").format(where, self._shadow.is_behind(self.cell_type))
-        return sql.SQL("{} WHERE {}").format(sql.SQL(" ").join(query), where)
+    def _rows(self, fetched: Sequence[tuple[bytes, ...]]) -> list[Row]:
+        width, make = self._width, Row
+        return [make(row[:width], row[width], row[width + 1], row[width + 2]) for row in fetched]
 
-    def _rows(self, link: Link, query: sql.Composed, parameters: Sequence[object]) -> list[Row]:
-        width = len(self._table.key)
-        fetched = raw_cursor(link).execute(query, parameters).fetchall()
-        return [Row(row[:width], row[width], row[width + 1], row[width + 2]) for row in fetched]
-
-    def after(self, link: Link, last: Key | None, limit: int) -> list[Row]:
-        """The next rows in the order of the key."""
-        ours = sql.SQL(", ").join([aliased("c", part.name) for part in self._table.key])
-        query: list[sql.Composable] = [self._select()]
-        parameters: list[object] = []
-        if last is not None:
-            theirs = sql.SQL(", ").join([part.cast(sql.SQL("%s::text")) for part in self._table.key])
-            query.append(sql.SQL("AND ({}) > ({})").format(ours, theirs))
-            parameters += [part.decode() for part in last]
-        query.append(sql.SQL("ORDER BY {} LIMIT {}").format(ours, sql.Literal(limit)))
-        return self._rows(link, sql.SQL(" ").join(query), parameters)
+    def some(self, link: Link, limit: int) -> list[Row]:
+        """So many of the rows."""
+        query = self._select(sql.SQL("LIMIT {}").format(sql.Literal(limit)))
+        return self._rows(raw_cursor(link).execute(query, NO_PARAMETERS).fetchall())
 
     def by_key(self, link: Link, keys: Sequence[Key]) -> list[Row]:
         """These rows, where they still are."""
         names = sql.SQL(", ").join([identifier(name) for name in key_names(self._table)])
-        arrays = sql.SQL(", ").join([sql.SQL("%s::text[]")] * len(self._table.key))
-        listed = sql.SQL("EXISTS (SELECT FROM unnest({}) u({}) WHERE {})").format(
+        arrays = sql.SQL(", ").join([sql.SQL("%s::{}").format(part.array_sql) for part in self._table.key])
+        listed = sql.SQL("AND EXISTS (SELECT FROM unnest({}) u({}) WHERE {})").format(
             arrays, names, join_on_key(self._table, "u", is_text=True)
         )
-        return self._rows(link, sql.SQL("{} AND {}").format(self._select(), listed), key_parameters(keys))
+        query = self._select(listed)
+        return self._rows(raw_cursor(link).execute(query, key_parameters(self._table, keys)).fetchall())
 
-    def batches(self, link: Link, size: BatchSize) -> Iterator[list[Row]]:
-        """All rows once, in batches; each window of eight batches is dealt out like cards."""
-        last: Key | None = None
-        while True:
-            window = self.after(link, last, size.now * _STRIPES)
-            if not window:
-                return
-            last = window[-1].key
-            count = -(-len(window) // size.now)
+    def batches(self, link: Link, pages: Pages, size: BatchSize) -> Iterator[list[Row]]:
+        """All rows of these pages once, in batches; each window is dealt out like cards."""
+        for fetched in windows(link, pages, self._reading, size):
+            rows = self._rows(fetched)
+            count = max(1, -(-len(rows) // max(1, -(-len(rows) // STRIPES))))
             for stripe in range(count):
-                yield window[stripe::count]
-            size.learn(len(window), sum(len(row.raw) for row in window))
-
-
-def stream(link: Link, query: sql.Composed, size: BatchSize, width: int) -> Iterator[list[tuple[bytes, ...]]]:
-    """The rows of a query in the present transaction, in batches; memory stays flat.
-
-    :param width: how many of the last fields count as wide.
-    """
-    link.execute(sql.SQL("DECLARE keyturn_rows NO SCROLL CURSOR FOR {}").format(query), NO_PARAMETERS)
-    while True:
-        fetch = sql.SQL("FETCH FORWARD {} FROM keyturn_rows").format(sql.Literal(size.now))
-        rows = raw_cursor(link).execute(fetch).fetchall()
-        if not rows:
-            break
-        yield rows
-        size.learn(len(rows), sum(len(value) for row in rows for value in row[-width:] if value is not None))
-    link.execute("CLOSE keyturn_rows")
+                yield rows[stripe::count]

@@ -94,8 +94,8 @@ class Batch:
         """The rows to write."""
         return [*self._ciphered.rows, *self._plain.rows, *self._sent.rows, *self._kept]
 
-    def write(self, link: Link, keys: frozenset[Key]) -> int:
-        """Write the rows with these keys; how many of the table's own somebody else had changed."""
+    def write(self, link: Link, keys: frozenset[Key] | None) -> int:
+        """Write the rows with these keys (None for all); how many of the table's own somebody else had changed."""
         writer, raced = self._writer, 0
         writer.begin(link)
         ciphered = self._ciphered.only(keys)
@@ -107,7 +107,7 @@ class Batch:
         sent = self._sent.only(keys)
         if sent.rows:
             raced += writer.write_sent(link, sent)
-        kept = [row for row in self._kept if row.key in keys]
+        kept = [row for row in self._kept if keys is None or row.key in keys]
         if kept:
             writer.write_kept(link, kept)
         return raced

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import IntegerArray, TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import Companion, Condition
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, row_security
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
@@ -56,6 +57,17 @@ class KeyColumn:
         """A text expression as a value of this column."""
         typed = sql.SQL("{}::{}").format(value, server_text(self.type_sql))
         return sql.SQL("{} COLLATE {}").format(typed, server_text(self.collation)) if self.collation else typed
+
+    def array(self, values: Sequence[bytes]) -> TextArray:
+        """Texts of this column's values for a parameter of type :attr:`array_sql`."""
+        if self.type_sql in IntegerArray.TYPES:
+            return IntegerArray(values, self.type_sql)
+        return TextArray(values)
+
+    @property
+    def array_sql(self) -> sql.Composable:
+        """The type of an array of its values: of texts, where it is not one that is packed here."""
+        return sql.SQL(f"{self.type_sql if self.type_sql in IntegerArray.TYPES else 'text'}[]")
 
     @property
     def declaration(self) -> sql.Composable:

@@ -34,8 +34,10 @@ class Pairs:
         self.under_old += under_old
         self.under_new += under_new
 
-    def only(self, keys: frozenset[Key]) -> Pairs:
-        """Those of the rows with these keys."""
+    def only(self, keys: frozenset[Key] | None) -> Pairs:
+        """Those of the rows with these keys; None for all."""
+        if keys is None:
+            return self
         at = [index for index, row in enumerate(self.rows) if row.key in keys]
         return Pairs(
             [self.rows[index] for index in at],

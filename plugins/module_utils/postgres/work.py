@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable
 
@@ -17,12 +17,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     transaction,
     whole_tables,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.lanes import Lanes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, page_ranges
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import BatchSize, Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 try:
@@ -34,6 +36,7 @@ except ImportError:
 
 __all__ = ["Outcome", "Work"]
 
+_AGAIN = 500  # rows of one second visit
 _MANY = 10_000  # so many rows are visited again by their keys; more than that means another pass
 
 
@@ -59,21 +62,23 @@ class Outcome:
         self.again += other.again[: max(0, _MANY + 1 - len(self.again))]
 
 
-#: Writes rows inside a transaction; returns how many somebody else had changed meanwhile.
-Write = Callable[[Link, "frozenset[Key]"], int]
+#: Writes rows (those with these keys, or all) in a transaction; returns how many somebody else had changed meanwhile.
+Write = Callable[[Link, "frozenset[Key] | None"], int]
 
 
 @dataclass
 class Work:
     """One call's connection(s), fence, pace and sizes, and its counters."""
 
-    lanes: Lanes
+    crew: Crew
     fence: Fence
     pace: Pace
+    throttle: Throttle
     schema: str
     batch_rows: int
     batch_bytes: int
     lock_ms: int
+    rate: float = 0
     totals: dict[str, int] = field(default_factory=dict)
     written: int = 0
     raced: int = 0
@@ -83,7 +88,7 @@ class Work:
     @property
     def link(self) -> Link:
         """The first connection."""
-        return self.lanes.first
+        return self.crew.first
 
     def size(self) -> BatchSize:
         """A fresh batch size."""
@@ -92,19 +97,19 @@ class Work:
     def write(self, link: Link, target: Target, rows: Sequence[Row], work: Write) -> Outcome:
         """Run ``work`` on these rows in one fenced transaction; on a lock of somebody else do without those rows.
 
-        :param work: takes the keys it may write.
+        :param work: takes the keys that it may write, None for all.
         """
-        keys = frozenset(row.key for row in rows)
         try:
             with transaction(link):
                 self.fence.hold(link)
-                raced = work(link, keys)
+                raced = work(link, None)
         except psycopg.Error as error:
             if not is_retryable(error):
                 raise
         else:
-            again = list(keys) if raced else []
+            again = [row.key for row in rows] if raced else []
             return Outcome(len(rows), len(rows) - raced, raced, again)
+        keys = frozenset(row.key for row in rows)
         free: frozenset[Key] = frozenset()
         raced = 0
         try:
@@ -123,30 +128,33 @@ class Work:
 
         :param work: judges, encrypts and writes one batch.
         """
+        size = self.size().limited(min(self.rate or target.rows_a_second(), target.rows_a_second()))
 
-        def limited(link: Link, rows: list[Row]) -> Outcome:
+        def held(link: Link, batches: Iterable[list[Row]]) -> tuple[int, int, int, list[Key]]:
+            done = Outcome()
             with explained(target.place):
-                outcome = work(link, rows)
-            self.pace.did(len(rows), limited=True)
-            return outcome
+                for rows in batches:
+                    done.add(work(link, rows))
+                    self.throttle.hold(link, len(rows))
+            return done.seen, done.written, done.raced, done.again
 
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
-        self._collect(total, self.lanes.each(limited, source.batches(self.link, self.size())))
+        parts = page_ranges(self.link, target.column.table, size.window_rows)
+        for plain in self.crew.each(lambda link, pages: held(link, source.batches(link, pages, size)), parts):
+            total.add(Outcome(*plain))
+            self.pace.did(plain[0])
         patience = self.pace.patience(target.place)
         while total.again and len(total.again) <= _MANY and not patience.is_over:
             patience.pause()
             keys, total.again = total.again, []
-            rows = [source.by_key(self.link, keys[at : at + 500]) for at in range(0, len(keys), 500)]
-            self._collect(total, self.lanes.each(limited, [some for some in rows if some]))
+            for at in range(0, len(keys), _AGAIN):
+                rows = source.by_key(self.link, keys[at : at + _AGAIN])
+                if rows:
+                    total.add(Outcome(*held(self.link, [rows])))
         self.written += total.written
         self.raced += total.raced
         return total
-
-    @staticmethod
-    def _collect(total: Outcome, outcomes: Iterator[Outcome]) -> None:
-        for outcome in outcomes:
-            total.add(outcome)
 
     def barrier(self, tables: Sequence[Table]) -> None:
         """Wait until every transaction that could still write under the former key is over.

@@ -15,6 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays i
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import tid_text
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
     aliased,
@@ -58,7 +59,8 @@ class Writer:
 
     def _list(self, values: Sequence[tuple[str, sql.Composable]]) -> sql.Composable:
         """``unnest(...) u(p1, ..., and the values by name)``."""
-        arrays = [sql.SQL("%s::text[]")] * len(self._names) + [sql.SQL("%s::{}").format(kind) for _name, kind in values]
+        kinds = [*(part.array_sql for part in self._table.key), *(kind for _name, kind in values)]
+        arrays = [sql.SQL("%s::{}").format(kind) for kind in kinds]
         names = [identifier(name) for name in (*self._names, *(name for name, _kind in values))]
         return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
 
@@ -97,7 +99,7 @@ class Writer:
         kind = self._cells.array_sql
         query = self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n")
         olds = self._cells.array([row.raw for row in rows])
-        keys = key_parameters([row.key for row in rows])
+        keys = key_parameters(self._table, [row.key for row in rows])
         return link.execute(query, [*keys, olds, self._cells.array(raws)]).rowcount
 
     def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
@@ -107,10 +109,10 @@ class Writer:
         query = self._update(listed, "u", sql.SQL(VERSION), "n")
         return link.execute(query, [*self._versions(rows), self._cells.array(raws)]).rowcount
 
-    @staticmethod
-    def _versions(rows: Sequence[Row]) -> list[TextArray]:
-        xmins, ctids = TextArray([row.xmin for row in rows]), TextArray([row.ctid for row in rows])
-        return [*key_parameters([row.key for row in rows]), xmins, ctids]
+    def _versions(self, rows: Sequence[Row]) -> list[TextArray]:
+        xmins = TextArray([b"%d" % int.from_bytes(row.xmin, "big") for row in rows])
+        ctids = TextArray([tid_text(row.ctid).encode() for row in rows])
+        return [*key_parameters(self._table, [row.key for row in rows]), xmins, ctids]
 
     # -- side tables ---------------------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class Writer:
             sql.SQL(", ").join(fields), self._list([("k0", kind), ("k1", kind)])
         )
         pairs = [self._cells.array(under_old), self._cells.array(under_new)]
-        link.execute(self._upsert(side, select), [*key_parameters(keys), *pairs])
+        link.execute(self._upsert(side, select), [*key_parameters(self._table, keys), *pairs])
 
     def copy_pairs(self, link: Link, side: Side, rows: Sequence[Row], under_new: Sequence[bytes] | None) -> None:
         """Keep cells that are not encrypted, copied by the server from rows still of the version that was read.
@@ -196,7 +198,7 @@ class Writer:
         query = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} FOR NO KEY UPDATE OF c SKIP LOCKED").format(
             keys, self._list([]), self._table.identifier, join_on_key(self._table, "u", is_text=True)
         )
-        free = set(raw_cursor(link).execute(query, key_parameters([row.key for row in rows])).fetchall())
+        free = set(raw_cursor(link).execute(query, key_parameters(self._table, [row.key for row in rows])).fetchall())
         return [row for row in rows if row.key in free]
 
     def swap(self, link: Link, side: Side) -> int:

@@ -96,7 +96,7 @@ def _writer(rig: Rig) -> tuple[Any, Writer, Source]:
 def test_trap_05_an_edit_in_between_survives(rig: Rig) -> None:
     rig.fill(3)
     link, writer, source = _writer(rig)
-    rows = source.after(link, None, 10)
+    rows = source.some(link, 10)
     edited = seal("old", b"2:1").decode()
     rig.sql.execute("UPDATE creds SET secret = %s WHERE id = 2", (edited,))
     assert writer.replace_cells(link, rows, [seal("new", b"x") for _row in rows]) == 2
@@ -108,7 +108,7 @@ def test_trap_05_an_edit_of_a_plaintext_row_survives(rig: Rig) -> None:
     rig.fill(1)
     rig.insert([(2, '{"a": 1}'), (3, '{"a": 1}')])
     link, writer, source = _writer(rig)
-    rows = source.after(link, None, 10)[1:]
+    rows = source.some(link, 10)[1:]
     rig.sql.execute("""UPDATE creds SET secret = '{"a": 2}' WHERE id = 2""")
     assert writer.replace_versions(link, rows, [seal("new", b"x") for _row in rows]) == 1
     assert rig.cells()[2] == '{"a": 2}'
@@ -327,7 +327,7 @@ def test_trap_53_the_guard_is_the_whole_cell(rig: Rig) -> None:
     old = rig.cells()[1]
     edited = old[:-4] + ("AAA=" if not old.endswith("AAA=") else "BBB=")
     link, writer, source = _writer(rig)
-    rows = source.after(link, None, 10)
+    rows = source.some(link, 10)
     rig.sql.execute("UPDATE creds SET secret = %s", (edited,))
     assert writer.replace_cells(link, rows, [b"x"]) == 0
     assert rig.cells()[1] == edited

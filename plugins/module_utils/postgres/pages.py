@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A table in ranges of pages, which several workers read side by side, each in windows that fit into memory.
+
+A row that moves to another page meanwhile may be read twice or not at all: whoever writes does so by key and whole
+cell, and the proof at the end reads everything in one snapshot, where nothing moves.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import identifier
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
+
+try:
+    from psycopg import sql
+except ImportError:
+    if TYPE_CHECKING:
+        raise
+
+__all__ = ["STRIPES", "BatchSize", "Pages", "Reading", "page_ranges", "tid_text", "windows"]
+
+#: A window's rows are dealt out like cards to so many batches: pages are visited again and again, so that dead row
+#: versions are pruned in between.
+STRIPES = 8
+_TID = struct.Struct("!IH")
+
+
+class Pages(NamedTuple):
+    """Some pages of a table or of a partition, ``end`` not included.
+
+    :param has_toast: whether values may lie outside of the pages, so that one page may hold very much.
+    """
+
+    schema: str
+    name: str
+    first: int
+    end: int
+    has_toast: bool
+
+
+class BatchSize:
+    """Rows of one batch: as many as asked for, fewer when they are wide."""
+
+    def __init__(self, rows: int, size_bytes: int) -> None:
+        self._rows = max(1, rows)
+        self._bytes = max(1, size_bytes)
+        self.now = min(self._rows, 64)
+
+    def limited(self, rows: float) -> BatchSize:
+        """A fresh one of at most so many rows."""
+        return BatchSize(int(min(self._rows, rows)), self._bytes)
+
+    @property
+    def window_rows(self) -> int:
+        """The most rows of a window."""
+        return STRIPES * self._rows
+
+    @property
+    def window_bytes(self) -> int:
+        """The most that a window may hold, about."""
+        return STRIPES * self._bytes
+
+    def learn(self, count: int, size: int) -> None:
+        """Take the mean width of what was just read; growth is slow, shrinking at once."""
+        if count:
+            fits = self._bytes * count // max(1, size)
+            self.now = max(1, min(self._rows, fits, self.now * 4))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read of each row: fields over ``c`` (the table) and what is joined to it.
+
+    :param wide: the field that holds the cell.
+    """
+
+    fields: Sequence[sql.Composable]
+    wide: int
+    join: sql.Composable
+    where: sql.Composable
+
+    def query(self, pages: Pages, limit: int, most_bytes: int) -> sql.Composed:
+        """Parameters are the row before the first, and the first row no more, as texts of a ``tid``."""
+        named: list[sql.Composable] = [
+            sql.SQL("{} f{}").format(field, sql.SQL(str(number))) for number, field in enumerate(self.fields)
+        ]
+        named.append(sql.SQL("c.ctid t"))
+        if pages.has_toast:
+            named.append(sql.SQL("pg_column_size({}) w").format(self.fields[self.wide]))
+        inner = sql.SQL("SELECT {} FROM {} c {} WHERE {} AND c.ctid > %s::tid AND c.ctid < %s::tid LIMIT {}").format(
+            sql.SQL(", ").join(named),
+            identifier(pages.schema, pages.name),
+            self.join,
+            self.where,
+            sql.Literal(limit),
+        )
+        if not pages.has_toast:
+            return inner
+        names = sql.SQL(", ").join([sql.SQL(f"f{number}") for number in range(len(self.fields))])
+        return sql.SQL(
+            "SELECT {names}, t FROM (SELECT i.*, sum(w) OVER (ROWS UNBOUNDED PRECEDING) - w before FROM ({inner}) i) o"
+            " WHERE before < {most}"
+        ).format(names=names, inner=inner, most=sql.Literal(most_bytes))
+
+
+def tid_text(raw: bytes) -> str:
+    """A ``tid`` in binary form as the server writes it."""
+    block, offset = _TID.unpack(raw)
+    return f"({block},{offset})"
+
+
+def page_ranges(link: Link, table: Table, rows: int) -> list[Pages]:
+    """The pages that the table and its partitions have now, in ranges of about so many rows."""
+    query = """
+        SELECT n.nspname, c.relname, pg_relation_size(c.oid) / current_setting('block_size')::bigint,
+               greatest(c.reltuples, 0)::float8 / greatest(c.relpages, 1),
+               c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) > 0
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND (c.oid = %(oid)s::bigint::oid OR c.oid IN (
+            SELECT relid FROM pg_partition_tree(%(oid)s::bigint::oid) WHERE isleaf))
+        ORDER BY n.nspname, c.relname"""
+    ranges = []
+    for schema, name, count, density, has_toast in link.execute(query, {"oid": table.oid}).fetchall():
+        step = max(1, int(rows / (density or 50)))
+        ranges += [
+            Pages(schema, name, first, min(first + step, int(count)), has_toast) for first in range(0, int(count), step)
+        ]
+    return ranges
+
+
+def windows(link: Link, pages: Pages, reading: Reading, size: BatchSize) -> Iterator[list[tuple[bytes, ...]]]:
+    """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form."""
+    last, end = f"({pages.first},0)", f"({pages.end},0)"
+    while True:
+        limit = STRIPES * size.now
+        query = reading.query(pages, limit, size.window_bytes)
+        rows = raw_cursor(link).execute(query, (last, end)).fetchall()
+        if not rows:
+            return
+        yield rows
+        size.learn(len(rows), sum([len(row[reading.wide]) for row in rows]))
+        if len(rows) < limit and not pages.has_toast:
+            return
+        last = tid_text(rows[-1][-1])
