@@ -9,7 +9,9 @@ A cell is accepted only when writing the decoded bytes again gives the same text
 from __future__ import annotations
 
 import binascii
+import contextlib
 from collections.abc import Sequence
+from typing import cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import TextForm
 
@@ -60,6 +62,21 @@ def decode_hex_of_one_case(text: bytes) -> bytes | None:
     return decode_hex(text, _UPPER) if raw is None else raw
 
 
+def _a2b_many(texts: Sequence[bytes | None], is_url: bool) -> list[bytes | None]:
+    """What the decoder makes of each text, None where it refuses; usually in one go."""
+    decode, refused = binascii.a2b_base64, binascii.Error
+    standard = [text and text.translate(_TO_STANDARD_ONLY) for text in texts] if is_url else texts
+    with contextlib.suppress(refused, TypeError):  # nothing is to be decoded for None
+        return list(map(decode, cast("Sequence[bytes]", standard)))
+    raws: list[bytes | None] = []
+    for text in standard:
+        try:
+            raws.append(None if text is None else decode(text))
+        except refused:
+            raws.append(None)
+    return raws
+
+
 class TextCodec:
     """Raw bytes to cells and back, for one text form; many at a time.
 
@@ -97,29 +114,17 @@ class TextCodec:
         be seen is that the padding is at the end and that no unused bit before it is set. The rest, and what is not of
         the usual form, goes to the slow way.
         """
-        a2b, refused, slow = binascii.a2b_base64, binascii.Error, self._decode
-        table = _TO_STANDARD_ONLY if self._form.encoding == "base64url" else None
-        raws: list[bytes | None] = []
-        append = raws.append
-        for text in texts:
+        slow, raws = self._decode, _a2b_many(texts, self._form.encoding == "base64url")
+        for index, text in enumerate(texts):
             if text is None:
-                append(None)
                 continue
-            standard = text if table is None else text.translate(table)
-            try:
-                raw = a2b(standard)
-            except refused:
-                append(slow(text))
-                continue
-            lacking = 3 * len(standard) - 4 * len(raw)
-            if (
-                not lacking
-                or (lacking == 4 and standard[-1] == 61 and standard[-2] in _LAST_OF_THREE)
-                or (lacking == 8 and standard.endswith(b"==") and standard[-3] in _LAST_OF_TWO)
+            raw = raws[index]
+            lacking = 1 if raw is None else 3 * len(text) - 4 * len(raw)
+            if lacking and not (
+                (lacking == 4 and text[-1] == 61 and text[-2] in _LAST_OF_THREE)
+                or (lacking == 8 and text.endswith(b"==") and text[-3] in _LAST_OF_TWO)
             ):
-                append(raw)
-            else:
-                append(slow(text))
+                raws[index] = slow(text)
         return raws
 
     def _decode(self, cell: bytes) -> bytes | None:
