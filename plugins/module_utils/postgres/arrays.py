@@ -64,12 +64,12 @@ class IntegerArray(TextArray):
 def _pack(values: Sequence[bytes], element_oid: int) -> bytes:
     if not values:
         return struct.pack("!iiI", 0, 0, element_oid)
-    parts = [_HEAD.pack(1, 0, element_oid, len(values), 1)]
-    append, length = parts.append, _LENGTH.pack
-    for value in values:
-        append(length(len(value)))
-        append(value)
-    return b"".join(parts)
+    lengths = list(map(len, values))
+    packed = {length: _LENGTH.pack(length) for length in set(lengths)}
+    parts = [b""] * (2 * len(values))
+    parts[::2] = [packed[length] for length in lengths]
+    parts[1::2] = values
+    return _HEAD.pack(1, 0, element_oid, len(values), 1) + b"".join(parts)
 
 
 def register(link: Link) -> None:

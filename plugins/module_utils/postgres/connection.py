@@ -159,7 +159,7 @@ def connect(dsn: bytes, where: str, limits: Limits) -> Link:
         link = psycopg.connect(
             dsn.decode().strip(),
             autocommit=True,
-            prepare_threshold=None,
+            prepare_threshold=1_000_000,  # only what is asked for by name
             connect_timeout=10,
             application_name="keyturn",
         )

@@ -148,7 +148,7 @@ class Fence:
         query = sql.SQL("SELECT 1 FROM {} WHERE name = %s AND token = %s FOR {}").format(
             self._table, sql.SQL("UPDATE" if strong else "SHARE")
         )
-        if link.execute(query, (self._name, self._token)).fetchone() is None:
+        if link.execute(query, (self._name, self._token), prepare=not strong).fetchone() is None:
             raise self._refused(link)
 
     def note_cleared(self, link: Link, place: str) -> None:

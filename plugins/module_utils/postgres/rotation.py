@@ -7,7 +7,9 @@ Where a rotation stands is read from the database each time, so a call that was 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -91,6 +93,7 @@ class Rotation:
         self.face()
         self.quiesce: str = params["quiesce"]
         self._params = params
+        self.steps: dict[str, float] = {}
         self._open_link = database.open
         self.way: Way = WAYS["rows"]
         self.shadows: list[Shadow] = []
@@ -98,6 +101,13 @@ class Rotation:
         self.before: list[Covered] = []
         self.is_changed = False
         self.read_shadows()
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add up the seconds of a step, for the result."""
+        started = time.perf_counter()
+        yield
+        self.steps[step] = self.steps.get(step, 0.0) + time.perf_counter() - started
 
     # -- facts ---------------------------------------------------------------------------------------------------
 

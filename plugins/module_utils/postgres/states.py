@@ -34,6 +34,7 @@ def reach(rotation: Rotation) -> dict[str, Any]:
         "waited_ms": round(work.waited_ms, 1),
         "rows_written": work.written,
         "rows_raced": work.raced,
+        "steps": {name: round(seconds, 3) for name, seconds in rotation.steps.items()},
         "diff": {
             "before": {"facts": first_facts, "coverage": _coverage(rotation.before)},
             "after": {"facts": facts, "coverage": coverage},
@@ -53,7 +54,8 @@ def _in_place(rotation: Rotation) -> Told:
     for shadow in rotation.shadows:
         if shadow.fact != NONE:
             raise leftover(shadow)
-    rotation.cover()
+    with rotation.timed("scan"):
+        rotation.cover()
     check_first(rotation.covered)
     if rotation.check_mode:
         rotation.is_changed = any(one.behind_new for one in rotation.covered)
@@ -68,9 +70,11 @@ def _pass_until_done(rotation: Rotation, back: bool) -> None:
     """Passes in place until the coverage is complete."""
     patience = rotation.pace.patience("rows that others keep writing")
     while True:
-        for target in rotation.targets:
-            re_encrypt(rotation.work, target, back)
-        rotation.cover()
+        with rotation.timed("pass"):
+            for target in rotation.targets:
+                re_encrypt(rotation.work, target, back)
+        with rotation.timed("proof"):
+            rotation.cover()
         if rotation.is_complete(back) or patience.is_over:
             rotation.demand(back)
             return
@@ -85,7 +89,8 @@ def _prepared(rotation: Rotation) -> Told:
         shadow if shadow.rotation == rotation.id else rotation.way.none(rotation.schema, shadow.column)
         for shadow in found
     ]
-    rotation.cover(mine)
+    with rotation.timed("scan"):
+        rotation.cover(mine)
     check_first(rotation.covered)
     for shadow, one in zip(found, rotation.covered):
         if shadow.fact != NONE and shadow.rotation != rotation.id and not is_settled(shadow, one):
@@ -103,7 +108,8 @@ def _prepared(rotation: Rotation) -> Told:
     rotation.fence.take(rotation.link, FORWARD, rotation.pace)
     rotation.face()
     rotation.make()
-    _fill(rotation)
+    with rotation.timed("pass"):
+        _fill(rotation)
     if rotation.way.proves_fill and rotation.work.written:
         rotation.cover()
         rotation.demand_pairs()

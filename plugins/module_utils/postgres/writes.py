@@ -100,7 +100,7 @@ class Writer:
         query = self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n")
         olds = self._cells.array([row.raw for row in rows])
         keys = key_parameters(self._table, [row.key for row in rows])
-        return link.execute(query, [*keys, olds, self._cells.array(raws)]).rowcount
+        return link.execute(query, [*keys, olds, self._cells.array(raws)], prepare=True).rowcount
 
     def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
         """Replace plaintext cells in rows that are still of the version that was read; how many were."""
@@ -136,7 +136,7 @@ class Writer:
             sql.SQL(", ").join(fields), self._list([("k0", kind), ("k1", kind)])
         )
         pairs = [self._cells.array(under_old), self._cells.array(under_new)]
-        link.execute(self._upsert(side, select), [*key_parameters(self._table, keys), *pairs])
+        link.execute(self._upsert(side, select), [*key_parameters(self._table, keys), *pairs], prepare=True)
 
     def copy_pairs(self, link: Link, side: Side, rows: Sequence[Row], under_new: Sequence[bytes] | None) -> None:
         """Keep cells that are not encrypted, copied by the server from rows still of the version that was read.
