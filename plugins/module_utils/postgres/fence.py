@@ -8,7 +8,7 @@ The row also says which way the rotation goes, whether it rests, and what was cl
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
@@ -93,6 +93,7 @@ class Fence:
         self._rotation = rotation
         self._epoch = epoch
         self._token = 0
+        self._former: tuple[Any, ...] | None = None
         self._table = identifier(schema, "fence")
         self.turned_back = False
         self.in_place = False
@@ -127,7 +128,10 @@ class Fence:
             "in_place": in_place,
         }
 
+        former = sql.SQL("SELECT pid, backend_start FROM {} WHERE name = %s").format(self._table)
+
         def attempt() -> None:
+            self._former = link.execute(former, (self._name,)).fetchone()
             try:
                 row = link.execute(sql.SQL(_TAKE).format(fence=self._table), values).fetchone()
             except psycopg.errors.LockNotAvailable:
@@ -139,6 +143,18 @@ class Fence:
             self._token, self.turned_back, self.in_place, self.cleared = row[0], row[1], row[2], list(row[3])
 
         retrying(pace, f"fence of {self._name}", attempt)
+
+    def end_former(self, link: Link) -> None:
+        """End the session of whoever had the fence before, if it is still there.
+
+        A process that is frozen while it counts has no right to write, but keeps tables from being changed.
+        """
+        query = """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE pid = %s AND backend_start = %s AND pid <> pg_backend_pid()"""
+        if self._former is not None:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+                link.execute(query, self._former)
 
     def hold(self, link: Link, strong: bool = False) -> None:
         """Keep the fence until the present transaction ends: shared for a batch, ``strong`` for a change of tables.

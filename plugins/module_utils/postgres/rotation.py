@@ -218,6 +218,7 @@ class Rotation:
         """Become the only writer, and read again where things stand."""
         ensure_schema(self.link, self.schema, self.pace)
         self.fence.take(self.link, direction, self.pace, in_place)
+        self.fence.end_former(self.link)
         self.face()
         self.read_shadows()
 
@@ -259,14 +260,15 @@ class Rotation:
         return [shadow.lock for shadow in self.shadows if shadow.lock is not None]
 
     @property
-    def must_hold_writes(self) -> bool:
-        """Whether the service's writes are to be held back until the sweep, and are not."""
-        return self.quiesce == "writes" and bool(self._locks) and not is_held(self.link, self._locks)
+    def can_hold_writes(self) -> bool:
+        """Whether the service's writes are to be held back until the sweep."""
+        return self.quiesce == "writes" and bool(self._locks)
 
     def hold_writes(self) -> None:
-        """Hold them back. The fence has to be taken."""
-        release(self.link, self._locks, self.pace)
-        hold(self._open_link, self.fence, self._locks, self.pace, _LONGEST_HOLD)
+        """Hold them back, where they are not yet. The fence has to be taken."""
+        if not is_held(self.link, self._locks):
+            release(self.link, self._locks, self.pace)
+            hold(self._open_link, self.fence, self._locks, self.pace, _LONGEST_HOLD)
 
     def release_writes(self) -> None:
         """Let the service write again."""

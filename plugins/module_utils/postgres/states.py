@@ -10,7 +10,7 @@ from typing import Any, Callable
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import clear, has_index, make_index
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, check_first
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, FORWARD, SAME, ensure_schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, FORWARD, SAME
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.inplace import re_encrypt
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation, is_settled, leftover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV
@@ -104,9 +104,7 @@ def _prepared(rotation: Rotation) -> Told:
     if rotation.check_mode:
         rotation.is_changed = any(shadow.fact == NONE for shadow in mine)
         return told
-    ensure_schema(rotation.link, rotation.schema, rotation.pace)
-    rotation.fence.take(rotation.link, FORWARD, rotation.pace)
-    rotation.face()
+    rotation.take(FORWARD)
     rotation.make()
     with rotation.timed("pass"):
         _fill(rotation)
@@ -140,8 +138,11 @@ def _cut_over(rotation: Rotation) -> Told:
 
 
 def _hold_writes(rotation: Rotation, back: bool) -> None:
-    """With all writers held back, everything can be put right before a reader is restarted."""
-    if rotation.must_hold_writes:
+    """With all writers held back, everything can be put right before a reader is restarted.
+
+    A call that was killed may have held them back and settled nothing, so each call settles.
+    """
+    if rotation.can_hold_writes:
         rotation.take(BACK if back else FORWARD)
         rotation.hold_writes()
         _settle(rotation, back)

@@ -223,6 +223,20 @@ def test_writes_go_on_when_the_session_that_holds_them_back_is_gone(
     assert rig.run("swept")["coverage"][0]["new"] == 3
 
 
+def test_a_run_that_was_frozen_while_it_counted_does_not_hold_up_the_next(rig: Rig, dsn: str) -> None:
+    rig.fill(3)
+    rig.run("prepared")
+    with psycopg.connect(dsn) as frozen:
+        frozen.execute("SELECT count(*) FROM creds")
+        frozen_now = """UPDATE keyturn.fence SET pid = a.pid, backend_start = a.backend_start
+                        FROM pg_stat_activity a WHERE a.pid = %s"""
+        rig.sql.execute(frozen_now, (frozen.info.backend_pid,))
+        rig.run("rolled_back", max_wait_s=5)
+        with pytest.raises(psycopg.OperationalError):
+            frozen.execute("SELECT 1")
+    assert (rig.shadows(), rig.left_behind()) == ([], [])
+
+
 # -- what goes over with the name ----------------------------------------------------------------------------------
 
 
