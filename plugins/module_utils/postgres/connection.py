@@ -226,7 +226,7 @@ def snapshot(link: Link) -> Iterator[str]:
     """One REPEATABLE READ READ ONLY transaction: all of one moment; others can join it by the name that is given."""
     link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        link.execute("SET LOCAL idle_in_transaction_session_timeout = '15min'")
+        _settle_snapshot(link)
         row = link.execute("SELECT pg_export_snapshot()").fetchone()
         yield str(row[0]) if row else ""
     finally:
@@ -234,12 +234,17 @@ def snapshot(link: Link) -> Iterator[str]:
             link.execute("ROLLBACK")
 
 
+def _settle_snapshot(link: Link) -> None:
+    """A process that is frozen while it reads must not keep tables from being changed for long."""
+    link.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
+
+
 @contextlib.contextmanager
 def joined(link: Link, name: str) -> Iterator[None]:
     """The same moment on another connection, while the first one's transaction lasts."""
     link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
-        link.execute("SET LOCAL idle_in_transaction_session_timeout = '1min'")
+        _settle_snapshot(link)
         link.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
         yield
     finally:

@@ -52,9 +52,9 @@ class BatchSize:
         self._bytes = max(1, size_bytes)
         self.now = min(self._rows, 64)
 
-    def limited(self, rows: float) -> BatchSize:
-        """A fresh one of at most so many rows."""
-        return BatchSize(int(min(self._rows, rows)), self._bytes)
+    def limited(self, window_rows: float) -> BatchSize:
+        """A fresh one whose windows have at most so many rows."""
+        return BatchSize(int(min(self._rows, window_rows / STRIPES)), self._bytes)
 
     @property
     def window_rows(self) -> int:
