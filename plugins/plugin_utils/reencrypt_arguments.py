@@ -45,13 +45,15 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
     arguments.update(cut_over=job["cut_over"], max_writer_wait_ms=job["max_writer_wait"] * 1000, quiesce=job["quiesce"])
     if "state" not in arguments:
-        arguments["search"] = job["search"]
+        arguments.update({key: job["pace"][key] for key in ("workers", "batch_rows")}, search=job["search"])
     else:
         if job.get("max_wait"):
             arguments["max_wait_s"] = job["max_wait"]
         arguments.update(
+            job["pace"],
             clear=job["clear"],
             indexes=job["indexes"],
+            sanitize=job["sanitize"],
             progress_path=f"{arguments['session_dir']}/progress-{name}-{database}.json",
         )
     return arguments
