@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, thousands
 
 __all__ = [
     "COUNTS",
@@ -288,16 +289,6 @@ def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
 # -- for people --------------------------------------------------------------------------------------------------
 
 
-def _thousands(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min"
-
-
 def summary_lines(
     run: Run, status: str, lost: Sequence[str], record: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[str]:
@@ -314,13 +305,13 @@ def summary_lines(
     }
     lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
     lines += [
-        f"  data        {row['table']}.{row['column']}: {_thousands(row['total'])} rows, {_thousands(row['new'])} new, "
-        f"{_thousands(row['old'])} old, {_thousands(row['plaintext'])} plaintext, {_thousands(row['null'])} null, "
-        f"{_thousands(row['unknown'])} unknown"
+        f"  data        {row['table']}.{row['column']}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
+        f"{thousands(row['old'])} old, {thousands(row['plaintext'])} plaintext, {thousands(row['null'])} null, "
+        f"{thousands(row['unknown'])} unknown"
         for row in record.get("coverage", ())
     ]
     lines += [
-        f"  cleared     {row['table']}.{row['column']}: {_thousands(row['rows'])} rows"
+        f"  cleared     {row['table']}.{row['column']}: {thousands(row['rows'])} rows"
         for row in record.get("cleared", ())
     ]
     hosts = record["hosts"]
@@ -331,7 +322,7 @@ def summary_lines(
         lines.append(f"  gap         at most {record['gap_ms']} ms (promote to last restart)")
     if record.get("phases"):
         began = run.rotation["runs"][-1]["started_at"]
-        lines.append(f"  time        {_duration(_seconds(began, record['when']['ended_at']))}")
+        lines.append(f"  time        {duration(_seconds(began, record['when']['ended_at']))}")
     lines += [f"  note        {_wrap(text)}" for text in record.get("messages", ())]
     if evidence.get("path"):
         lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
@@ -393,12 +384,12 @@ def _expected(run: Run) -> list[str]:
         if step != "preflight":
             continue
         for row in result.get("coverage", ()):
-            shown = {count: _thousands(int(row[count])) for count in COUNTS}
-            change = _thousands(row["old"] + row["plaintext"])
+            shown = {count: thousands(int(row[count])) for count in COUNTS}
+            change = thousands(row["old"] + row["plaintext"])
             lines.append(
                 f"  rows        {row['table']}.{row['column']} on {host}: {shown['total']} rows, "
                 f"{change} to re-encrypt ({shown['plaintext']} plaintext, {shown['null']} null"
-                + (f", {_thousands(row['skipped'])} not meant)" if row.get("skipped") else ")")
+                + (f", {thousands(row['skipped'])} not meant)" if row.get("skipped") else ")")
             )
         lines += [
             f"  warning     {row['table']}.{row['column']} on {host}{' ' + row['path'] if row['path'] else ''}: "
@@ -421,7 +412,7 @@ def _expected(run: Run) -> list[str]:
         lines.append(f"  clear       {row['table']}.{row['column']}: one slow request per row until it is filled again")
     stopped = any(service.get("quiesce") == "stop" for work in hosts for service in work["services"])
     how = "services are stopped for the swap and started after it" if stopped else "services run on"
-    lines.append(f"  expected    about {_duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
+    lines.append(f"  expected    about {duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
     lines.append(f"  phases      {' → '.join(run.plan['phases'])}")
     return lines
 
