@@ -218,14 +218,19 @@ class Catalog:
     databases: Mapping[str, Mapping[str, Any]]
     state_host: str
 
+    def databases_of(self, name: str) -> dict[str, str]:
+        """The databases with work of this secret, each with the host that does it."""
+        secret = self.secrets[name]
+        entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
+        return {entry["database"]: self.databases[entry["database"]]["hosts"][0] for entry in entries}
+
     def hosts_of(self, name: str) -> list[str]:
         """All hosts that a rotation of this secret concerns, the state host among them."""
         secret = self.secrets[name]
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
-        for entry in (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ())):
-            found.update(self.databases[entry["database"]]["hosts"])
+        found.update(self.databases_of(name).values())
         for service in secret.get("consumers", ()):
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, thousands
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
 
 __all__ = [
     "COUNTS",
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "coverage_rows",
     "evidence_record",
+    "job_lines",
     "outcome",
     "phases_of",
     "plan_lines",
@@ -27,6 +28,8 @@ __all__ = [
 
 #: What the phases cost besides the rows.
 _OVERHEAD_SECONDS = 15
+#: A job that runs says something about once a second.
+_SILENT_SECONDS = 30
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -72,7 +75,7 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     if not back:
         if run.mode == "retire":
             return ("retired" if not lost and not run.answers.get("cause") else "retiring"), lost
-        if run.until:
+        if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
     returned = {host for host, said in run.answers.get("is_back", {}).items() if said.get("value") == run.rotation_id}
@@ -294,9 +297,10 @@ def summary_lines(
 ) -> list[str]:
     """The end of a run in a few lines: what was turned, how far it is proven, where the evidence is, the way back."""
     names = ", ".join(secret["name"] for secret in run.plan["secrets"])
+    after = f"in {run.rotation.get('phase')}" if run.answers.get("stopped") else f"after {run.until}"
     heads = {
         "overlap": f"{names} has turned",
-        "open": f"{names}: stopped after {run.until} as asked; the same command goes on",
+        "open": f"{names}: stopped {after} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",
         "rolled_back": f"{names}: everything is back on the version before",
@@ -417,8 +421,20 @@ def _expected(run: Run) -> list[str]:
     return lines
 
 
-def status_lines(planned: Mapping[str, Any]) -> list[str]:
-    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it."""
+def job_lines(host: str, jobs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each re-encryption that runs on a host."""
+    return [
+        f"    {job['database']} on {host}: {progress(job)}"
+        + (f", no word for {duration(job['silent_s'])}" if job["silent_s"] > _SILENT_SECONDS else "")
+        for job in jobs
+    ]
+
+
+def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it.
+
+    :param jobs: the re-encryptions that run, by host.
+    """
     lines = ["", "Secrets"]
     for row in planned["secrets"]:
         since = row["primary_since"] or "never turned"
@@ -429,6 +445,8 @@ def status_lines(planned: Mapping[str, Any]) -> list[str]:
             f"    rotation {row['rotation_id']}: {row['status']}"
             + (f" in {row['phase']}" if row["status"] == "open" else "")
         )
+        for host, running in sorted(jobs.items()):
+            lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
         if row["retire_after"] and row["status"] == "overlap":
             lines.append(f"    the previous version may be retired after {row['retire_after']}")
         for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import control_path
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import figures
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 
@@ -32,6 +33,8 @@ class LongJobAction(KeyturnAction):
 
         :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word.
         """
+        control = shlex.quote(control_path(progress_path))
+        self._shell(f"rm -f -- {control}")  # what was asked of a job before
         self._task.async_val = _LIMIT_SECONDS
         try:
             started = self._execute_module(
@@ -45,7 +48,7 @@ class LongJobAction(KeyturnAction):
         if started.get("failed") or "results_file" not in started:
             raise KeyturnError(started.get("code", "job-not-started"), started.get("msg", "the job did not start"))
         result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
-        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)}")
+        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)} {control}")
         if result.get("failed"):
             raise KeyturnError(
                 result.get("code", "module-failed"), result.get("msg", "the job failed without a message")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.steering import progress_path
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key, sealed_dsn
 
 __all__ = ["job_of", "with_references"]
@@ -54,6 +55,6 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
             clear=job["clear"],
             indexes=job["indexes"],
             sanitize=job["sanitize"],
-            progress_path=f"{arguments['session_dir']}/progress-{name}-{database}.json",
+            progress_path=progress_path(arguments["session_dir"], name, database),
         )
     return arguments
