@@ -55,8 +55,17 @@ def _works(said: dict[str, Any]) -> bool:
     return said.get("state") == "prepared" and 0 < said["done"] < said["total"]
 
 
-def _is_paused(said: dict[str, Any]) -> bool:
-    return bool(said.get("paused"))
+def _rests() -> Callable[[dict[str, Any]], bool]:
+    """Whether it was paused the last two times that it spoke, and did nothing in between."""
+    last: dict[str, Any] = {}
+
+    def reached(said: dict[str, Any]) -> bool:
+        rests = said["paused"] and last.get("paused") and said["t"] > last["t"] and said["done"] == last["done"]
+        if said["t"] != last.get("t"):
+            last.update(said)
+        return bool(rests)
+
+    return reached
 
 
 def test_a_rotation_is_seen_paused_and_resumed(slow: Stack, controller: Controller) -> None:
@@ -71,7 +80,7 @@ def test_a_rotation_is_seen_paused_and_resumed(slow: Stack, controller: Controll
     paused = controller.run(slow.inventory, "pace", only=SECRET, pace="pause")
     assert paused.code == 0, paused.output
     assert "    app on db: public.jwks_keys.private_jwk" in paused.output
-    _wait_for(slow, process, _is_paused)
+    _wait_for(slow, process, _rests())
     done = _progress(slow)["done"]
     seen = controller.run(slow.inventory, "status")
     assert f"{done} of 600 rows" in seen.output
