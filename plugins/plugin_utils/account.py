@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import remains
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
 
 __all__ = [
@@ -236,7 +237,7 @@ def evidence_record(
             if said.get("backup")
         ],
         "software": _software(run),
-        "messages": _messages(run, rotation),
+        "messages": _messages(run, rotation, status),
     }
     return record
 
@@ -271,8 +272,11 @@ def _software(run: Run) -> dict[str, str]:
     return {**versions, **run.who.get("software", {})}
 
 
-def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
+def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     found = []
+    remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
+    if remaining:
+        found.append(remaining)
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -414,6 +418,9 @@ def _expected(run: Run) -> list[str]:
     hosts = run.plan["hosts"].values()
     for row in (row for work in hosts for job in work["jobs"] for row in job["clear"]):
         lines.append(f"  clear       {row['table']}.{row['column']}: one slow request per row until it is filled again")
+    remaining = remains.expected(run.plan)
+    if remaining:
+        lines.append(f"  remains     {remaining}")
     stopped = any(service.get("quiesce") == "stop" for work in hosts for service in work["services"])
     how = "services are stopped for the swap and started after it" if stopped else "services run on"
     lines.append(f"  expected    about {duration(seconds)}; {how}; the swap takes {wait:.0f} ms")

@@ -139,6 +139,46 @@ def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("sanitize", "status", "made", "words"),
+    [
+        (False, "overlap", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (False, "retired", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "overlap", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "retired", [{"table": "public.t"}], "the files of public.t hold no old ciphertext any more; WAL"),
+        (True, "retired", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "rolled_back", [], ""),
+    ],
+    ids=["turned", "retired", "turned-to-sanitize", "sanitized", "not-sanitized", "back"],
+)
+def test_evidence_says_what_still_holds_old_ciphertext(
+    sanitize: bool, status: str, made: list[dict[str, str]], words: str
+) -> None:
+    job = {"secret": "KEY", "database": "app", "columns": [{"table": "t", "column": "c"}], "sanitize": sanitize}
+    done = replace(
+        run("retire" if status == "retired" else "rotate"),
+        plan={**PLAN, "hosts": {**PLAN["hosts"], "db": {**PLAN["hosts"]["db"], "jobs": [job]}}},
+        kinds=[("db", "retire", {**COUNTED, "sanitized": made})],
+    )
+    record = account.evidence_record(done, status, [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert (words in " ".join(record["messages"])) if words else record["messages"] == []
+
+
+@pytest.mark.parametrize(
+    ("sanitize", "line"),
+    [
+        (False, "old ciphertext stays in the files of t (dead rows), WAL and its archive, standbys, base backups"),
+        (True, "retire makes t anew, which nobody can use meanwhile; old ciphertext stays in WAL and its archive"),
+    ],
+)
+def test_the_plan_says_what_will_remain(sanitize: bool, line: str) -> None:
+    job = {"secret": "KEY", "database": "app", "columns": [{"table": "t", "column": "c"}], "sanitize": sanitize}
+    hosts = {"db": {"secrets": [], "jobs": [{**job, "clear": []}], "services": [], "probes": []}}
+    planned = replace(run(), plan={**PLAN, "hosts": hosts, "strategy": "cutover"})
+    assert f"  remains     {line}" in "\n".join(account.plan_lines(planned, []))
+
+
 def test_an_interrupted_phase_is_told() -> None:
     journal = [*JOURNAL[:2], {"at": STAMP.format(3), "event": "acquire"}, *JOURNAL[2:]]
     phases = account.phases_of(journal, STAMP.format(5), False)
