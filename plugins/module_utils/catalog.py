@@ -180,7 +180,9 @@ _DATABASE = Shape(
         "max_writer_wait": Field(
             "str", "The longest wait of writers for which auto swaps by rows; 1s by default", pattern=DURATION
         ),
-        "workers": Field("int", "Processes that work side by side; 0, the default, for one per processor", minimum=0),
+        "workers": Field(
+            "int", "Processes that work side by side; 0, the default, for as many as suit the host", minimum=0
+        ),
         "batch_rows": Field("int", "Rows of one transaction at most; 1000 by default", minimum=1),
         "rate": Field("int", "Rows per second at most; 0, the default, for no limit", minimum=0),
         "max_lag": Field("int", "MiB of WAL that a standby may be behind; 0, the default, for no limit", minimum=0),

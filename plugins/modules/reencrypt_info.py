@@ -120,7 +120,7 @@ options:
         type: dict
         suboptions: *reference
   workers:
-    description: Processes that work side by side, each with a connection; 0 for one per processor.
+    description: Processes that work side by side, each with a connection; 0 for as many as suit the processors.
     type: int
     default: 0
   batch_rows:

@@ -63,6 +63,7 @@ class Pace:
         self._wall_clock = wall_clock
         self._lock = Lock()
         self._next_row = clock()
+        self._process = os.getpid()
         self.is_paused = lambda: False
         self._began = clock()
         self._last_report = float("-inf")
@@ -76,10 +77,19 @@ class Pace:
             self._report()
 
     def tick(self) -> None:
-        """Say once a second where the work is, also while it waits."""
+        """Say once a second where the work is, also while it waits; workers that were forked off say nothing."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             if self.clock() - self._last_report >= 1:
                 self._report()
+
+    def rest(self, seconds: float) -> None:
+        """Wait, and go on saying where the work is."""
+        until = self.clock() + seconds
+        while (left := until - self.clock()) > 0:
+            self._sleep(min(left, 1.0))
+            self.tick()
 
     def did(self, rows: int, limited: bool = False) -> None:
         """Some rows are done; with ``limited`` wait as the rate demands."""
@@ -111,8 +121,8 @@ class Pace:
             "left_s": round(max(0, self._total - self._done) / rate, 1) if rate and self._total else None,
             "paused": self.is_paused(),
             "t": round(self._wall_clock(), 3),
-            "pid": os.getpid(),
-            "started": start_time(os.getpid()),
+            "pid": self._process,
+            "started": start_time(self._process),
         }
         write_file(self._path, json.dumps(report).encode(), 0o600)
 

@@ -79,6 +79,33 @@ def test_it_speaks_about_once_a_second_and_also_while_it_waits(pace: Pace, clock
     assert (_said(path)["done"], _said(path)["paused"]) == (1, True)
 
 
+def test_it_speaks_while_it_rests(clock: _Clock, path: Path) -> None:
+    heard: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        heard.append(_said(path)["t"])
+
+    pace = Pace("prepared", progress_path=str(path), clock=clock, sleep=sleep, wall_clock=clock)
+    pace.begin("public.t", "c", 10)
+    pace.rest(2.5)
+    pace.rest(-1)
+    assert (clock.now, heard) == (2.5, [0.0, 1.0, 2.0])
+
+
+def test_a_worker_that_was_forked_off_does_not_speak(pace: Pace, clock: _Clock, path: Path) -> None:
+    pace.begin("public.t", "c", 10)
+    clock.now = 5
+    worker = os.fork()
+    if not worker:
+        pace.tick()
+        os._exit(0)
+    assert os.waitpid(worker, 0)[1] == 0
+    assert _said(path)["t"] == 1000.0
+    pace.tick()
+    assert _said(path)["t"] == 1005.0
+
+
 def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
     pace = Pace("in_place")
     pace.begin("public.t", "c", 10)
