@@ -18,7 +18,9 @@ class ActionModule(LongJobAction):
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Fill in what only the controller knows and run the module."""
         arguments = with_references(self._task.args, self._templar, task_vars)
-        if arguments.get("state") in _LONG and not self._task.check_mode and "job" in self._task.args:
+        state = arguments.get("state")
+        is_long = state in _LONG or (state == "cleaned" and arguments.get("sanitize"))
+        if is_long and not self._task.check_mode and "job" in self._task.args:
             result = self.watch("reencrypt", arguments, arguments["progress_path"], task_vars)
         else:
             result = self.call("reencrypt", arguments, task_vars)

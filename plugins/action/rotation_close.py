@@ -34,7 +34,11 @@ class ActionModule(KeyturnAction):
             self.call("rotation_state", {"action": "release", **common}, task_vars)
             for line in summary_lines(run, status, lost, {"hosts": _hosts(run)}, {}):
                 display.display(line)
-            return {"changed": True, "status": status, "lost": lost}
+            stopped = sorted(run.answers.get("stopped", {}).items())
+            failure = {"failed": True, "code": "stopped"} if stopped else {}
+            for host, said in stopped:
+                failure["msg"] = f"{host}: {said['task']}: {said['msg']}"
+            return {"changed": True, "status": status, "lost": lost, **failure}
         record = evidence_record(run, status, lost, read["journal"], read["now"])
         evidence = self.call("evidence", {**common, "record": record}, task_vars)
         facts: dict[str, Any] = {"lost": lost}

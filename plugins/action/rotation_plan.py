@@ -193,6 +193,8 @@ class ActionModule(KeyturnAction):
                     "name": name,
                     "kind": secret["kind"],
                     "hosts": catalog.hosts_of(name),
+                    "databases": catalog.databases_of(name),
+                    "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import plan_lines, status_lines
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines, plan_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 
 
@@ -18,8 +19,14 @@ class ActionModule(KeyturnAction):
         """Show what was asked for."""
         args = self._task.args
         planned = args["planned"]
-        if args.get("what") == "status":
-            lines = status_lines(planned)
+        jobs = {host: said["jobs"] for host, said in answers_of(task_vars, "__rotation_jobs").items()}
+        if args.get("what") == "pace":
+            lines = [line for host, running in sorted(jobs.items()) for line in job_lines(host, running)]
+            if not lines:
+                hint = "Only what writes rows can be steered; the status playbook shows it while it runs"
+                raise KeyturnError("nothing-runs", "no re-encryption runs now", where="keyturn_only", hint=hint)
+        elif args.get("what") == "status":
+            lines = status_lines(planned, jobs)
         else:
             run = gather({"plan": planned["plan"]}, {}, {}, task_vars)
             lines = plan_lines(run, planned["secrets"])

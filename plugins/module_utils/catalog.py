@@ -133,6 +133,7 @@ _SECRET = Shape(
         "consumers": Field("list", "Services that read it"),
         "probes": Field("list", "Tests that a version is accepted or refused", shape=_PROBE),
         "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
+        "sanitize": Field("bool", "Whether retire makes the tables anew, so that their files hold no old ciphertext"),
         "overlap_min": Field("str", "The least time before the previous version is retired: 24h", pattern=DURATION),
         "notice": Field("str", "What users will notice"),
     },
@@ -179,6 +180,13 @@ _DATABASE = Shape(
         "max_writer_wait": Field(
             "str", "The longest wait of writers for which auto swaps by rows; 1s by default", pattern=DURATION
         ),
+        "workers": Field(
+            "int", "Processes that work side by side; 0, the default, for as many as suit the host", minimum=0
+        ),
+        "batch_rows": Field("int", "Rows of one transaction at most; 1000 by default", minimum=1),
+        "rate": Field("int", "Rows per second at most; 0, the default, for no limit", minimum=0),
+        "max_lag": Field("int", "MiB of WAL that a standby may be behind; 0, the default, for no limit", minimum=0),
+        "calm": Field("bool", "Gently, for a busy database: one worker, 200 rows at a time, locks of 50 ms"),
     },
 )
 
@@ -212,14 +220,19 @@ class Catalog:
     databases: Mapping[str, Mapping[str, Any]]
     state_host: str
 
+    def databases_of(self, name: str) -> dict[str, str]:
+        """The databases with work of this secret, each with the host that does it."""
+        secret = self.secrets[name]
+        entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
+        return {entry["database"]: self.databases[entry["database"]]["hosts"][0] for entry in entries}
+
     def hosts_of(self, name: str) -> list[str]:
         """All hosts that a rotation of this secret concerns, the state host among them."""
         secret = self.secrets[name]
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
-        for entry in (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ())):
-            found.update(self.databases[entry["database"]]["hosts"])
+        found.update(self.databases_of(name).values())
         for service in secret.get("consumers", ()):
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):

@@ -25,6 +25,9 @@ PHASES: dict[str, tuple[str, ...]] = {
     "overlap": ("preflight", "backup", "stage", "reload", "promote", "restart", "migrate", "verify"),
     "cutover": ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify"),
 }
+#: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
+_PACE = {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100}
+_CALM = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
 #: Time kept for going back when the catalog does not say, in seconds.
 DEFAULT_OVERLAP = 86400
 
@@ -198,8 +201,17 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
         job["cut_over"] = entry.get("cut_over", "auto")
         job["max_writer_wait"] = entry.get("max_writer_wait", 1)
         job["quiesce"] = _quiesce(catalog, secret)
+        job["pace"] = _pace(entry)
+        job["sanitize"] = secret.get("sanitize", False)
         by_host.setdefault(entry["hosts"][0], []).append(job)
     return by_host
+
+
+def _pace(database: Mapping[str, Any]) -> dict[str, int]:
+    """How a database is treated; what its entry says by itself goes before ``calm``."""
+    pace = dict(_CALM if database.get("calm") else _PACE)
+    pace.update({key: database[key] for key in ("workers", "batch_rows") if key in database})
+    return {**pace, "rate": database.get("rate", 0), "max_lag": database.get("max_lag", 0) * 2**20}
 
 
 def build(

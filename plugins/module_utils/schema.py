@@ -56,6 +56,7 @@ class Field:
     :param required: absent is an error.
     :param choices: the permitted texts.
     :param pattern: a regular expression that a text must match.
+    :param minimum: the least that a number may be.
     :param shape: the shape of a mapping here, or of each mapping in a list here.
     :param text: one line of documentation.
     """
@@ -65,6 +66,7 @@ class Field:
     required: bool = False
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    minimum: int | None = None
     shape: Shape | None = None
 
 
@@ -113,6 +115,8 @@ class Shape:
                 )
             if rule.pattern and not re.match(rule.pattern, value):
                 raise KeyturnError("catalog-invalid", "is not of the right form", where=where, hint=rule.text)
+        if isinstance(value, int) and rule.minimum is not None and value < rule.minimum:
+            raise KeyturnError("catalog-invalid", f"must be {rule.minimum} or more", where=where, hint=rule.text)
         if rule.shape is not None:
             if isinstance(value, Mapping):
                 rule.shape.check(value, where)
@@ -132,6 +136,8 @@ class Shape:
                 entry["enum"] = list(rule.choices)
             if rule.pattern:
                 entry["pattern"] = rule.pattern
+            if rule.minimum is not None:
+                entry["minimum"] = rule.minimum
             if rule.shape is not None:
                 inner = rule.shape.json_schema()
                 if "list" in rule.types.split("|"):

@@ -175,9 +175,9 @@ options:
         type: dict
         suboptions: *reference
   workers:
-    description: Connections that work side by side.
+    description: Processes that work side by side, each with a connection; 0 for as many as suit the processors.
     type: int
-    default: 1
+    default: 0
   batch_rows:
     description: Rows of one transaction at most.
     type: int
@@ -190,6 +190,19 @@ options:
     description: Rows per second at most; 0 for no limit.
     type: int
     default: 0
+  max_lag:
+    description:
+      - Bytes of WAL that a standby may be behind; 0 for no limit. The work waits while one is further behind.
+      - The role has to see the standbys; grant it C(pg_monitor).
+    type: int
+    default: 0
+  sanitize:
+    description:
+      - For O(state=cleaned) of a rotation that goes forward. The tables are made anew (C(VACUUM FULL)), so that their
+        files hold no value under the old key. Nobody can use a table meanwhile.
+      - What lies in WAL, its archive, standbys, base backups and dumps is not reached.
+    type: bool
+    default: false
   progress_path:
     description: A file that says how far the work is, written about once a second.
     type: path
@@ -274,6 +287,12 @@ indexes:
   type: list
   elements: dict
   sample: [{name: api_tokens_token_lookup_idx, table: public.api_tokens, created: true}]
+sanitized:
+  description: The tables that were made anew, with the bytes of their files before and after.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: public.jwks_keys, bytes_before: 1064960, bytes_after: 532480, seconds: 0.4}]
 held_ms:
   description: How long writers were held back by the exchange.
   returned: success

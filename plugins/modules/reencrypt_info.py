@@ -119,6 +119,10 @@ options:
         description: The new key.
         type: dict
         suboptions: *reference
+  workers:
+    description: Processes that work side by side, each with a connection; 0 for as many as suit the processors.
+    type: int
+    default: 0
   batch_rows:
     description: Rows of one transaction at most.
     type: int

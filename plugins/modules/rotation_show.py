@@ -32,7 +32,7 @@ options:
   what:
     description: What to show.
     type: str
-    choices: [plan, status]
+    choices: [plan, status, pace]
     default: plan
 """
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
 
 __all__ = [
     "COUNTS",
@@ -17,6 +19,7 @@ __all__ = [
     "Run",
     "coverage_rows",
     "evidence_record",
+    "job_lines",
     "outcome",
     "phases_of",
     "plan_lines",
@@ -26,6 +29,8 @@ __all__ = [
 
 #: What the phases cost besides the rows.
 _OVERHEAD_SECONDS = 15
+#: A job that runs says something about once a second.
+_SILENT_SECONDS = 30
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -71,7 +76,7 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     if not back:
         if run.mode == "retire":
             return ("retired" if not lost and not run.answers.get("cause") else "retiring"), lost
-        if run.until:
+        if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
     returned = {host for host, said in run.answers.get("is_back", {}).items() if said.get("value") == run.rotation_id}
@@ -232,7 +237,7 @@ def evidence_record(
             if said.get("backup")
         ],
         "software": _software(run),
-        "messages": _messages(run, rotation),
+        "messages": _messages(run, rotation, status),
     }
     return record
 
@@ -267,8 +272,11 @@ def _software(run: Run) -> dict[str, str]:
     return {**versions, **run.who.get("software", {})}
 
 
-def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
+def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     found = []
+    remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
+    if remaining:
+        found.append(remaining)
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -288,24 +296,15 @@ def _messages(run: Run, rotation: Mapping[str, Any]) -> list[str]:
 # -- for people --------------------------------------------------------------------------------------------------
 
 
-def _thousands(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min"
-
-
 def summary_lines(
     run: Run, status: str, lost: Sequence[str], record: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[str]:
     """The end of a run in a few lines: what was turned, how far it is proven, where the evidence is, the way back."""
     names = ", ".join(secret["name"] for secret in run.plan["secrets"])
+    after = f"in {run.rotation.get('phase')}" if run.answers.get("stopped") else f"after {run.until}"
     heads = {
         "overlap": f"{names} has turned",
-        "open": f"{names}: stopped after {run.until} as asked; the same command goes on",
+        "open": f"{names}: stopped {after} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",
         "rolled_back": f"{names}: everything is back on the version before",
@@ -314,13 +313,13 @@ def summary_lines(
     }
     lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
     lines += [
-        f"  data        {row['table']}.{row['column']}: {_thousands(row['total'])} rows, {_thousands(row['new'])} new, "
-        f"{_thousands(row['old'])} old, {_thousands(row['plaintext'])} plaintext, {_thousands(row['null'])} null, "
-        f"{_thousands(row['unknown'])} unknown"
+        f"  data        {row['table']}.{row['column']}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
+        f"{thousands(row['old'])} old, {thousands(row['plaintext'])} plaintext, {thousands(row['null'])} null, "
+        f"{thousands(row['unknown'])} unknown"
         for row in record.get("coverage", ())
     ]
     lines += [
-        f"  cleared     {row['table']}.{row['column']}: {_thousands(row['rows'])} rows"
+        f"  cleared     {row['table']}.{row['column']}: {thousands(row['rows'])} rows"
         for row in record.get("cleared", ())
     ]
     hosts = record["hosts"]
@@ -331,7 +330,7 @@ def summary_lines(
         lines.append(f"  gap         at most {record['gap_ms']} ms (promote to last restart)")
     if record.get("phases"):
         began = run.rotation["runs"][-1]["started_at"]
-        lines.append(f"  time        {_duration(_seconds(began, record['when']['ended_at']))}")
+        lines.append(f"  time        {duration(_seconds(began, record['when']['ended_at']))}")
     lines += [f"  note        {_wrap(text)}" for text in record.get("messages", ())]
     if evidence.get("path"):
         lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
@@ -393,12 +392,12 @@ def _expected(run: Run) -> list[str]:
         if step != "preflight":
             continue
         for row in result.get("coverage", ()):
-            shown = {count: _thousands(int(row[count])) for count in COUNTS}
-            change = _thousands(row["old"] + row["plaintext"])
+            shown = {count: thousands(int(row[count])) for count in COUNTS}
+            change = thousands(row["old"] + row["plaintext"])
             lines.append(
                 f"  rows        {row['table']}.{row['column']} on {host}: {shown['total']} rows, "
                 f"{change} to re-encrypt ({shown['plaintext']} plaintext, {shown['null']} null"
-                + (f", {_thousands(row['skipped'])} not meant)" if row.get("skipped") else ")")
+                + (f", {thousands(row['skipped'])} not meant)" if row.get("skipped") else ")")
             )
         lines += [
             f"  warning     {row['table']}.{row['column']} on {host}{' ' + row['path'] if row['path'] else ''}: "
@@ -419,15 +418,30 @@ def _expected(run: Run) -> list[str]:
     hosts = run.plan["hosts"].values()
     for row in (row for work in hosts for job in work["jobs"] for row in job["clear"]):
         lines.append(f"  clear       {row['table']}.{row['column']}: one slow request per row until it is filled again")
+    remaining = remains.expected(run.plan)
+    if remaining:
+        lines.append(f"  remains     {remaining}")
     stopped = any(service.get("quiesce") == "stop" for work in hosts for service in work["services"])
     how = "services are stopped for the swap and started after it" if stopped else "services run on"
-    lines.append(f"  expected    about {_duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
+    lines.append(f"  expected    about {duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
     lines.append(f"  phases      {' → '.join(run.plan['phases'])}")
     return lines
 
 
-def status_lines(planned: Mapping[str, Any]) -> list[str]:
-    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it."""
+def job_lines(host: str, jobs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One line for each re-encryption that runs on a host."""
+    return [
+        f"    {job['database']} on {host}: {progress(job)}"
+        + (f", no word for {duration(job['silent_s'])}" if job["silent_s"] > _SILENT_SECONDS else "")
+        for job in jobs
+    ]
+
+
+def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it.
+
+    :param jobs: the re-encryptions that run, by host.
+    """
     lines = ["", "Secrets"]
     for row in planned["secrets"]:
         since = row["primary_since"] or "never turned"
@@ -438,6 +452,8 @@ def status_lines(planned: Mapping[str, Any]) -> list[str]:
             f"    rotation {row['rotation_id']}: {row['status']}"
             + (f" in {row['phase']}" if row["status"] == "open" else "")
         )
+        for host, running in sorted(jobs.items()):
+            lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
         if row["retire_after"] and row["status"] == "overlap":
             lines.append(f"    the previous version may be retired after {row['retire_after']}")
         for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):

@@ -12,15 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import start_time
+
 __all__ = ["identity", "seen_alive", "whoami"]
-
-
-def _start_time(pid: int) -> str | None:
-    """The kernel's start time of a process, which tells two processes with the same number apart."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return None
 
 
 def _place() -> str:
@@ -43,7 +37,7 @@ def identity() -> dict[str, Any]:
     pid = _controller_pid()
     place = _place()
     return {
-        "run_id": f"{place or platform.node()}.{pid}.{_start_time(pid) or '0'}",
+        "run_id": f"{place or platform.node()}.{pid}.{start_time(pid) or '0'}",
         "place": place,
         "user": whoami()["user"],
         "controller": platform.node(),
@@ -57,7 +51,7 @@ def seen_alive(runs: Iterable[str]) -> dict[str, bool]:
     for run in runs:
         if place and run.startswith(f"{place}."):
             pid, start = run[len(place) + 1 :].split(".")[:2]
-            seen[run] = _start_time(int(pid)) == start
+            seen[run] = start_time(int(pid)) == start
     return seen
 
 

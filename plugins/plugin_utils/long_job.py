@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import control_path
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import figures
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 
 __all__ = ["LongJobAction"]
@@ -31,6 +33,8 @@ class LongJobAction(KeyturnAction):
 
         :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word.
         """
+        control = shlex.quote(control_path(progress_path))
+        self._shell(f"rm -f -- {control}")  # what was asked of a job before
         self._task.async_val = _LIMIT_SECONDS
         try:
             started = self._execute_module(
@@ -44,7 +48,7 @@ class LongJobAction(KeyturnAction):
         if started.get("failed") or "results_file" not in started:
             raise KeyturnError(started.get("code", "job-not-started"), started.get("msg", "the job did not start"))
         result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
-        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)}")
+        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)} {control}")
         if result.get("failed"):
             raise KeyturnError(
                 result.get("code", "module-failed"), result.get("msg", "the job failed without a message")
@@ -55,7 +59,7 @@ class LongJobAction(KeyturnAction):
 
     def _until_finished(self, results: str, job: str, progress: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         pause = _FIRST_PAUSE
-        said: dict[str, Any] = {}
+        said = ""
         spoken_at = looked_at = time.monotonic()
         every = float(task_vars.get("keyturn_progress_seconds") or 1)
         while True:
@@ -68,9 +72,10 @@ class LongJobAction(KeyturnAction):
             if now - spoken_at >= every:
                 spoken_at = now
                 news = self._read(progress)
-                if news and news.get("done") and news != said:
-                    said = news
-                    display.display(self._line(task_vars["inventory_hostname"], news))
+                line = f"  {task_vars['inventory_hostname']}: {figures.progress(news)}" if news else said
+                if news and (news.get("done") or news.get("paused")) and line != said:
+                    said = line
+                    display.display(line)
             if now - looked_at >= _LOOK_FOR_LIFE:
                 looked_at = now
                 if not self._lives(job) and self._read(results) == found:
@@ -101,11 +106,3 @@ class LongJobAction(KeyturnAction):
         pattern = f"{name[:-1]}[{name[-1]}]"  # so that the search does not find itself
         answer = self._shell(f"grep -l -s -a -e {shlex.quote(pattern)} /proc/[0-9]*/cmdline")
         return bool(answer.get("stdout", "").strip())
-
-    @staticmethod
-    def _line(host: str, news: Mapping[str, Any]) -> str:
-        total = int(news.get("total") or 0)
-        done = int(news.get("done") or 0)
-        share = f" ({100 * done // total} %)" if total else ""
-        rows = f"{done:,} of {total:,} rows{share}" if total else f"{done:,} rows"
-        return f"  {host}: {news.get('table')}.{news.get('column')} {rows}".replace(",", " ")

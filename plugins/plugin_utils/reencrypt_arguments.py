@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.steering import progress_path
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key, sealed_dsn
 
 __all__ = ["job_of", "with_references"]
@@ -45,13 +46,15 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
     arguments.update(cut_over=job["cut_over"], max_writer_wait_ms=job["max_writer_wait"] * 1000, quiesce=job["quiesce"])
     if "state" not in arguments:
-        arguments["search"] = job["search"]
+        arguments.update({key: job["pace"][key] for key in ("workers", "batch_rows")}, search=job["search"])
     else:
         if job.get("max_wait"):
             arguments["max_wait_s"] = job["max_wait"]
         arguments.update(
+            job["pace"],
             clear=job["clear"],
             indexes=job["indexes"],
-            progress_path=f"{arguments['session_dir']}/progress-{name}-{database}.json",
+            sanitize=job["sanitize"],
+            progress_path=progress_path(arguments["session_dir"], name, database),
         )
     return arguments

@@ -99,6 +99,8 @@ class Rig:
             "batch_rows": 7,
             "batch_bytes": 2_097_152,
             "rate": 0,
+            "max_lag": 0,
+            "sanitize": False,
             "progress_path": None,
             "schema": "keyturn",
             "lock_timeout_ms": 50,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,7 @@ def test_rotation_gate_collects_boxes_by_recipient_and_leaves_stale_ones() -> No
     [
         (run(), "overlap", []),
         (run(until="migrate"), "open", []),
+        (run(stopped={"db": {"task": "t", "msg": "m"}}), "open", []),
         (run("retire"), "retired", []),
         (run("retire", cause={"db": {"task": "t", "msg": "m"}}), "retiring", []),
         (run(turn={"db": {}}, is_back={"api1": {"value": "r1"}, "db": {"value": "r1"}}), "rolled_back", []),
@@ -137,6 +139,46 @@ def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("sanitize", "status", "made", "words"),
+    [
+        (False, "overlap", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (False, "retired", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "overlap", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "retired", [{"table": "public.t"}], "the files of public.t hold no old ciphertext any more; WAL"),
+        (True, "retired", [], "old ciphertext is still in the files of t (dead rows), WAL and its archive"),
+        (True, "rolled_back", [], ""),
+    ],
+    ids=["turned", "retired", "turned-to-sanitize", "sanitized", "not-sanitized", "back"],
+)
+def test_evidence_says_what_still_holds_old_ciphertext(
+    sanitize: bool, status: str, made: list[dict[str, str]], words: str
+) -> None:
+    job = {"secret": "KEY", "database": "app", "columns": [{"table": "t", "column": "c"}], "sanitize": sanitize}
+    done = replace(
+        run("retire" if status == "retired" else "rotate"),
+        plan={**PLAN, "hosts": {**PLAN["hosts"], "db": {**PLAN["hosts"]["db"], "jobs": [job]}}},
+        kinds=[("db", "retire", {**COUNTED, "sanitized": made})],
+    )
+    record = account.evidence_record(done, status, [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert (words in " ".join(record["messages"])) if words else record["messages"] == []
+
+
+@pytest.mark.parametrize(
+    ("sanitize", "line"),
+    [
+        (False, "old ciphertext stays in the files of t (dead rows), WAL and its archive, standbys, base backups"),
+        (True, "retire makes t anew, which nobody can use meanwhile; old ciphertext stays in WAL and its archive"),
+    ],
+)
+def test_the_plan_says_what_will_remain(sanitize: bool, line: str) -> None:
+    job = {"secret": "KEY", "database": "app", "columns": [{"table": "t", "column": "c"}], "sanitize": sanitize}
+    hosts = {"db": {"secrets": [], "jobs": [{**job, "clear": []}], "services": [], "probes": []}}
+    planned = replace(run(), plan={**PLAN, "hosts": hosts, "strategy": "cutover"})
+    assert f"  remains     {line}" in "\n".join(account.plan_lines(planned, []))
+
+
 def test_an_interrupted_phase_is_told() -> None:
     journal = [*JOURNAL[:2], {"at": STAMP.format(3), "event": "acquire"}, *JOURNAL[2:]]
     phases = account.phases_of(journal, STAMP.format(5), False)
@@ -152,9 +194,31 @@ def test_rotation_show_tells_what_is_open_and_what_to_do() -> None:
         "name": "KEY", "kind": "encryption_key", "due": "fresh", "primary_since": STAMP.format(0), "rotation_id": "r1",
         "status": "overlap", "phase": "", "retire_after": STAMP.format(9), "waived": ["api2"], "lost": [],
     }  # fmt: skip
-    text = "\n".join(account.status_lines({"secrets": [row]}))
+    text = "\n".join(account.status_lines({"secrets": [row]}, {}))
     assert "may be retired after" in text
     assert "still to catch up: api2" in text
+
+
+def test_rotation_show_tells_which_jobs_run() -> None:
+    row = {
+        "name": "KEY", "kind": "encryption_key", "due": "fresh", "primary_since": STAMP.format(0), "rotation_id": "r1",
+        "status": "open", "phase": "migrate", "retire_after": "", "waived": [], "lost": [],
+    }  # fmt: skip
+    job = {"secret": "KEY", "database": "app", "table": "t", "column": "c", "done": 5, "total": 10, "rate": 2.0}
+    jobs = {"db": [{**job, "left_s": 2.5, "paused": False, "silent_s": 0.3}]}
+    other = {"other": [{**job, "secret": "OTHER", "silent_s": 0.3}]}
+    lines = account.status_lines({"secrets": [row]}, {**jobs, **other})
+    assert lines[-1] == "    app on db: t.c 5 of 10 rows (50 %), 2/s, 2 s left"
+    assert "in migrate" in lines[-2]
+    silent = [{**jobs["db"][0], "silent_s": 45.0}]
+    assert account.job_lines("db", silent)[0].endswith("no word for 45.0 s")
+
+
+def test_a_run_that_was_stopped_says_where_and_how_to_go_on() -> None:
+    stopped = replace(run(stopped={"db": {"task": "t", "msg": "m"}}), rotation={**ROTATION, "phase": "migrate"})
+    hosts = {"hosts": {"done": ["db"], "expected": ["db"], "waived": []}}
+    lines = account.summary_lines(stopped, "open", [], hosts, {})
+    assert "KEY: stopped in migrate as asked; the same command goes on" in lines
 
 
 PLAY = """

@@ -81,6 +81,31 @@ def test_a_plan_says_what_each_host_does() -> None:
     json.dumps(built)
 
 
+@pytest.mark.parametrize(
+    ("said", "pace"),
+    [
+        ({}, {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
+        ({"calm": True}, {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50, "rate": 0, "max_lag": 0}),
+        (
+            {"calm": True, "batch_rows": 50, "rate": 900, "max_lag": 16},
+            {"workers": 1, "batch_rows": 50, "lock_timeout_ms": 50, "rate": 900, "max_lag": 16 * 1024 * 1024},
+        ),
+    ],
+    ids=["default", "calm", "calm-and-more"],
+)
+def test_a_database_says_how_it_is_to_be_treated(said: dict[str, Any], pace: dict[str, int]) -> None:
+    variables = catalog()
+    variables["keyturn_databases"]["app"].update(said)
+    built = plan.build(load_catalog(variables, GROUPS), ["KEY"], KINDS, {})
+    assert built["hosts"]["db"]["jobs"][0]["pace"] == pace
+
+
+@pytest.mark.parametrize("sanitize", [False, True])
+def test_a_secret_says_whether_its_tables_are_made_anew(sanitize: bool) -> None:
+    built = plan.build(loaded(KEY={"sanitize": sanitize}), ["KEY"], KINDS, {})
+    assert built["hosts"]["db"]["jobs"][0]["sanitize"] is sanitize
+
+
 def test_the_digest_changes_with_the_plan_only() -> None:
     one = plan.build(loaded(), ["KEY"], KINDS, {})["digest"]
     assert plan.build(loaded(), ["KEY"], KINDS, {})["digest"] == one

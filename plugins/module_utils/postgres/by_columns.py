@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.carried import (
     Carried,
@@ -44,6 +43,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, join_on_key, key_parameters
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle, settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.snapshots import wait_for_snapshots
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
@@ -57,13 +57,6 @@ except ImportError:
         raise
 
 __all__ = ["ByColumns"]
-
-_OLD_SNAPSHOTS = """
-    SELECT pid FROM pg_stat_activity
-    WHERE pid <> pg_backend_pid() AND datname = current_database()
-      AND backend_type IS DISTINCT FROM 'autovacuum worker'
-      AND (age(backend_xmin) > age(%(since)s::xid) OR age(backend_xid) > age(%(since)s::xid))
-    ORDER BY pid"""
 
 
 class _ColumnWriter(Writer, ShadowWriter):
@@ -264,7 +257,8 @@ class ByColumns(Way):
             if not back:
                 seconds = [self._close(work, target, second) for target, second in zip(targets, seconds)]
                 if not all(second.swapped for second in seconds):
-                    _wait_for_snapshots(work)
+                    # who has one from before the fill would read nothing at all after the renaming
+                    wait_for_snapshots(work, "the fill")
             started = time.perf_counter()
             try:
                 with transaction(work.link):
@@ -340,26 +334,3 @@ def _exchange(link: Link, shadows: Sequence[ShadowColumn], bound: _Bound) -> lis
         for view in bound.views:
             link.execute(view, NO_PARAMETERS)
     return turned
-
-
-def _wait_for_snapshots(work: Work) -> None:
-    """Until nobody has a snapshot from before the fill, which would read nothing at all after the renaming.
-
-    :raises KeyturnError: ``snapshots-old``.
-    """
-    link = work.link
-    row = link.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
-    since = row[0] if row else "0"
-    patience = work.pace.patience("old snapshots")
-    while True:
-        pids = [str(pid) for (pid,) in link.execute(_OLD_SNAPSHOTS, {"since": since}).fetchall()]
-        if not pids:
-            return
-        if patience.is_over:
-            raise KeyturnError(
-                "snapshots-old",
-                f"transactions from before the fill are still open (pids {', '.join(pids)})",
-                where="pg_stat_activity",
-                hint="Wait for them or end them, or raise max_wait; then run again",
-            )
-        patience.pause()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from threading import Lock
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import is_retryable
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import start_time
 
 try:
     import psycopg
@@ -32,8 +34,13 @@ class Pace:
 
     :param state: the state that is being made, for the progress file.
     :param max_wait_s: how long a lock is tried for, or rows are chased that others keep writing.
-    :param progress_path: where ``{state, table, column, done, total, t}`` is written about once a second.
+    :param progress_path: where it is written about once a second how far the work on a column is: ``state``, ``table``,
+        ``column``, ``done`` of ``total`` rows, ``rate`` (rows a second since it began), ``left_s`` (seconds, None while
+        unknown), ``paused``, ``t`` (seconds since 1970), and the process (``pid``, ``started``).
     """
+
+    #: Whether a person holds the work back.
+    is_paused: Callable[[], bool]
 
     def __init__(
         self,
@@ -52,6 +59,9 @@ class Pace:
         self._sleep = sleep
         self._wall_clock = wall_clock
         self._lock = Lock()
+        self._process = os.getpid()
+        self.is_paused = lambda: False
+        self._began = clock()
         self._last_report = float("-inf")
         self._place = ("", "")
         self._done = self._total = 0
@@ -59,8 +69,23 @@ class Pace:
     def begin(self, table: str, column: str, total: int) -> None:
         """The work on a column begins."""
         with self._lock:
-            self._place, self._done, self._total = (table, column), 0, total
+            self._place, self._done, self._total, self._began = (table, column), 0, total, self.clock()
             self._report()
+
+    def tick(self) -> None:
+        """Say once a second where the work is, also while it waits; workers that were forked off say nothing."""
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            if self.clock() - self._last_report >= 1:
+                self._report()
+
+    def rest(self, seconds: float) -> None:
+        """Wait, and go on saying where the work is."""
+        until = self.clock() + seconds
+        while (left := until - self.clock()) > 0:
+            self._sleep(min(left, 1.0))
+            self.tick()
 
     def did(self, rows: int) -> None:
         """Some rows are done."""
@@ -74,9 +99,23 @@ class Pace:
         if self._path is None:
             return
         self._last_report = self.clock()
+        seconds = self._last_report - self._began
+        rate = self._done / seconds if seconds > 0 else 0.0
         table, column = self._place
-        report = {"state": self._state, "table": table, "column": column, "done": self._done, "total": self._total}
-        write_file(self._path, json.dumps({**report, "t": round(self._wall_clock(), 3)}).encode(), 0o600)
+        report = {
+            "state": self._state,
+            "table": table,
+            "column": column,
+            "done": self._done,
+            "total": self._total,
+            "rate": round(rate, 1),
+            "left_s": round(max(0, self._total - self._done) / rate, 1) if rate and self._total else None,
+            "paused": self.is_paused(),
+            "t": round(self._wall_clock(), 3),
+            "pid": self._process,
+            "started": start_time(self._process),
+        }
+        write_file(self._path, json.dumps(report).encode(), 0o600)
 
     def patience(self, where: str) -> Patience:
         """Time to wait for something, from now."""

@@ -61,6 +61,7 @@ class Rotation:
         self.id = rotation_of(session)
         self.state: str = params["state"]
         self.step: str = params["step"]
+        self.must_sanitize: bool = params["sanitize"]
         self.check_mode = check_mode
         self.link: Link = crew.first
         need = ("SELECT",) if check_mode else ("SELECT", "UPDATE")

@@ -14,6 +14,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.inplace import re_encrypt
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation, is_settled, leftover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.wipe import check_may_sanitize, sanitize
 
 __all__ = ["reach"]
 
@@ -24,7 +26,7 @@ Told = dict[str, Any]
 def reach(rotation: Rotation) -> dict[str, Any]:
     """Reach the state that is asked for; the result of the module."""
     first_facts = rotation.facts()
-    told = {"cleared": [], "indexes": [], **_STATES[rotation.state](rotation)}
+    told = {"cleared": [], "indexes": [], "sanitized": [], **_STATES[rotation.state](rotation)}
     work, facts, coverage = rotation.work, rotation.facts(), _coverage(rotation.covered)
     return {
         "changed": rotation.is_changed or work.written > 0,
@@ -240,22 +242,34 @@ def _rolled_back(rotation: Rotation) -> Told:
 
 
 def _cleaned(rotation: Rotation) -> Told:
+    tables = [target.column.table for target in rotation.targets]
     if not rotation.has_fence:
         rotation.cover()
         rotation.demand_any()
-        return {}
+        return _sanitized(rotation, tables) if rotation.is_complete(back=False) else {}
     if not rotation.check_mode:
         rotation.take(SAME)
     back = rotation.fence.turned_back
     _refuse_unswapped(rotation, back)
     rotation.cover()
     rotation.demand(back)
+    if rotation.must_sanitize and not back:
+        check_may_sanitize(rotation.link, tables)
     rotation.is_changed = True
     if not rotation.check_mode:
         rotation.release_writes()
         rotation.drop([shadow.fact != NONE for shadow in rotation.shadows], is_over=True)
         rotation.has_fence = False
-    return {}
+    return {} if back else _sanitized(rotation, tables)
+
+
+def _sanitized(rotation: Rotation, tables: Sequence[Table]) -> Told:
+    """Where that is asked for. Nothing says whether a former call has come to its end, so each one does it."""
+    if not rotation.must_sanitize:
+        return {}
+    check_may_sanitize(rotation.link, tables)
+    rotation.is_changed = True
+    return {} if rotation.check_mode else {"sanitized": sanitize(rotation.work, tables)}
 
 
 _STATES: dict[str, Callable[[Rotation], Told]] = {

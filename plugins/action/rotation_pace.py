@@ -1,0 +1,72 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of looking at jobs and steering them: which of them this host has, and what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+
+_WORDS = ("pause", "resume", "stop")
+
+
+def order_of(word: str) -> dict[str, Any]:
+    """The module's ``action`` and ``rate`` for what a person wrote.
+
+    :raises KeyturnError: ``pace-unknown``.
+    """
+    if word in _WORDS:
+        return {"action": word}
+    if word.isascii() and word.isdigit():
+        return {"action": "limit", "rate": int(word)}
+    raise KeyturnError(
+        "pace-unknown",
+        f"{word!r} is none" if word else "is not set",
+        where="keyturn_pace",
+        hint="Say pause, resume, stop, or how many rows a second (0 for no limit)",
+    )
+
+
+def chosen(secrets: Iterable[Mapping[str, Any]], only: str) -> list[Mapping[str, Any]]:
+    """The secrets that are meant and whose rotation is open.
+
+    :raises KeyturnError: ``secret-unknown``.
+    """
+    rows = {row["name"]: row for row in secrets}
+    names = [name.strip() for name in only.split(",") if name.strip()] or list(rows)
+    for name in names:
+        if name not in rows:
+            hint = nearest(name, rows)
+            raise KeyturnError("secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=hint)
+    return [rows[name] for name in names if rows[name]["open"]]
+
+
+class ActionModule(KeyturnAction):
+    """Runs the module ``rotation_pace`` where this host has jobs; with ``planned`` they are taken from there."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Read where nothing is asked for; else steer."""
+        arguments = dict(self._task.args)
+        planned = arguments.pop("planned", None)
+        if planned is None:
+            return self.call("rotation_pace", arguments, task_vars)
+        only, word = str(arguments.pop("only", "")), arguments.pop("pace", None)
+        order = {"action": "read"} if word is None else order_of(str(word))
+        rows = chosen(planned["secrets"], only)
+        jobs = [
+            {"secret": row["name"], "database": database}
+            for row in rows
+            for database, host in sorted(row["databases"].items())
+            if host == task_vars["inventory_hostname"]
+        ]
+        if not jobs:
+            return {"changed": False, "jobs": []}
+        backwards = [row["name"] for row in rows if row["status"] not in ("open", "retiring")]
+        if order["action"] == "stop" and backwards:
+            hint = "Let it finish, or pause it"
+            raise KeyturnError("stop-refused", "goes back", where=", ".join(backwards), hint=hint)
+        return self.call("rotation_pace", {**arguments, **order, "jobs": jobs}, task_vars)
