@@ -20,7 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     Target,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, explained, snapshot
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, aliased
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
@@ -144,12 +144,16 @@ def _cover_one(link: Link, target: Target, side: Shadow, pace: Pace, size: Batch
 
 def cover(link: Link, targets: Sequence[Target], sides: Sequence[Shadow], pace: Pace, size: BatchSize) -> list[Covered]:
     """The coverage of all columns in one snapshot; nothing is written."""
-    with snapshot(link):
-        covered = []
-        for target, side in zip(targets, sides):
-            with explained(target.place):
-                covered.append(_cover_one(link, target, side, pace, size))
-        return covered
+
+    def count() -> list[Covered]:
+        with snapshot(link, [target.column.table.identifier for target in targets]):
+            covered = []
+            for target, side in zip(targets, sides):
+                with explained(target.place):
+                    covered.append(_cover_one(link, target, side, pace, size))
+            return covered
+
+    return retrying(pace, ", ".join(target.place for target in targets), count)
 
 
 def unreadable(target: Target, kind: str, key: tuple[bytes, ...]) -> KeyturnError:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
@@ -37,6 +38,9 @@ class Row(NamedTuple):
     raw: bytes
     xmin: bytes
     ctid: bytes
+
+
+Patiently = Callable[[Callable[[], "list[Row]"]], "list[Row]"]
 
 
 class BatchSize:
@@ -130,11 +134,14 @@ class Source:
         )
         return self._rows(link, sql.SQL("{} AND {}").format(self._select(), listed), key_parameters(keys))
 
-    def batches(self, link: Link, size: BatchSize) -> Iterator[list[Row]]:
-        """All rows once, in batches; each window of eight batches is dealt out like cards."""
+    def batches(self, link: Link, size: BatchSize, patiently: Patiently) -> Iterator[list[Row]]:
+        """All rows once, in batches; each window of eight batches is dealt out like cards.
+
+        :param patiently: reads again where somebody has locked the table.
+        """
         last: Key | None = None
         while True:
-            window = self.after(link, last, size.now * _STRIPES)
+            window = patiently(partial(self.after, link, last, size.now * _STRIPES))
             if not window:
                 return
             last = window[-1].key

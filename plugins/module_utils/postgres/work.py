@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -34,6 +35,7 @@ except ImportError:
 
 __all__ = ["Outcome", "Work"]
 
+_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 _MANY = 10_000  # so many rows are visited again by their keys; more than that means another pass
 
 
@@ -130,14 +132,18 @@ class Work:
             self.pace.did(len(rows), limited=True)
             return outcome
 
+        def patiently(read: Callable[[], list[Row]]) -> list[Row]:
+            return retrying(self.pace, target.place, read)
+
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
-        self._collect(total, self.lanes.each(limited, source.batches(self.link, self.size())))
+        self._collect(total, self.lanes.each(limited, source.batches(self.link, self.size(), patiently)))
         patience = self.pace.patience(target.place)
         while total.again and len(total.again) <= _MANY and not patience.is_over:
             patience.pause()
             keys, total.again = total.again, []
-            rows = [source.by_key(self.link, keys[at : at + 500]) for at in range(0, len(keys), 500)]
+            parts = [keys[at : at + 500] for at in range(0, len(keys), 500)]
+            rows = [patiently(partial(source.by_key, self.link, part)) for part in parts]
             self._collect(total, self.lanes.each(limited, [some for some in rows if some]))
         self.written += total.written
         self.raced += total.raced
@@ -161,13 +167,25 @@ class Work:
 
         retrying(self.pace, "barrier", pass_through)
 
+    def stop_vacuum(self, tables: Sequence[Table]) -> None:
+        """Let an autovacuum of these tables give way; none begins for the rest of the transaction.
+
+        It does so for a lock that is waited for longer than ``deadlock_timeout``. This one holds up nobody else.
+        """
+        row = self.link.execute("SELECT extract(epoch FROM current_setting('deadlock_timeout')::interval)").fetchone()
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{float(row[0] if row else 1) + 1}s",))
+        for table in sorted(set(tables), key=str):
+            lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table.identifier)
+            self.link.execute(lock, NO_PARAMETERS)
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{self.lock_ms}ms",))
+
     def lock_tables(self, tables: Sequence[Table], mode: str = "SHARE ROW EXCLUSIVE") -> None:
         """Hold back writers for the rest of the transaction; tables always in the same order.
 
         :param mode: readers go on by default, and wait too with ``ACCESS EXCLUSIVE``.
         """
-        set_timeout = "SELECT set_config('lock_timeout', %s, true)"
-        self.link.execute(set_timeout, (f"{max(self.lock_ms, 250)}ms",))
+        self.stop_vacuum(tables)
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{max(self.lock_ms, 250)}ms",))
         whole_tables(self.link)
         for table in sorted(set(tables), key=str):
             lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))
