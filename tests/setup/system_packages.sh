@@ -14,6 +14,7 @@ packages=(
     iproute2
     iptables            # the daemon's networks
     openssh-client
+    pgbouncer           # a real pooler, to be refused
     procps
     shellcheck          # ansible-test sanity
     strace              # every program that a run starts

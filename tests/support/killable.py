@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import job
@@ -45,15 +45,19 @@ class Killable:
             raise RuntimeError("the runner has no pipes")
         return self._process.stdin, self._process.stdout
 
-    def run(self, params: dict[str, Any], kill_after: float | None = None) -> str:
-        """``ok``, ``killed``, or the code of the error that ended it."""
+    def run(self, params: dict[str, Any], kill_after: float | Callable[[], object] | None = None) -> str:
+        """``ok``, ``killed``, or the code of the error that ended it.
+
+        :param kill_after: seconds, or a call that returns when it is time.
+        """
         send, receive = self._pipes()
         send.write(json.dumps(params) + "\n")
         send.flush()
         pid = int(receive.readline())
         timer = None
         if kill_after is not None:
-            timer = threading.Timer(kill_after, self._kill, (pid,))
+            wait, seconds = (kill_after, 0.0) if callable(kill_after) else (lambda: None, kill_after)
+            timer = threading.Timer(seconds, self._kill, (pid, wait))
             timer.start()
         answer = receive.readline().strip()
         if timer is not None:
@@ -64,7 +68,8 @@ class Killable:
         return answer
 
     @staticmethod
-    def _kill(pid: int) -> None:
+    def _kill(pid: int, wait: Callable[[], object]) -> None:
+        wait()
         os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:

@@ -48,6 +48,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import VERSION, Writer
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.written import asking, written
 
 try:
     import psycopg
@@ -73,14 +74,20 @@ class _ColumnWriter(Writer, ShadowWriter):
         be_the_writer(link)
 
     def _assign(
-        self, values: Sequence[tuple[sql.Composable, sql.Composable]], source: sql.Composable, guard: sql.Composable
+        self,
+        values: Sequence[tuple[sql.Composable, sql.Composable]],
+        source: sql.Composable,
+        guard: sql.Composable,
+        meant: sql.Composable | None,
     ) -> sql.Composed:
-        return sql.SQL("UPDATE {} c SET {} FROM {} WHERE {}").format(
+        """The statement; ``meant`` is what the first column is to hold after it, where we know."""
+        update = sql.SQL("UPDATE {} c SET {} FROM {} WHERE {}").format(
             self._table.identifier,
             sql.SQL(", ").join([sql.SQL("{} = {}").format(column, value) for column, value in values]),
             source,
             guard,
         )
+        return asking(self._column, update, sql.SQL("true") if meant is None else self._is(meant))
 
     def _guarded(self, alias: str, guard: sql.Composable) -> sql.Composable:
         return sql.SQL("{} AND {}").format(join_on_key(self._table, alias, is_text=True), guard)
@@ -114,8 +121,9 @@ class _ColumnWriter(Writer, ShadowWriter):
             names.append(("t", kind))
             values.append((self._column.identifier, self._cells.value(aliased("u", "t"))))
             arrays.append(self._cells.array([truths[index] for index in at]))
-        query = self._assign(values, self._list(names), self._guarded("u", self._same_cell("u")))
-        return link.execute(query, arrays).rowcount
+        meant = self._cells.value(aliased("u", "o" if truths is None else "t"))
+        query = self._assign(values, self._list(names), self._guarded("u", self._same_cell("u")), meant)
+        return written(self._column, link.execute(query, arrays))
 
     def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
         """Guarded by the version of the row; what is in clear is copied by the server."""
@@ -125,8 +133,9 @@ class _ColumnWriter(Writer, ShadowWriter):
         if self._truth_is_new:
             values = [(self._column.identifier, new), (self._shadow, self._cell)]
         listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
-        query = self._assign(values, listed, self._version_guard())
-        return len(rows) - link.execute(query, [*self._versions(rows), self._cells.array(under_new)]).rowcount
+        query = self._assign(values, listed, self._version_guard(), new if self._truth_is_new else None)
+        ran = link.execute(query, [*self._versions(rows), self._cells.array(under_new)])
+        return len(rows) - written(self._column, ran)
 
     def write_sent(self, link: Link, pairs: Pairs) -> int:
         """Cells that were in clear before the first encryption; sent by COPY. Values of several are refused."""
@@ -137,14 +146,15 @@ class _ColumnWriter(Writer, ShadowWriter):
         if not self._truth_is_new:
             values = [(self._column.identifier, plain), (self._shadow, self._cell)]
         staged = sql.SQL("pg_temp.keyturn_plain n")
-        query = self._assign(values, staged, self._guarded("n", self._same_cell("n")))
-        return len(rows) - link.execute(query, NO_PARAMETERS).rowcount
+        meant = self._cells.value(aliased("n", "o")) if self._truth_is_new else plain
+        query = self._assign(values, staged, self._guarded("n", self._same_cell("n")), meant)
+        return len(rows) - written(self._column, link.execute(query, NO_PARAMETERS))
 
     def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
         """Such as empty cells: copied by the server where nothing is there yet."""
         text = sql.SQL("text[]")
         is_empty = sql.SQL("{} AND c.{} IS NULL").format(self._version_guard(), self._shadow)
-        query = self._assign([(self._shadow, self._cell)], self._list([("x", text), ("v", text)]), is_empty)
+        query = self._assign([(self._shadow, self._cell)], self._list([("x", text), ("v", text)]), is_empty, None)
         link.execute(query, self._versions(rows))
 
 
@@ -206,13 +216,13 @@ class ByColumns(Way):
         while True:
             try:
                 for step in steps:
-                    _alter(work, [sql.SQL(statement).format(**names) for statement in step])
+                    _alter(work, shadow, [sql.SQL(statement).format(**names) for statement in step])
                 break
             except psycopg.errors.CheckViolation:  # a row that somebody held during all passes
                 patience.pause()
                 settle_all(work, self, [target], [shadow], back=False)
         analyze = sql.SQL("ANALYZE {} ({})").format(table, names["shadow"])
-        link.execute(analyze, NO_PARAMETERS)
+        retrying(work.pace, f"statistics of {target.place}", lambda: link.execute(analyze, NO_PARAMETERS))
         return replace(shadow, is_closed=True)
 
     def _restored(self, work: Work, target: Target, shadow: ShadowColumn, back: bool) -> ShadowColumn:
@@ -224,6 +234,7 @@ class ByColumns(Way):
         def attach() -> str:
             with transaction(link):
                 work.fence.hold(link, strong=True)
+                work.stop_vacuum([shadow.column.table])
                 shadow.guard.attach(link)
                 return shadow.guard.seal(link)
 
@@ -286,10 +297,11 @@ def _second(shadow: Shadow) -> ShadowColumn:
     return shadow
 
 
-def _alter(work: Work, statements: Sequence[sql.Composed]) -> None:
+def _alter(work: Work, shadow: ShadowColumn, statements: Sequence[sql.Composed]) -> None:
     def attempt() -> None:
         with transaction(work.link):
             work.fence.hold(work.link, strong=True)
+            work.stop_vacuum([shadow.column.table])
             whole_tables(work.link)
             for statement in statements:
                 work.link.execute(statement, NO_PARAMETERS)

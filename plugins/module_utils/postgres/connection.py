@@ -8,7 +8,7 @@ A server's error text may carry the values of a row, so it never leaves this fil
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ __all__ = [
     "Link",
     "Rows",
     "check_direct",
+    "check_primary",
     "connect",
     "explain",
     "explained",
@@ -146,6 +147,16 @@ def check_direct(reported: int, actual: int, where: str) -> None:
         )
 
 
+def check_primary(link: Link, where: str) -> None:
+    """Refuse a standby, which cannot be written to.
+
+    :raises KeyturnError: ``database-read-only``.
+    """
+    if link.execute("SELECT 1 WHERE pg_is_in_recovery()").fetchone():
+        code, message, hint = _STATES["25006"]
+        raise KeyturnError(code, message, where=where, hint=hint)
+
+
 def connect(dsn: bytes, where: str, limits: Limits) -> Link:
     """A connection with every setting that matters stated; statements outside of a transaction commit by themselves.
 
@@ -180,6 +191,10 @@ def _refused(text: str, where: str) -> KeyturnError:
 
 
 def _settle(link: Link, where: str, limits: Limits) -> None:
+    row = link.execute("SELECT pg_backend_pid(), current_setting('session_replication_role')").fetchone()
+    if row is None:
+        raise KeyturnError("dsn-failed", "the server does not answer", where=where, hint="Check the server")
+    check_direct(link.info.backend_pid, row[0], where)  # before any setting: it would stay in the pool
     settings = {
         "client_encoding": "UTF8",
         "row_security": "off",
@@ -189,16 +204,16 @@ def _settle(link: Link, where: str, limits: Limits) -> None:
         "lock_timeout": f"{limits.lock_ms}ms",
         "statement_timeout": f"{limits.statement_s}s",
         "idle_in_transaction_session_timeout": f"{limits.idle_s}s",
+        "idle_session_timeout": "0",
+        "transaction_timeout": "0",
         "DateStyle": "ISO",
         "bytea_output": "hex",
         **_LOOKUP_PLANS,
     }
-    for name, value in settings.items():
-        link.execute("SELECT set_config(%s, %s, false)", (name, value))
-    row = link.execute("SELECT pg_backend_pid(), current_setting('session_replication_role')").fetchone()
-    if row is None:
-        raise KeyturnError("dsn-failed", "the server does not answer", where=where, hint="Check the server")
-    check_direct(link.info.backend_pid, row[0], where)
+    query = """
+        SELECT set_config(s.name, v.setting, false) FROM unnest(%s::text[], %s::text[]) v(name, setting)
+        JOIN pg_settings s ON lower(s.name) = lower(v.name)"""  # those that this version of the server knows
+    link.execute(query, (list(settings), list(settings.values())))
     if row[1] != "origin":
         with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
             link.execute("SELECT set_config('session_replication_role', 'origin', false)")
@@ -222,11 +237,16 @@ def transaction(link: Link) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def snapshot(link: Link) -> Iterator[str]:
-    """One REPEATABLE READ READ ONLY transaction: all of one moment; others can join it by the name that is given."""
+def snapshot(link: Link, tables: Sequence[sql.Composable] = ()) -> Iterator[str]:
+    """One REPEATABLE READ READ ONLY transaction: all of one moment; others can join it by the name that is given.
+
+    :param tables: they are locked (ACCESS SHARE) before that moment: one that is made anew later shows no rows at all.
+    """
     link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     try:
         _settle_snapshot(link)
+        for table in tables:
+            link.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table), ())
         row = link.execute("SELECT pg_export_snapshot()").fetchone()
         yield str(row[0]) if row else ""
     finally:

@@ -26,7 +26,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     snapshot,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
     BatchSize,
     Pages,
@@ -188,12 +188,16 @@ def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace
 
 def cover(crew: Crew, targets: Sequence[Target], sides: Sequence[Shadow], pace: Pace, size: BatchSize) -> list[Covered]:
     """The coverage of all columns in one snapshot; nothing is written."""
-    with snapshot(crew.first) as moment:
-        covered = []
-        for target, side in zip(targets, sides):
-            with explained(target.place):
-                covered.append(_cover_one(crew, moment, target, side, pace, size))
-        return covered
+
+    def count() -> list[Covered]:
+        with snapshot(crew.first, [target.column.table.identifier for target in targets]) as moment:
+            covered = []
+            for target, side in zip(targets, sides):
+                with explained(target.place):
+                    covered.append(_cover_one(crew, moment, target, side, pace, size))
+            return covered
+
+    return retrying(pace, ", ".join(target.place for target in targets), count)
 
 
 def unreadable(target: Target, kind: str, key: tuple[bytes, ...]) -> KeyturnError:

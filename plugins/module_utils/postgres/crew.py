@@ -52,6 +52,7 @@ class Crew:
     def __init__(self, first: Link, open_link: Callable[[], Link], workers: int) -> None:
         self.first = first
         self.workers = workers or processors() + 1
+        self.idle: Callable[[], None] = lambda: None  # called about once a second while workers work
         self._open_link = open_link
 
     def each(
@@ -73,7 +74,7 @@ class Crew:
         left = dict(enumerate(items))
         for _attempt in range(_ATTEMPTS):
             with _Shift(self._open_link, work, list(left.items()), within, min(workers, len(left))) as shift:
-                for number, result in shift.results():
+                for number, result in shift.results(self.idle):
                     del left[number]
                     yield result
             if not left:
@@ -159,7 +160,7 @@ class _Shift(Generic[Item, Result]):
         except BaseException as error:  # its text may hold a value: the type only
             send(("internal", f"internal error {type(error).__name__} in a worker", "", ""))
 
-    def results(self) -> Iterator[tuple[int, Result]]:
+    def results(self, idle: Callable[[], None]) -> Iterator[tuple[int, Result]]:
         """Number and result of each item that was finished; ends early when a worker died."""
         with selectors.DefaultSelector() as selector:
             received = {pipe: bytearray() for pipe in self._workers}
@@ -167,7 +168,9 @@ class _Shift(Generic[Item, Result]):
                 selector.register(pipe, selectors.EVENT_READ)
             working = set(self._workers)
             while working:
-                for key, _events in selector.select():
+                ready = selector.select(1.0)
+                idle()
+                for key, _events in ready:
                     pipe = key.fd
                     chunk = os.read(pipe, 1 << 20)
                     if not chunk:

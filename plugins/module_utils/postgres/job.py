@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import explained
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import check_primary, explained
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import Database
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation
@@ -28,6 +28,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     crew = Crew(link, database.open, params["workers"])
     try:
         with explained(database.place):
+            check_primary(link, database.place)
             result = reach(Rotation(session, params, check_mode, database, crew))
     finally:
         link.close()

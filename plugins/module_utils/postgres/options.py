@@ -54,7 +54,6 @@ _COMMON: dict[str, dict[str, Any]] = {
     "dsn": {"type": "dict", "required": True, "options": VALUE_OPTIONS},
     "columns": {"type": "list", "elements": "dict", "default": [], "options": _COLUMN},
     "keys": {"type": "dict", "no_log": False, "default": {}, "options": _KEYS},
-    "workers": {"type": "int", "default": 0},
     "batch_rows": {"type": "int", "default": 1000},
     "batch_bytes": {"type": "int", "default": 2_097_152},
     "schema": {"type": "str", "default": "keyturn"},

@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import identifier
@@ -23,11 +24,13 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["STRIPES", "BatchSize", "Pages", "Reading", "page_ranges", "tid_text", "windows"]
+__all__ = ["STRIPES", "BatchSize", "Pages", "Patiently", "Reading", "page_ranges", "tid_text", "windows"]
 
 #: A window's rows are dealt out like cards to so many batches: pages are visited again and again, so that dead row
 #: versions are pruned in between.
 STRIPES = 8
+Window = list[tuple[bytes, ...]]
+Patiently = Callable[[Callable[[], Window]], Window]
 _TID = struct.Struct("!IH")
 
 
@@ -134,13 +137,22 @@ def page_ranges(link: Link, table: Table, rows: int) -> list[Pages]:
     return ranges
 
 
-def windows(link: Link, pages: Pages, reading: Reading, size: BatchSize) -> Iterator[list[tuple[bytes, ...]]]:
-    """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form."""
+def _fetch(link: Link, query: sql.Composed, parameters: Sequence[str]) -> Window:
+    return raw_cursor(link).execute(query, parameters).fetchall()
+
+
+def windows(
+    link: Link, pages: Pages, reading: Reading, size: BatchSize, patiently: Patiently = lambda read: read()
+) -> Iterator[Window]:
+    """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form.
+
+    :param patiently: reads again where somebody has locked the table.
+    """
     last, end = f"({pages.first},0)", f"({pages.end},0)"
     while True:
         limit = STRIPES * size.now
         query = reading.query(pages, limit, size.window_bytes)
-        rows = raw_cursor(link).execute(query, (last, end)).fetchall()
+        rows = patiently(partial(_fetch, link, query, (last, end)))
         if not rows:
             return
         yield rows

@@ -82,6 +82,7 @@ class Rotation:
                 workers=crew.workers,
                 max_lag=params.get("max_lag") or 0,
                 control=control_path(progress_path) if progress_path else None,
+                sleep=self.pace.rest,
             ),
             schema=self.schema,
             batch_rows=params["batch_rows"],
@@ -89,6 +90,8 @@ class Rotation:
             lock_ms=params["lock_timeout_ms"],
             rate=params["rate"],
         )
+        self.pace.is_paused = lambda: self.work.throttle.is_paused
+        crew.idle = self.pace.tick
         self.fence = self.work.fence
         self.has_fence = self.fence.read(self.link)
         self.face()
@@ -280,12 +283,17 @@ class Rotation:
         """Passes over one column until its shadow is up to date."""
         settle_all(self.work, self.way, [self.targets[target_at]], [self.shadows[target_at]], back)
 
+    def stop_vacuum(self, shadows: Sequence[Shadow]) -> None:
+        """Before tables of the service are altered: those that have their shadow in them."""
+        self.work.stop_vacuum([shadow.column.table for shadow in shadows if shadow.beside is None])
+
     def make(self) -> None:
         """Make the missing shadows in one transaction; what a former rotation has left goes in the same one."""
 
         def attempt() -> list[Shadow]:
             with transaction(self.link):
                 self.fence.hold(self.link, strong=True)
+                self.stop_vacuum([*self.shadows, *(self.way.none(self.schema, one.column) for one in self.targets)])
                 made = []
                 for target in self.targets:
                     shadow = find_shadow(self.link, self.schema, target.column, self.way)
@@ -305,6 +313,7 @@ class Rotation:
         def attempt() -> None:
             with transaction(self.link):
                 self.fence.hold(self.link, strong=True)
+                self.stop_vacuum(self.shadows)
                 for shadow, is_chosen in zip(self.shadows, chosen):
                     if is_chosen:
                         shadow.drop(self.link)

@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages im
     STRIPES,
     BatchSize,
     Pages,
+    Patiently,
     Reading,
     windows,
 )
@@ -117,9 +118,12 @@ class Source:
         query = self._select(listed)
         return self._rows(raw_cursor(link).execute(query, key_parameters(self._table, keys)).fetchall())
 
-    def batches(self, link: Link, pages: Pages, size: BatchSize) -> Iterator[list[Row]]:
-        """All rows of these pages once, in batches; each window is dealt out like cards."""
-        for fetched in windows(link, pages, self._reading, size):
+    def batches(self, link: Link, pages: Pages, size: BatchSize, patiently: Patiently) -> Iterator[list[Row]]:
+        """All rows of these pages once, in batches; each window is dealt out like cards.
+
+        :param patiently: reads again where somebody has locked the table.
+        """
+        for fetched in windows(link, pages, self._reading, size, patiently):
             rows = self._rows(fetched)
             count = max(1, -(-len(rows) // max(1, -(-len(rows) // STRIPES))))
             for stripe in range(count):

@@ -78,12 +78,16 @@ class KeyColumn:
 
 @dataclass(frozen=True)
 class Table:
-    """A table and its primary key."""
+    """A table and its primary key.
+
+    :param triggers: the service's row triggers that may change what is written.
+    """
 
     oid: int
     schema: str
     name: str
     key: tuple[KeyColumn, ...]
+    triggers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -188,7 +192,7 @@ def find_table(link: Link, name: str, need: Iterable[str] = (), needs_key: bool 
             where=where,
             hint="Add one (ALTER TABLE ... ADD PRIMARY KEY)",
         )
-    return Table(oid, in_schema, in_name, key)
+    return Table(oid, in_schema, in_name, key, _triggers(link, oid))
 
 
 def _table_missing(link: Link, name: str, schema: str, table: str) -> KeyturnError:
@@ -204,6 +208,16 @@ def _table_missing(link: Link, name: str, schema: str, table: str) -> KeyturnErr
     else:
         hint = nearest(table, [str(row[1]) for row in known][:200])
     return KeyturnError("table-missing", "this table does not exist", where=name, hint=hint)
+
+
+def _triggers(link: Link, oid: int) -> tuple[str, ...]:
+    query = """
+        SELECT DISTINCT t.tgname FROM pg_trigger t
+        WHERE (t.tgrelid = %(oid)s::bigint::oid
+               OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(%(oid)s::bigint::oid)))
+          AND (t.tgtype & 19) = 19 AND t.tgenabled IN ('O', 'A') AND t.tgname !~ %(ours)s ORDER BY t.tgname"""
+    ours = "^zzzz_keyturn_[0-9a-f]{16}$"
+    return tuple(row[0] for row in link.execute(query, {"oid": oid, "ours": ours}).fetchall())
 
 
 def _primary_key(link: Link, oid: int) -> tuple[KeyColumn, ...]:
@@ -275,6 +289,6 @@ def check_columns_beside(link: Link, column: Column) -> None:
             trial, code, what = one.trial, "set-invalid", "cannot take what it is to be set to"
         try:
             link.execute(sql.SQL("SELECT {} FROM {} c LIMIT 0").format(trial, table.identifier), NO_PARAMETERS)
-        except psycopg.Error:
+        except (psycopg.DataError, psycopg.ProgrammingError):
             hint = "Give a value of the column's type"
             raise KeyturnError(code, what, where=where, hint=hint) from None

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
@@ -20,7 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, page_ranges
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, Pages, page_ranges
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
@@ -37,7 +38,11 @@ except ImportError:
 __all__ = ["Outcome", "Work"]
 
 _AGAIN = 500  # rows of one second visit
+_SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 _MANY = 10_000  # so many rows are visited again by their keys; more than that means another pass
+
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -138,10 +143,17 @@ class Work:
                     self.throttle.hold(link, len(rows))
             return done.seen, done.written, done.raced, done.again
 
+        def patiently(read: Callable[[], Result]) -> Result:
+            return retrying(self.pace, target.place, read)
+
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
         parts = page_ranges(self.link, target.column.table, size.window_rows)
-        for plain in self.crew.each(lambda link, pages: held(link, source.batches(link, pages, size)), parts):
+
+        def one(link: Link, pages: Pages) -> tuple[int, int, int, list[Key]]:
+            return held(link, source.batches(link, pages, size, patiently))
+
+        for plain in self.crew.each(one, parts):
             total.add(Outcome(*plain))
             self.pace.did(plain[0])
         patience = self.pace.patience(target.place)
@@ -149,7 +161,7 @@ class Work:
             patience.pause()
             keys, total.again = total.again, []
             for at in range(0, len(keys), _AGAIN):
-                rows = source.by_key(self.link, keys[at : at + _AGAIN])
+                rows = patiently(partial(source.by_key, self.link, keys[at : at + _AGAIN]))
                 if rows:
                     total.add(Outcome(*held(self.link, [rows])))
         self.written += total.written
@@ -169,13 +181,25 @@ class Work:
 
         retrying(self.pace, "barrier", pass_through)
 
+    def stop_vacuum(self, tables: Sequence[Table]) -> None:
+        """Let an autovacuum of these tables give way; none begins for the rest of the transaction.
+
+        It does so for a lock that is waited for longer than ``deadlock_timeout``. This one holds up nobody else.
+        """
+        row = self.link.execute("SELECT extract(epoch FROM current_setting('deadlock_timeout')::interval)").fetchone()
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{float(row[0] if row else 1) + 1}s",))
+        for table in sorted(set(tables), key=str):
+            lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table.identifier)
+            self.link.execute(lock, NO_PARAMETERS)
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{self.lock_ms}ms",))
+
     def lock_tables(self, tables: Sequence[Table], mode: str = "SHARE ROW EXCLUSIVE") -> None:
         """Hold back writers for the rest of the transaction; tables always in the same order.
 
         :param mode: readers go on by default, and wait too with ``ACCESS EXCLUSIVE``.
         """
-        set_timeout = "SELECT set_config('lock_timeout', %s, true)"
-        self.link.execute(set_timeout, (f"{max(self.lock_ms, 250)}ms",))
+        self.stop_vacuum(tables)
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{max(self.lock_ms, 250)}ms",))
         whole_tables(self.link)
         for table in sorted(set(tables), key=str):
             lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))

@@ -30,6 +30,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows imp
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.written import asking, written
 
 try:
     from psycopg import sql
@@ -65,18 +66,24 @@ class Writer:
         return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
 
     def _update(self, source: sql.Composable, alias: str, guard: sql.Composable, value: str) -> sql.Composed:
-        return sql.SQL(
+        new = self._cells.value(aliased(alias, value))
+        update = sql.SQL(
             "UPDATE {table} c SET {column} = {value}{set} FROM {source} WHERE {join} AND {guard}{chosen}"
         ).format(
             table=self._table.identifier,
             column=self._column.identifier,
-            value=self._cells.value(aliased(alias, value)),
+            value=new,
             set=self._set(),
             source=source,
             join=join_on_key(self._table, alias, is_text=True),
             guard=guard,
             chosen=self._column.chosen,
         )
+        return asking(self._column, update, self._is(new))
+
+    def _is(self, value: sql.Composable) -> sql.Composable:
+        """The cell has this value."""
+        return sql.SQL("{} = {}").format(self._cells.compare(self._cell), self._cells.compare(value))
 
     def _set(self, only_where: sql.Composable | None = None) -> sql.Composable:
         """``, column = value`` for each companion; where the condition does not hold it stays as it is."""
@@ -100,14 +107,14 @@ class Writer:
         query = self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n")
         olds = self._cells.array([row.raw for row in rows])
         keys = key_parameters(self._table, [row.key for row in rows])
-        return link.execute(query, [*keys, olds, self._cells.array(raws)], prepare=True).rowcount
+        return written(self._column, link.execute(query, [*keys, olds, self._cells.array(raws)], prepare=True))
 
     def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
         """Replace plaintext cells in rows that are still of the version that was read; how many were."""
         text = sql.SQL("text[]")
         listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
         query = self._update(listed, "u", sql.SQL(VERSION), "n")
-        return link.execute(query, [*self._versions(rows), self._cells.array(raws)]).rowcount
+        return written(self._column, link.execute(query, [*self._versions(rows), self._cells.array(raws)]))
 
     def _versions(self, rows: Sequence[Row]) -> list[TextArray]:
         xmins = TextArray([b"%d" % int.from_bytes(row.xmin, "big") for row in rows])
@@ -182,7 +189,7 @@ class Writer:
         read, wanted = (self._cells.compare(aliased("n", one)) for one in ("o", name))
         guard = sql.SQL("{} AND {} <> {}").format(self._same_cell("n"), read, wanted)
         query = self._update(sql.SQL("pg_temp.keyturn_plain n"), "n", guard, name)
-        return link.execute(query, NO_PARAMETERS).rowcount
+        return written(self._column, link.execute(query, NO_PARAMETERS))
 
     def put_staged(self, link: Link, side: Side) -> None:
         """Keep the staged values ``k0`` and ``k1`` in the side table."""
@@ -209,20 +216,18 @@ class Writer:
         query = sql.SQL(
             "UPDATE {table} c SET {column} = {other}{set} FROM {side} s WHERE {join} AND {cell} = {truth}{chosen}"
         )
-        return link.execute(
-            query.format(
-                table=self._table.identifier,
-                column=self._column.identifier,
-                other=other,
-                set=self._set(only_where=differs),
-                chosen=self._column.chosen,
-                side=side.identifier,
-                join=join_on_key(self._table, "s", is_text=False),
-                cell=self._cells.compare(self._cell),
-                truth=self._cells.compare(truth),
-            ),
-            NO_PARAMETERS,
-        ).rowcount
+        update = query.format(
+            table=self._table.identifier,
+            column=self._column.identifier,
+            other=other,
+            set=self._set(only_where=differs),
+            chosen=self._column.chosen,
+            side=side.identifier,
+            join=join_on_key(self._table, "s", is_text=False),
+            cell=self._cells.compare(self._cell),
+            truth=self._cells.compare(truth),
+        )
+        return written(self._column, link.execute(asking(self._column, update, self._is(other)), NO_PARAMETERS))
 
     def count(self, link: Link) -> int:
         """How many of the rows that are meant hold something, counted by the database."""

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.faults import ROWS, STATES, Bed
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.reencryption import Rig
 
@@ -57,3 +58,15 @@ def rig(dsn: str, tmp_path: Path) -> Iterator[Rig]:
     made = Rig(dsn, tmp_path / "state")
     yield made
     made.sql.close()
+
+
+@pytest.fixture(params=sorted(STATES))
+def bed(request: pytest.FixtureRequest, rig: Rig, server: EmbeddedPostgres) -> Bed:
+    """A table, and another one that goes with it; each way to turn its key."""
+    way = str(request.param)
+    rig.fill(ROWS)
+    rig.sql.execute("CREATE TABLE more (LIKE creds INCLUDING ALL)")
+    rig.sql.execute("INSERT INTO more SELECT * FROM creds")
+    rig.defaults = {"cut_over": "rows" if way == "in_place" else way}
+    rig.columns.append(rig.column("more", "secret"))
+    return Bed(rig, server, way, frozenset(rig.cells().values()))
