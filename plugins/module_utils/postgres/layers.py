@@ -102,11 +102,13 @@ def read_json(raw: bytes) -> bytes:
 def plain_json(value: bytes) -> str:
     """The JSON value for a plaintext: an object or array as it is, anything else as a string.
 
-    :raises ValueError: for what is no text, or has a NUL character, which no column but bytea holds.
+    :raises ValueError: for what is no text, is nested too deep, or has a NUL character, which only bytea holds.
     """
     text = value.decode()
     try:
-        is_container = isinstance(json.loads(text), (dict, list))
+        is_container = isinstance(_DECODER.decode(text), (dict, list))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     except ValueError:
         is_container = False
     text = text if is_container else json.dumps(text)

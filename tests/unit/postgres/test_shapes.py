@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.layers import plain_json
 from psycopg import sql
 
 from tests.support.postgres import EmbeddedPostgres
@@ -287,3 +288,13 @@ def test_a_large_object_is_refused_with_the_way_out(rig: Rig) -> None:
     with pytest.raises(KeyturnError) as refused:
         rig.run("in_place")
     assert (refused.value.code, "lo_get" in refused.value.hint) == ("column-type-unsupported", True)
+
+
+def test_an_object_with_a_number_longer_than_python_reads_stays_an_object() -> None:
+    text = '{"n": ' + "1" * 5000 + "}"
+    assert plain_json(text.encode()) == text
+
+
+def test_a_plaintext_that_is_nested_too_deep_for_us_is_refused() -> None:
+    with pytest.raises(ValueError, match="nested too deep"):
+        plain_json(b"[" * 100_000)
