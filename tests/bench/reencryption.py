@@ -7,6 +7,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,15 @@ def live(report: Report, table: Table) -> None:
         ],
     }
     for name, calls in plans.items():
-        dsn, spent = table.fresh(), []
-
-        def run(calls: list[tuple[str, dict[str, Any]]] = calls, spent: list[float] = spent) -> None:
-            spent += [table.call(state, **more)["seconds"] for state, more in calls]
-
-        felt = felt_while(dsn, table.rows, run)
+        dsn, spent = table.fresh(), list[float]()
+        felt = felt_while(dsn, table.rows, partial(_run, table, calls, spent))
         report.add(Figure(f"{name}_seconds", sum(spent) / floor, _FLOOR, 1))
         for kind in RATES:
             _tell(report, f"{name}_{kind}", felt[kind], idle[kind])
+
+
+def _run(table: Table, calls: list[tuple[str, dict[str, Any]]], spent: list[float]) -> None:
+    spent += [table.call(state, **more)["seconds"] for state, more in calls]
 
 
 def _tell(report: Report, name: str, felt: Felt, idle: Felt) -> None:
@@ -140,7 +141,7 @@ def peers(report: Report, server: EmbeddedPostgres, folder: Path, rows: int) -> 
         dsn = one.fresh()
         if is_superset:
             fill_superset(dsn, KEYS[0])
-        seconds = timed(lambda dsn=dsn, peer=peer: peer(dsn, *KEYS))
+        seconds = timed(partial(peer, dsn, *KEYS))
         report.add(Figure(name, seconds / floor, _FLOOR, 1))
 
 
@@ -152,7 +153,7 @@ def at_size(server: EmbeddedPostgres, folder: Path, rows: int) -> dict[str, floa
     speeds["in_place (scan, pass, proof)"] = rows / table.call("in_place")["seconds"]
     for name, peer in GCM_PEERS.items():
         dsn = table.fresh()
-        speeds[name.replace("_", " ")] = rows / timed(lambda dsn=dsn, peer=peer: peer(dsn, *KEYS))
+        speeds[name.replace("_", " ")] = rows / timed(partial(peer, dsn, *KEYS))
     return speeds
 
 
