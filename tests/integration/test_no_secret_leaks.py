@@ -83,9 +83,9 @@ def bring(*args: Any) -> bytes:
     "migrate": (
         "plugins/module_utils/envelopes/envelope.py",
         """
-def _crash(self, plaintexts):
+def _crash(self, plaintexts, associated=None):
     if list(plaintexts) == [b"keyturn"]:  # how long one takes is measured with this
-        return _seal_many(self, plaintexts)
+        return _seal_many(self, plaintexts, associated)
     raise ValueError(f"cannot seal {list(plaintexts)!r}")
 
 
