@@ -48,6 +48,7 @@ _TAKE = """
     WHERE f.rotation <> excluded.rotation AND f.closed
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
           AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
+          AND NOT (%(direction)s::text = 'same' AND f.pid = 0)
     RETURNING token, turned_back, in_place, cleared"""
 _FINISH = """
     UPDATE {fence}

@@ -248,7 +248,14 @@ def _cleaned(rotation: Rotation) -> Told:
         rotation.demand_any()
         return _sanitized(rotation, tables) if rotation.is_complete(back=False) else {}
     if not rotation.check_mode:
-        rotation.take(SAME)
+        try:
+            rotation.take(SAME)
+        except KeyturnError:
+            rotation.has_fence = rotation.fence.read(rotation.link)
+            if rotation.has_fence:
+                raise
+            rotation.read_shadows()  # a call that was killed has come to its end in this moment
+            return _cleaned(rotation)
     back = rotation.fence.turned_back
     _refuse_unswapped(rotation, back)
     rotation.cover()
