@@ -35,9 +35,10 @@ class ActionModule(KeyturnAction):
             for line in summary_lines(run, status, lost, {"hosts": _hosts(run)}, {}):
                 display.display(line)
             stopped = sorted(run.answers.get("stopped", {}).items())
-            failure = {"failed": True, "code": "stopped"} if stopped else {}
-            for host, said in stopped:
-                failure["msg"] = f"{host}: {said['task']}: {said['msg']}"
+            failure: dict[str, Any] = {}
+            if stopped:
+                where = "; ".join(f"{host}: {said['task']}: {said['msg']}" for host, said in stopped)
+                failure = {"failed": True, "code": "stopped", "msg": where}
             return {"changed": True, "status": status, "lost": lost, **failure}
         record = evidence_record(run, status, lost, read["journal"], read["now"])
         evidence = self.call("evidence", {**common, "record": record}, task_vars)

@@ -4,7 +4,17 @@
 
 from __future__ import annotations
 
-__all__ = ["start_time"]
+import os
+
+__all__ = ["processors", "start_time"]
+
+
+def processors() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
 
 
 def start_time(pid: int) -> str | None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Generic, TypeVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.spec import Derivation, EnvelopeSpec
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import processors
 
 __all__ = ["Keys", "derive", "used_key"]
 
@@ -62,14 +62,6 @@ def _evp_bytes_to_key(function: str, key: bytes, salt: bytes, size: int) -> byte
     return material[:size]
 
 
-def _processors() -> int:
-    """How many this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
-
-
 class Keys(Generic[_T]):
     """The keys of cells, each made into what a cipher works with: one for all, or one for each salt, kept by salt.
 
@@ -96,7 +88,7 @@ class Keys(Generic[_T]):
             del self._known[salt]
         made: Iterable[bytes]
         if len(missing) > 1 and self._how.slow:
-            with ThreadPoolExecutor(min(len(missing), _processors())) as pool:
+            with ThreadPoolExecutor(min(len(missing), processors())) as pool:
                 made = list(pool.map(self._derive, missing))
         else:
             made = map(self._derive, missing)

@@ -173,7 +173,6 @@ def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace
     parts = page_ranges(crew.first, target.column.table, size.window_rows)
     for plain in crew.each(count, parts, lambda link: joined(link, moment)):
         pace.did(covered.add(plain))
-        crew.first.execute("SELECT 1")  # the moment lasts as long as this connection is not idle
     seen, counts.total = counts.total, total
     target.prefer = counts.settle()
     if seen != filled or sum(counts.rows.values()) != counts.total:

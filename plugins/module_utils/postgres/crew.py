@@ -16,14 +16,16 @@ import os
 import selectors
 import signal
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Generic, TypeVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import processors
 
-__all__ = ["Crew", "processors"]
+__all__ = ["Crew"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,14 +33,6 @@ Result = TypeVar("Result")
 _ATTEMPTS = 3
 _ERROR = ("code", "message", "where", "hint")
 _LENGTH = struct.Struct("!q")
-
-
-def processors() -> int:
-    """How many this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 class Crew:
@@ -72,9 +66,10 @@ class Crew:
                 yield work(self.first, item)
             return
         left = dict(enumerate(items))
+        idle = self._staying_awake()
         for _attempt in range(_ATTEMPTS):
             with _Shift(self._open_link, work, list(left.items()), within, min(workers, len(left))) as shift:
-                for number, result in shift.results(self.idle):
+                for number, result in shift.results(idle):
                     del left[number]
                     yield result
             if not left:
@@ -85,6 +80,19 @@ class Crew:
             where="",
             hint="Look whether this host runs out of memory, then run again: it goes on where it stopped",
         )
+
+    def _staying_awake(self) -> Callable[[], None]:
+        """Also keeps the first connection from being idle: what it has exported lasts as long as it does."""
+        last = time.monotonic()
+
+        def idle() -> None:
+            nonlocal last
+            self.idle()
+            if time.monotonic() - last >= 1:
+                last = time.monotonic()
+                self.first.execute("SELECT 1")
+
+        return idle
 
 
 class _Shift(Generic[Item, Result]):

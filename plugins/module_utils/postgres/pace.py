@@ -8,7 +8,6 @@ import json
 import os
 import random
 import time
-from threading import Lock
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
@@ -58,7 +57,6 @@ class Pace:
         self.clock = clock
         self._sleep = sleep
         self._wall_clock = wall_clock
-        self._lock = Lock()
         self._process = os.getpid()
         self.is_paused = lambda: False
         self._began = clock()
@@ -68,17 +66,13 @@ class Pace:
 
     def begin(self, table: str, column: str, total: int) -> None:
         """The work on a column begins."""
-        with self._lock:
-            self._place, self._done, self._total, self._began = (table, column), 0, total, self.clock()
-            self._report()
+        self._place, self._done, self._total, self._began = (table, column), 0, total, self.clock()
+        self._report()
 
     def tick(self) -> None:
         """Say once a second where the work is, also while it waits; workers that were forked off say nothing."""
-        if os.getpid() != self._process:
-            return
-        with self._lock:
-            if self.clock() - self._last_report >= 1:
-                self._report()
+        if os.getpid() == self._process and self.clock() - self._last_report >= 1:
+            self._report()
 
     def rest(self, seconds: float) -> None:
         """Wait, and go on saying where the work is."""
@@ -89,11 +83,9 @@ class Pace:
 
     def did(self, rows: int) -> None:
         """Some rows are done."""
-        with self._lock:
-            self._done += rows
-            now = self.clock()
-            if now - self._last_report >= 1:
-                self._report()
+        self._done += rows
+        if self.clock() - self._last_report >= 1:
+            self._report()
 
     def _report(self) -> None:
         if self._path is None:
@@ -162,5 +154,8 @@ def retrying(pace: Pace, where: str, work: Callable[[], Result]) -> Result:
             return work()
         except psycopg.Error as error:
             if not is_retryable(error):
+                raise
+        except KeyturnError as error:  # what a worker makes of the same
+            if error.code != "lock-unavailable":
                 raise
         patience.pause()

@@ -125,6 +125,6 @@ class Source:
         """
         for fetched in windows(link, pages, self._reading, size, patiently):
             rows = self._rows(fetched)
-            count = max(1, -(-len(rows) // max(1, -(-len(rows) // STRIPES))))
+            count = min(len(rows), STRIPES)
             for stripe in range(count):
                 yield rows[stripe::count]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
+
+from tests.support.reencryption import Rig
 
 _ITEMS = list(range(40))
 
@@ -101,3 +104,29 @@ def test_each_worker_works_within_what_it_is_given(link: Any, dsn: str) -> None:
     found = list(_crew(link, dsn, 2).each(work, _ITEMS, within))
     assert {entry[1] for entry in found} == {"inside"}
     assert len(found) == len(_ITEMS)
+
+
+def test_a_count_by_several_lets_somebody_alter_the_table(rig: Rig) -> None:
+    """Whoever waits for the whole table makes the workers wait behind it: the count gives way and begins again."""
+    rig.fill(3000)
+    over = threading.Event()
+    altered: list[int] = []
+
+    def alter() -> None:
+        with psycopg.connect(rig.dsn, autocommit=True) as link:
+            link.execute("SET lock_timeout = '10s'")
+            while not over.is_set():
+                link.execute("ALTER TABLE creds ALTER COLUMN ver SET DEFAULT 0")
+                altered.append(1)
+                over.wait(1)
+
+    thread = threading.Thread(target=alter)
+    thread.start()
+    try:
+        for _round in range(5):
+            found = rig.info(workers=3)
+            assert found["coverage"][0]["old"] == 3000
+    finally:
+        over.set()
+        thread.join()
+    assert altered
