@@ -349,8 +349,6 @@ def _check_secret(
         parse_shape(entry, "", place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
-        if services[consumer].get("quiesce") == "writes":
-            _check_held_writes(consumer, secret, databases)
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
@@ -368,18 +366,6 @@ def _check_secret(
             where=f"{where}.data",
             hint="Name the columns encrypted under it",
         )
-
-
-def _check_held_writes(service: str, secret: Mapping[str, Any], databases: Mapping[str, Any]) -> None:
-    """Only the trigger of a cut-over by columns can hold back writes."""
-    for entry in secret.get("data", ()):
-        if databases[entry["database"]].get("cut_over") != "columns":
-            raise KeyturnError(
-                "catalog-invalid",
-                f"writes can be held back only where database {entry['database']!r} has cut_over: columns",
-                where=f"keyturn_services.{service}.quiesce",
-                hint="Say cut_over: columns there, or quiesce: stop or none here",
-            )
 
 
 def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> Catalog:

@@ -167,7 +167,12 @@ def _services(catalog: Catalog, names: Sequence[str]) -> list[list[str]]:
 
 
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
-    """What a secret's readers do while it turns: stopped only where all of them are."""
+    """What a secret's readers do while it turns: stopped only where all of them are.
+
+    Readers of several keys can always read and write.
+    """
+    if secret["strategy"] != "cutover":
+        return "none"
     ways = {catalog.services[service].get("quiesce", "none") for service in secret.get("consumers", ())}
     if "writes" in ways:
         return "writes"

@@ -153,10 +153,15 @@ options:
   quiesce:
     description:
       - What the service does meanwhile. V(stop) says that it is stopped for the swap. V(writes) holds back its writes
-        in the database from the swap to the sweep, with O(cut_over=columns).
+        in the database from the swap to the sweep; for O(cut_over=rows) the role has to own the tables then, since
+        triggers are added for that time.
     type: str
     choices: [stop, writes, none]
     default: none
+  sanitize:
+    description: Whether the tables are to be made anew at the end. A role that may not is refused now.
+    type: bool
+    default: false
   search:
     description:
       - Look for other columns of the database that hold values under one of the keys. Samples of each are tried, and of

@@ -45,6 +45,7 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
         dsn = {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
     arguments.update(name=name, database=database, dsn=dsn, columns=job["columns"], keys=keys)
     arguments.update(cut_over=job["cut_over"], max_writer_wait_ms=job["max_writer_wait"] * 1000, quiesce=job["quiesce"])
+    arguments.update(sanitize=job["sanitize"])
     if "state" not in arguments:
         arguments.update({key: job["pace"][key] for key in ("workers", "batch_rows")}, search=job["search"])
     else:
@@ -54,7 +55,6 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
             job["pace"],
             clear=job["clear"],
             indexes=job["indexes"],
-            sanitize=job["sanitize"],
             progress_path=progress_path(arguments["session_dir"], name, database),
         )
     return arguments

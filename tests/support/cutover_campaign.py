@@ -26,10 +26,11 @@ from tests.support.reencryption import Rig, opens, seal
 
 __all__ = ["WAYS", "Report", "run_round"]
 
-#: Ways to cut over with the ways to quiesce that they can.
+#: Ways to cut over, with what the service does meanwhile.
 WAYS = (
     ("rows", "stop"),
     ("rows", "none"),
+    ("rows", "writes"),
     ("columns", "stop"),
     ("columns", "none"),
     ("columns", "writes"),

@@ -152,7 +152,7 @@ class Rig:
 
     def left_behind(self) -> list[str]:
         """Our triggers, functions and constraints that are still there."""
-        query = """SELECT tgname FROM pg_trigger WHERE tgname LIKE 'zzzz!_keyturn!_%' ESCAPE '!'
+        query = """SELECT tgname FROM pg_trigger WHERE tgname ~ '^(zzzz_keyturn|keyturn_hold)_'
                    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace('keyturn')
                    UNION ALL SELECT conname FROM pg_constraint WHERE conname LIKE 'keyturn%'"""
         return [row[0] for row in self.sql.execute(query).fetchall()]

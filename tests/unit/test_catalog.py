@@ -95,7 +95,6 @@ def change(path: str, value: Any) -> Any:
         ),
         ("keyturn_services.api.stop", ..., "catalog-invalid", ["'stop'", "list"]),
         ("keyturn_services.api.depends_on", ["dbb"], "catalog-invalid", ["'dbb'"]),
-        ("keyturn_services.api.quiesce", "writes", "catalog-invalid", ["api.quiesce", "'app'", "cut_over: columns"]),
         ("keyturn_databases.app.cut_over", "column", "catalog-invalid", ["'column'", "'columns'"]),
         ("keyturn_databases.app.max_writer_wait", "fast", "catalog-invalid", ["max_writer_wait"]),
         ("keyturn_databases.app.workers", -1, "catalog-invalid", ["workers", "0 or more"]),
@@ -119,9 +118,10 @@ def test_one_clear_error(path: str, value: Any, code: str, words: list[str]) -> 
     assert raised.value.hint
 
 
-def test_writes_can_be_held_back_where_columns_are_swapped() -> None:
+@pytest.mark.parametrize("way", ["rows", "columns", "auto"])
+def test_writes_can_be_held_back_whichever_way_it_is_cut_over(way: str) -> None:
     variables = change("keyturn_services.api.quiesce", "writes")
-    variables["keyturn_databases"]["app"].update(cut_over="columns", max_writer_wait="2s")
+    variables["keyturn_databases"]["app"].update(cut_over=way, max_writer_wait="2s")
     loaded = load_catalog(variables, GROUPS)
     assert loaded.services["api"]["quiesce"] == "writes"
     assert loaded.databases["app"]["max_writer_wait"] == 2

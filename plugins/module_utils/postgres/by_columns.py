@@ -34,6 +34,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.dependants import find_refusals, refuse
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
@@ -252,10 +253,13 @@ class ByColumns(Way):
         retrying(work.pace, f"comment on {target.place}", note)
         return restored
 
-    def swap(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> list[Shadow]:
+    def swap(
+        self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool, hold: Hold
+    ) -> list[Shadow]:
         """All columns in one transaction.
 
-        :raises KeyturnError: ``lock-unavailable``, ``snapshots-old``, ``columns-refused``, ``fenced``.
+        :raises KeyturnError: ``lock-unavailable``, ``snapshots-old``, ``columns-refused``, ``fenced``,
+            ``writes-not-held``.
         """
         if not back:
             self.check(work.link, targets, [])
@@ -270,6 +274,7 @@ class ByColumns(Way):
                 if not all(second.swapped for second in seconds):
                     # who has one from before the fill would read nothing at all after the renaming
                     wait_for_snapshots(work, "the fill")
+            hold.start()
             started = time.perf_counter()
             try:
                 with transaction(work.link):
@@ -279,14 +284,18 @@ class ByColumns(Way):
                     locked = time.perf_counter()
                     is_true = all(second.guard.seal(work.link) == second.seal for second in seconds)
                     turned = _exchange(work.link, seconds, bound.fresh(work.link, seconds)) if is_true else []
+                    if is_true:
+                        hold.take()
             except psycopg.Error as error:
                 if not is_retryable(error):
                     raise
             else:
                 if is_true:
+                    hold.keep()
                     work.waited_ms += (locked - started) * 1000
                     work.held_ms += (time.perf_counter() - locked) * 1000
                     return list(turned)
+            hold.give_back()
             work.waited_ms += (time.perf_counter() - started) * 1000
             patience.pause()
 

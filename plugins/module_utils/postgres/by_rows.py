@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Cutting over by rows: each row is kept under both keys in a side table; one UPDATE exchanges them all.
 
-There is no trigger and no mark: a row is settled when its cell equals the one that the side table has as the truth.
+There is no mark: a row is settled when its cell equals the one that the side table has as the truth. Nor is there a
+trigger, unless writes are to be held back (see ``gate``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     transaction,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
@@ -51,7 +54,9 @@ class _SideWriter(ShadowWriter):
         self._truth_is_new = side.truth == NEW
 
     def begin(self, link: Link) -> None:
-        """Nobody asks."""
+        """The gate lets the rotator pass."""
+        if self._side.has_gate:
+            be_the_writer(link)
 
     def write_ciphered(self, link: Link, pairs: Pairs) -> int:
         """The table's own rows only where they are under the wrong key."""
@@ -110,37 +115,46 @@ class ByRows(Way):
             work.link.execute(sql.SQL("ANALYZE {}").format(_side(shadow).identifier), NO_PARAMETERS)
         return list(shadows)
 
-    def swap(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> list[Shadow]:
+    def swap(
+        self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool, hold: Hold
+    ) -> list[Shadow]:
         """One UPDATE for each column, in one transaction.
 
-        :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``fenced``.
+        :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``fenced``, ``writes-not-held``.
         """
         sides = [_side(shadow) for shadow in shadows]
         cap = _carry_cap(targets)
         patience = work.pace.patience(", ".join(str(side.column.table) for side in sides))
         while True:
             settle_all(work, self, targets, sides, back)
+            hold.start()
             started = time.perf_counter()
             try:
                 with transaction(work.link):
                     work.fence.hold(work.link, strong=True)
                     work.lock_tables([side.column.table for side in sides])
                     locked = time.perf_counter()
-                    turned: list[Shadow] = []
+                    be_the_writer(work.link)
+                    turned: list[Side] = []
                     for target, side in zip(targets, sides):
                         self._carry(work, target, side, back, cap)
                     for target, side in zip(targets, sides):
                         _exchange(work.link, target, side)
                         turned.append(side.turn(work.link))
+                    if hold.is_wanted:  # now that the rows are swapped: a trigger would fire for each of them
+                        turned = [side.with_gate(work.link) for side in turned]
+                        hold.take()
             except psycopg.Error as error:
                 if not is_retryable(error):
                     raise
             except _TooManyError:
                 pass
             else:
+                hold.keep()
                 work.waited_ms += (locked - started) * 1000
                 work.held_ms += (time.perf_counter() - locked) * 1000
-                return turned
+                return list(turned)
+            hold.give_back()
             work.waited_ms += (time.perf_counter() - started) * 1000
             patience.pause()
 

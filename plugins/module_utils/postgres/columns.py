@@ -69,9 +69,14 @@ class ShadowColumn(Shadow):
         return Guard(self.schema, self.column, self.tag)
 
     @property
-    def lock(self) -> int | None:
+    def lock(self) -> int:
         """The guard's."""
-        return self.guard.lock if self.fact != NONE else None
+        return self.guard.lock
+
+    @property
+    def is_guarded(self) -> bool:
+        """The guard is there as long as the column is."""
+        return self.fact != NONE
 
     @property
     def note(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["TRIGGER_PREFIX", "Guard", "be_the_writer"]
+__all__ = ["TRIGGER_PREFIX", "Guard", "be_the_writer", "lock_number"]
 
 #: BEFORE triggers fire in the order of their names; this one has the last word.
 TRIGGER_PREFIX = "zzzz_keyturn_"
@@ -58,6 +58,11 @@ def be_the_writer(link: Link) -> None:
     link.execute("SELECT set_config('keyturn.writer', 'on', true)")
 
 
+def lock_number(tag: str) -> int:
+    """The number of the advisory lock that the writers of a column share."""
+    return int(tag, 16) >> 1
+
+
 @dataclass(frozen=True)
 class Guard:
     """The trigger of one column and its function.
@@ -73,7 +78,7 @@ class Guard:
     @property
     def lock(self) -> int:
         """The number of the advisory lock that writers share; who holds it alone holds them back."""
-        return int(self.tag, 16) >> 1
+        return lock_number(self.tag)
 
     @property
     def _function(self) -> sql.Composable:

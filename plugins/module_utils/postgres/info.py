@@ -22,6 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rights import check_rights
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.search import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
@@ -50,6 +51,8 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             seconds = time.perf_counter() - started
             rows = sum(one.counts.total for one in covered)
             seal_seconds = max((target.seconds_to_seal() for target in targets), default=0.0)
+            choice = choose(link, targets, covered, params, begun)
+            check_rights(link, targets, params, choice.cut_over)
             return {
                 "changed": False,
                 "coverage": [one.counts.as_result(one.target.column) for one in covered],
@@ -65,7 +68,7 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                     "writer_wait_ms": round(writer_wait_ms(link, covered), 1),
                     "writer_wait_how": "by rows: 4.4 us for each row, and 0.8 times that for each index on the column",
                 },
-                "choice": choose(link, targets, covered, params, begun).as_result(),
+                "choice": choice.as_result(),
                 "server": _server(link, params["schema"]),
                 "found": search(link, targets, params["schemas"]) if params["search"] else [],
             }

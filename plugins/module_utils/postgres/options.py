@@ -61,6 +61,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     "max_writer_wait_ms": {"type": "int", "default": 1000},
     "quiesce": {"type": "str", "choices": ["stop", "writes", "none"], "default": "none"},
     "workers": {"type": "int", "default": 0},
+    "sanitize": {"type": "bool", "default": False},
 }
 
 #: Arguments of ``reencrypt``.
@@ -81,7 +82,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "rate": {"type": "int", "default": 0},
     "max_lag": {"type": "int", "default": 0},
-    "sanitize": {"type": "bool", "default": False},
     "lock_timeout_ms": {"type": "int", "default": 100},
     "max_wait_s": {"type": "int", "default": 60},
     "progress_path": {"type": "path"},

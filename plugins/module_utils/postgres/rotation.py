@@ -22,20 +22,26 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     UNKNOWN,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import find_clearing, find_index
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
+    Link,
+    is_retryable,
+    transaction,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, Fence, ensure_schema
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import hold, is_held, release
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold, is_held, release
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
     find_targets,
     rotation_of,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rights import check_rights
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, PREV, Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work, rows_behind
@@ -49,6 +55,7 @@ except ImportError:
 
 __all__ = ["Rotation", "is_settled", "leftover"]
 
+_GATE_ATTEMPTS = 5
 _LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
 
 
@@ -131,9 +138,11 @@ class Rotation:
         """How to cut over; a rotation that has begun stays with its way.
 
         :param mine: the shadows that are this rotation's own.
+        :raises KeyturnError: ``privilege-missing``.
         """
         begun = next((shadow.way for shadow in mine if shadow.fact != NONE), "")
         choice = choose(self.link, self.targets, self.covered, self._params, begun)
+        check_rights(self.link, self.targets, self._params, choice.cut_over)
         self.way = WAYS[choice.cut_over]
         return choice
 
@@ -154,6 +163,10 @@ class Rotation:
     def all_are(self, fact: str) -> bool:
         """Whether all columns have this fact."""
         return all(shadow.fact == fact for shadow in self.shadows)
+
+    def check_rights(self) -> None:
+        """Refuse to begin what this role may not bring to its end, where nothing is cut over."""
+        check_rights(self.link, self.targets, self._params)
 
     def refuse_unprepared(self) -> None:
         """Refuse a step that needs shadows.
@@ -243,13 +256,20 @@ class Rotation:
             return  # another rotation has it
         self.fence.finish(self.link)
 
-    def swap(self, fact: str, back: bool) -> None:
-        """Exchange the rows of the columns with this fact."""
+    def swap(self, fact: str, back: bool, holds: bool = False) -> None:
+        """Exchange the rows of the columns with this fact.
+
+        :param holds: whether the service's writes are held back from then on.
+        """
         at = [index for index, shadow in enumerate(self.shadows) if shadow.fact == fact]
         if not at:
             return
-        targets = [self.targets[index] for index in at]
-        turned = self.way.swap(self.work, targets, [self.shadows[index] for index in at], back)
+        targets, shadows = [self.targets[index] for index in at], [self.shadows[index] for index in at]
+        locks = [shadow.lock for shadow in shadows] if holds else []
+        if locks:
+            release(self.link, locks, self.pace)
+        with self._hold(locks) as hold:
+            turned = self.way.swap(self.work, targets, shadows, back, hold)
         for index, shadow in zip(at, turned):
             self.shadows[index] = shadow
         self.is_changed = True
@@ -261,7 +281,10 @@ class Rotation:
 
     @property
     def _locks(self) -> list[int]:
-        return [shadow.lock for shadow in self.shadows if shadow.lock is not None]
+        return [shadow.lock for shadow in self.shadows if shadow.is_guarded]
+
+    def _hold(self, locks: Sequence[int]) -> Hold:
+        return Hold(self._open_link, locks, self.pace, _LONGEST_HOLD)
 
     @property
     def can_hold_writes(self) -> bool:
@@ -270,22 +293,46 @@ class Rotation:
 
     def hold_writes(self) -> None:
         """Hold them back, where they are not yet. The fence has to be taken."""
-        if not is_held(self.link, self._locks):
-            release(self.link, self._locks, self.pace)
-            hold(self._open_link, self.fence, self._locks, self.pace, _LONGEST_HOLD)
+        if is_held(self.link, self._locks):
+            return
+        release(self.link, self._locks, self.pace)
+        with self._hold(self._locks) as hold:
+            hold.take()
+            with transaction(self.link):  # whoever was overtaken meanwhile lets go at once
+                self.fence.hold(self.link)
+            hold.keep()
 
     def release_writes(self) -> None:
         """Let the service write again."""
         if self._locks:
             release(self.link, self._locks, self.pace)
 
+    def open_gates(self) -> None:
+        """Remove triggers that only hold back writes. Where somebody reads a table for long, the clean-up does it."""
+        gated = {at: side for at, side in enumerate(self.shadows) if isinstance(side, Side) and side.has_gate}
+        for _attempt in range(_GATE_ATTEMPTS if gated else 0):
+            try:
+                with transaction(self.link):
+                    self.fence.hold(self.link, strong=True)
+                    self.stop_vacuum(list(gated.values()))
+                    opened = {at: side.without_gate(self.link) for at, side in gated.items()}
+            except psycopg.Error as error:
+                if not is_retryable(error):
+                    raise
+                self.pace.rest(0.05)
+            else:
+                for at, side in opened.items():
+                    self.shadows[at] = side
+                return
+
     def settle(self, target_at: int, back: bool) -> None:
         """Passes over one column until its shadow is up to date."""
         settle_all(self.work, self.way, [self.targets[target_at]], [self.shadows[target_at]], back)
 
     def stop_vacuum(self, shadows: Sequence[Shadow]) -> None:
-        """Before tables of the service are altered: those that have their shadow in them."""
-        self.work.stop_vacuum([shadow.column.table for shadow in shadows if shadow.beside is None])
+        """Before tables of the service are altered: those that have their shadow, or a trigger of ours, in them."""
+        altered = [shadow for shadow in shadows if shadow.beside is None or shadow.is_guarded]
+        self.work.stop_vacuum([shadow.column.table for shadow in altered])
 
     def make(self) -> None:
         """Make the missing shadows in one transaction; what a former rotation has left goes in the same one."""

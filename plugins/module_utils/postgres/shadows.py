@@ -59,9 +59,14 @@ class Shadow(ABC):
         return hashlib.sha256(f"{table.schema}.{table.name}.{self.column.name}".encode()).hexdigest()[:16]
 
     @property
-    def lock(self) -> int | None:
-        """The number of the advisory lock that writers share, where a trigger makes them."""
-        return None
+    @abstractmethod
+    def lock(self) -> int:
+        """The number of the advisory lock that writers share while :attr:`is_guarded`."""
+
+    @property
+    @abstractmethod
+    def is_guarded(self) -> bool:
+        """Whether there is a trigger that makes writers share it."""
 
     @property
     def note(self) -> dict[str, Any]:

@@ -9,13 +9,14 @@ whose side table it is. ``k0`` is the cell under the old key (or as it was), ``k
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.gate import Gate
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
     aliased,
@@ -37,9 +38,29 @@ __all__ = ["Side", "find_side"]
 
 @dataclass(frozen=True)
 class Side(Shadow):
-    """What the catalog says about a column's side table."""
+    """What the catalog says about a column's side table.
+
+    :param has_gate: whether the table has the triggers of :attr:`gate`.
+    """
+
+    has_gate: bool = False
 
     way: ClassVar[str] = "rows"
+
+    @property
+    def gate(self) -> Gate:
+        """The triggers that make writers wait while somebody holds them back."""
+        return Gate(self.schema, self.column.table, self.tag)
+
+    @property
+    def lock(self) -> int:
+        """The gate's."""
+        return self.gate.lock
+
+    @property
+    def is_guarded(self) -> bool:
+        """Only where writes are, or were, to be held back."""
+        return self.has_gate
 
     @property
     def beside(self) -> sql.Composable:
@@ -74,12 +95,9 @@ class Side(Shadow):
     def _name(self, fact: str) -> str:
         return f"s_{self.tag}_{fact}"
 
-    def _moved(self, fact: str, swapped: bool = False, rotation: str | None = None) -> Side:
-        return Side(self.schema, self.column, fact, self.rotation if rotation is None else rotation, swapped)
-
     def create(self, link: Link, rotation: str) -> Side:
         """No statistics are kept of its cells: those would be copies."""
-        side = self._moved(NEXT, rotation=rotation)
+        side = replace(self, fact=NEXT, rotation=rotation)
         key = self.column.table.key
         names = [identifier(f"p{number}") for number in range(1, len(key) + 1)]
         fields = [sql.SQL("{} {}").format(name, part.declaration) for name, part in zip(names, key)]
@@ -100,14 +118,26 @@ class Side(Shadow):
 
     def turn(self, link: Link) -> Side:
         """Rename it."""
-        turned = self._moved(NEXT if self.fact == PREV else PREV, swapped=True)
+        turned = replace(self, fact=NEXT if self.fact == PREV else PREV, swapped=True)
         name = identifier(turned._name(turned.fact))
         link.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(self.identifier, name), NO_PARAMETERS)
         turned._comment(link)
         return turned
 
+    def with_gate(self, link: Link) -> Side:
+        """Let writers share the lock from the end of the caller's transaction on."""
+        self.gate.attach(link)
+        return replace(self, has_gate=True)
+
+    def without_gate(self, link: Link) -> Side:
+        """The table as it was."""
+        self.gate.drop(link)
+        return replace(self, has_gate=False)
+
     def drop(self, link: Link) -> None:
-        """The file goes with it."""
+        """The file goes with it, and the gate."""
+        if self.has_gate:
+            self.gate.drop(link)
         link.execute(sql.SQL("DROP TABLE {}").format(self.identifier), NO_PARAMETERS)
 
 
@@ -132,7 +162,8 @@ def find_side(link: Link, schema: str, column: Column) -> Side:
         note = json.loads(text)
         table = column.table
         if (note["schema"], note["table"], note["column"]) == (table.schema, table.name, column.name):
-            return Side(schema, column, fact, str(note["rotation_id"]), bool(note["swapped"]))
+            has_gate = none.gate.is_there(link)
+            return Side(schema, column, fact, str(note["rotation_id"]), bool(note["swapped"]), has_gate)
     except (ValueError, TypeError, KeyError):
         pass
     names = " and ".join(f"{schema}.{none._name(fact)}" for fact, _text in found)

@@ -59,6 +59,7 @@ def _in_place(rotation: Rotation) -> Told:
     with rotation.timed("scan"):
         rotation.cover()
     check_first(rotation.covered)
+    rotation.check_rights()
     if rotation.check_mode:
         rotation.is_changed = any(one.behind_new for one in rotation.covered)
         return {}
@@ -134,7 +135,7 @@ def _cut_over(rotation: Rotation) -> Told:
         return {}
     rotation.take(FORWARD)
     rotation.refuse_unprepared()
-    rotation.swap(NEXT, back=False)
+    rotation.swap(NEXT, back=False, holds=rotation.quiesce == "writes")
     _hold_writes(rotation, back=False)
     return {}
 
@@ -201,6 +202,7 @@ def _sweep(rotation: Rotation, back: bool) -> None:
         rotation.cover()
         if rotation.is_complete(back) or patience.is_over:
             rotation.demand(back)
+            rotation.open_gates()
             return
 
 
@@ -228,7 +230,7 @@ def _rolled_back(rotation: Rotation) -> Told:
         return {}
     rotation.take(BACK)
     rotation.release_writes()
-    rotation.swap(PREV, back=True)
+    rotation.swap(PREV, back=True, holds=rotation.quiesce == "writes" and rotation.step == "swap")
     if rotation.step == "swap" and any(shadow.swapped for shadow in rotation.shadows):
         _hold_writes(rotation, back=True)
     rotation.drop([shadow.fact == NEXT and not shadow.swapped for shadow in rotation.shadows])

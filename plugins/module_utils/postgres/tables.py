@@ -216,7 +216,7 @@ def _triggers(link: Link, oid: int) -> tuple[str, ...]:
         WHERE (t.tgrelid = %(oid)s::bigint::oid
                OR t.tgrelid IN (SELECT relid FROM pg_partition_tree(%(oid)s::bigint::oid)))
           AND (t.tgtype & 19) = 19 AND t.tgenabled IN ('O', 'A') AND t.tgname !~ %(ours)s ORDER BY t.tgname"""
-    ours = "^zzzz_keyturn_[0-9a-f]{16}$"
+    ours = "^(zzzz_keyturn_[0-9a-f]{16}|keyturn_hold_[0-9a-f]{16}_row)$"
     return tuple(row[0] for row in link.execute(query, {"oid": oid, "ours": ours}).fetchall())
 
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
@@ -104,8 +105,11 @@ class Way(ABC):
         """Fill the shadows of rows that have none yet, and do what is due once that is done."""
 
     @abstractmethod
-    def swap(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> list[Shadow]:
+    def swap(
+        self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool, hold: Hold
+    ) -> list[Shadow]:
         """Exchange all rows of all columns, all or none.
 
-        :raises KeyturnError: ``lock-unavailable``, ``fenced``.
+        :param hold: holds back the service's writes from the same moment on, where that is wanted.
+        :raises KeyturnError: ``lock-unavailable``, ``fenced``, ``writes-not-held``.
         """

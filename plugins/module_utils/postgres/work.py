@@ -212,5 +212,6 @@ def rows_behind(place: str, count: int, key: str) -> KeyturnError:
         "rows-behind",
         f"{count} rows are still, or again, under the {key} key",
         where=place,
-        hint="Somebody still writes with it. Restart or stop that service, then run again",
+        hint="Somebody still writes with it, or has held such a row locked for all of max_wait_s. Restart or stop that "
+        "service, or end its long transaction, then run again",
     )

@@ -181,48 +181,6 @@ def test_partitioned_tables(rig: Rig) -> None:
     assert (_columns(rig, "high"), rig.left_behind()) == ({"id": True, "secret": True}, [])
 
 
-def _is_held(link: psycopg.Connection[tuple[Any, ...]], key: str) -> bool:
-    try:
-        link.execute("UPDATE creds SET secret = %s WHERE id = 1", (_cell(key, "1:tried"),))
-    except psycopg.errors.LockNotAvailable:
-        return True
-    return False
-
-
-def test_writes_are_held_back_from_the_swap_to_the_sweep(rig: Rig, other: psycopg.Connection[tuple[Any, ...]]) -> None:
-    rig.fill(3)
-    rig.defaults["quiesce"] = "writes"
-    other.execute("SET lock_timeout = '100ms'")
-    rig.run("prepared")
-    assert not _is_held(other, "old")
-    rig.run("cut_over")
-    assert _is_held(other, "old")
-    assert opens("new", other.execute("SELECT secret FROM creds WHERE id = 1").fetchall()[0][0]) == b"1:tried"
-    assert not rig.run("cut_over")["changed"]
-    assert _is_held(other, "old")
-    assert rig.run("swept")["coverage"][0]["new"] == 3
-    assert not _is_held(other, "new")
-    rig.run("rolled_back")
-    assert _is_held(other, "new")
-    rig.run("swept")
-    assert not _is_held(other, "old")
-    assert rig.run("cleaned")["coverage"][0]["old"] == 3
-
-
-def test_writes_go_on_when_the_session_that_holds_them_back_is_gone(
-    rig: Rig, other: psycopg.Connection[tuple[Any, ...]]
-) -> None:
-    rig.fill(3)
-    rig.defaults["quiesce"] = "writes"
-    other.execute("SET lock_timeout = '5s'")
-    rig.run("prepared")
-    rig.run("cut_over")
-    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keyturn hold'"
-    assert len(rig.sql.execute(ended).fetchall()) == 1
-    assert not _is_held(other, "old")
-    assert rig.run("swept")["coverage"][0]["new"] == 3
-
-
 def test_a_run_that_was_frozen_while_it_counted_does_not_hold_up_the_next(rig: Rig, dsn: str) -> None:
     rig.fill(3)
     rig.run("prepared")
