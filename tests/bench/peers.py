@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import BigInteger, Text, create_engine, text
+from sqlalchemy import BigInteger, Engine, Text, create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy_utils import EncryptedType
 from sqlalchemy_utils.types.encrypted.encrypted_type import AesEngine
@@ -70,14 +71,14 @@ class _Connection(_Base):
 def airflow_command(dsn: str, old: str, new: str) -> None:
     """As ``airflow rotate-fernet-key`` does it: every row through the ORM, ``MultiFernet.rotate`` on its value."""
     fernet = MultiFernet([Fernet(new), Fernet(old)])
-    with Session(create_engine(_url(dsn))) as session:
+    with Session(_engine(dsn)) as session:
         for row in session.query(_Connection):
             row.secret = fernet.rotate(row.secret.encode()).decode()
         session.commit()
 
 
-def _url(dsn: str) -> str:
-    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+def _engine(dsn: str) -> Engine:
+    return create_engine("postgresql+psycopg://", creator=partial(psycopg.connect, dsn))
 
 
 def _encrypted(key: str) -> EncryptedType:
@@ -97,7 +98,7 @@ def fill_superset(dsn: str, key: str) -> None:
 def superset_command(dsn: str, old: str, new: str) -> None:
     """As ``superset re-encrypt-secrets`` does it: every row by itself, through the column types of both keys."""
     before, after = _encrypted(old), _encrypted(new)
-    engine = create_engine(_url(dsn))
+    engine = _engine(dsn)
     with engine.begin() as link:
         for row in link.execute(text("SELECT id, secret FROM creds")).fetchall():
             plain = before.process_result_value(bytes(row.secret), engine.dialect)

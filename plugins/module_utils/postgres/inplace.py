@@ -15,6 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tidy import Tidier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
@@ -89,9 +90,14 @@ def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
 
     :param back: from the new key to the old one, or to plaintext where there was no key before.
     """
+    tidier = Tidier(work.link, target.column.table, work.crew.workers)
 
     def one(link: Link, rows: list[Row]) -> Outcome:
         batch = _Batch(target, rows, back)
-        return work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome(len(rows))
+        if not batch.rows:
+            return Outcome(len(rows))
+        outcome = work.write(link, target, batch.rows, batch.write)
+        tidier.replaced(link, sum([len(row.raw) for row in batch.rows]))
+        return outcome
 
     return work.run(target, Source(target.column), one)
