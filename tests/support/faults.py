@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import psycopg
@@ -34,12 +37,15 @@ __all__ = [
     "deadlock",
     "lock_held",
     "named_instead",
+    "parent_killed",
     "read_only_replica",
     "role_limited",
     "role_settings",
     "rotate",
+    "sessions_of_ours",
     "trigger",
     "worker_killed",
+    "workers_killed",
 ]
 
 ROWS = 30
@@ -166,6 +172,58 @@ def worker_killed(bed: Bed) -> Iterator[Run]:
                 raise KilledError
 
         yield run
+
+
+def _children() -> set[int]:
+    """The processes that this one has started."""
+    found = Path("/proc").glob("[0-9]*/stat")
+    with contextlib.suppress(OSError):
+        parents = {int(path.parent.name): path.read_text().rpartition(")")[2].split()[1] for path in found}
+        return {process for process, parent in parents.items() if int(parent) == os.getpid()}
+    return _children()  # one of all processes ended meanwhile
+
+
+@contextlib.contextmanager
+def workers_killed(bed: Bed, most: int) -> Iterator[None]:
+    """SIGKILL of so many of several workers, once, while one of them writes a batch; by rows, whatever they do."""
+    with ExitStack() as stack:
+        link, before = bed.other(stack), _children()
+        _slow_row(bed.other(stack), stack, 1)
+
+        def kill() -> None:
+            if bed.way != "rows":
+                _wait_for(link, "wait_event = 'PgSleep'")
+            workers: set[int] = set()
+            while not workers:
+                workers = _children() - before
+            for worker in sorted(workers)[:most]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+
+        bed.meanwhile(stack, kill)
+        yield
+
+
+@contextlib.contextmanager
+def parent_killed(bed: Bed) -> Iterator[Run]:
+    """SIGKILL of the process that has started several workers, while one of them writes a batch."""
+    with ExitStack() as stack:
+        link = bed.other(stack)
+        _slow_row(bed.other(stack), stack, 2)
+        killable = stack.enter_context(contextlib.closing(Killable()))
+
+        def run(state: str) -> None:
+            writes_creds = "cut_over" if bed.way == "rows" else STATES[bed.way][0]
+            asleep = partial(_wait_for, link, "wait_event = 'PgSleep'") if state == writes_creds else None
+            if killable.run(bed.rig.params(state), asleep) == "killed":
+                raise KilledError
+
+        yield run
+
+
+def sessions_of_ours(link: Link) -> list[int]:
+    """The server's processes that work, or hold a lock, for a rotator."""
+    return [row[0] for row in link.execute(f"SELECT pid {_OURS}").fetchall()]
 
 
 @contextlib.contextmanager

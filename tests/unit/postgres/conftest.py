@@ -60,6 +60,19 @@ def rig(dsn: str, tmp_path: Path) -> Iterator[Rig]:
     made.sql.close()
 
 
+@pytest.fixture
+def crewed(bed: Bed) -> Bed:
+    """The same with three workers; the rows lie on pages of their own, so that each has some."""
+    spread = """
+        ALTER TABLE {table} SET (fillfactor = 10);
+        CREATE TEMPORARY TABLE kept AS SELECT * FROM {table} ORDER BY id;
+        TRUNCATE {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept"""
+    for table in ("creds", "more"):
+        bed.rig.sql.execute(sql.SQL(spread).format(table=sql.Identifier(table)))
+    bed.rig.defaults.update(workers=3, batch_rows=1)
+    return bed
+
+
 @pytest.fixture(params=sorted(STATES))
 def bed(request: pytest.FixtureRequest, rig: Rig, server: EmbeddedPostgres) -> Bed:
     """A table, and another one that goes with it; each way to turn its key."""

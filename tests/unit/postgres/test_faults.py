@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Callable, NamedTuple
 
 import pytest
@@ -25,12 +26,15 @@ from tests.support.faults import (
     deadlock,
     lock_held,
     named_instead,
+    parent_killed,
     read_only_replica,
     role_limited,
     role_settings,
     rotate,
+    sessions_of_ours,
     trigger,
     worker_killed,
+    workers_killed,
 )
 
 
@@ -119,9 +123,24 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("what", FAULTS, ids=lambda what: what.replace(" ", "-").replace(",", ""))
-def test_a_fault_ends_in_success_or_in_one_clear_error(bed: Bed, what: str) -> None:
-    fault = FAULTS[what]
+#: Those that meet several workers in another way than one.
+CREW_FAULTS = {
+    "a worker killed": Fault(partial(workers_killed, most=1), "success"),
+    "all workers killed": Fault(partial(workers_killed, most=3), "success"),
+    "parent killed": Fault(parent_killed, "killed"),
+    "connection cut in a batch": FAULTS["connection cut in a batch"],
+    "deadlock": FAULTS["deadlock"],
+    "row lock, released": FAULTS["row lock, released"],
+    "row lock, held for long": FAULTS["row lock, held for long"],
+    "trigger that rewrites some rows": FAULTS["trigger that rewrites some rows"],
+}
+
+
+def _name(what: str) -> str:
+    return what.replace(" ", "-").replace(",", "")
+
+
+def _check(bed: Bed, fault: Fault) -> None:
     with fault.there(bed) as run:
         ended = rotate(bed, run)
     assert ended == (fault.ends if isinstance(fault.ends, str) else fault.ends[bed.way])
@@ -131,3 +150,14 @@ def test_a_fault_ends_in_success_or_in_one_clear_error(bed: Bed, what: str) -> N
     assert bed.rig.plaintexts("new") == {row: f"{row}:0" for row in range(1, ROWS + 1)}
     bed.rig.run("cleaned")
     assert (bed.rig.shadows(), bed.rig.left_behind()) == ([], [])
+    assert sessions_of_ours(bed.rig.sql) == []
+
+
+@pytest.mark.parametrize("what", FAULTS, ids=_name)
+def test_a_fault_ends_in_success_or_in_one_clear_error(bed: Bed, what: str) -> None:
+    _check(bed, FAULTS[what])
+
+
+@pytest.mark.parametrize("what", CREW_FAULTS, ids=_name)
+def test_the_same_with_several_workers(crewed: Bed, what: str) -> None:
+    _check(crewed, CREW_FAULTS[what])
