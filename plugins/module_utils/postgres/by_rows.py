@@ -22,6 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
@@ -30,7 +31,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 try:
     import psycopg
@@ -50,7 +50,7 @@ class _SideWriter(ShadowWriter):
 
     def __init__(self, target: Target, side: Side) -> None:
         self._side = side
-        self._writer = Writer(target.column, side.truth)
+        self._writer = writer_for(target.column, side.schema, side.truth)
         self._truth_is_new = side.truth == NEW
 
     def begin(self, link: Link) -> None:
@@ -183,7 +183,7 @@ def _carry_cap(targets: Sequence[Target]) -> int:
 
 
 def _exchange(link: Link, target: Target, side: Side) -> None:
-    writer = Writer(target.column, OLD if side.truth == NEW else NEW)
+    writer = writer_for(target.column, side.schema, OLD if side.truth == NEW else NEW)
     exchanged, filled = writer.swap(link, side), writer.count(link)
     if exchanged != filled:
         raise KeyturnError(

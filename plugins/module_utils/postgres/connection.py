@@ -62,6 +62,7 @@ class Limits:
 
 _LOOKUP_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _RETRYABLE = ("55P03", "40P01", "40001")
+_CONFLICTS_INSIDE = ("simple_heap_update", "simple_heap_delete")
 
 #: SQLSTATE (or its class) to code, sentence, hint.
 _STATES: dict[str, tuple[str, str, str]] = {
@@ -129,7 +130,12 @@ def explained(where: str) -> Iterator[None]:
 
 
 def is_retryable(error: psycopg.Error) -> bool:
-    """Whether a lock, deadlock or serialization conflict caused it: the same again may well succeed."""
+    """Whether a lock, deadlock or serialization conflict caused it: the same again may well succeed.
+
+    Two who write the same large object conflict as well; the server calls that an internal error.
+    """
+    if error.sqlstate == "XX000":
+        return error.diag.source_function in _CONFLICTS_INSIDE
     return error.sqlstate in _RETRYABLE
 
 

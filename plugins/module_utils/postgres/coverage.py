@@ -103,10 +103,10 @@ def _reading(target: Target, side: Shadow) -> Reading:
     fields.append(read(cell))
     join: sql.Composable = sql.SQL("")
     if side.fact != NONE:
-        fields += [read(expression) for expression in side.kept]
+        fields += [target.cell_type.read_kept(expression) for expression in side.kept]
         join = join_shadow(table, side)
     where = sql.SQL("{} IS NOT NULL{}").format(cell, target.column.chosen)
-    return Reading(fields, len(table.key), join, where)
+    return Reading(fields, len(table.key), join, where, target.cell_type.lies_apart)
 
 
 def _totals(link: Link, target: Target) -> tuple[int, int, int]:
@@ -148,7 +148,8 @@ def _cover_pages(link: Link, pages: Pages, target: Target, side: Shadow, size: B
     for rows in windows(link, pages, _reading(target, side), size):
         keys = [row[:width] for row in rows] if target.needs_context else ()
         judged = target.judge_values([row[width] for row in rows], keys, side.truth if has_side else "")
-        counts.add_many([kind for kind, _content in judged], [row[:width] for row in rows])
+        told = target.cell_type.told([row[:width] for row in rows], [row[width] for row in rows])
+        counts.add_many([kind for kind, _content in judged], told)
         if has_side:
             _check_pairs(covered, side, [row[:-1] for row in rows], judged)
         if target.shape is not None:

@@ -109,6 +109,8 @@ def find_refusals(link: Link, target: Target, covered: Covered | None = None) ->
 
 
 def _cells(target: Target, covered: Covered | None) -> Iterator[str]:
+    if target.column.is_large_object:
+        yield "large objects"
     if target.shape is not None:
         yield "values of several cells"
     if target.column.conditions:

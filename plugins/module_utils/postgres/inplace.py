@@ -14,10 +14,10 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     Target,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tidy import Tidier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 __all__ = ["re_encrypt"]
 
@@ -25,8 +25,8 @@ __all__ = ["re_encrypt"]
 class _Batch:
     """One batch, judged and encrypted: the rows to change with what comes in their place."""
 
-    def __init__(self, target: Target, rows: list[Row], back: bool) -> None:
-        self._writer = Writer(target.column, OLD if back else NEW)
+    def __init__(self, target: Target, schema: str, rows: list[Row], back: bool) -> None:
+        self._writer = writer_for(target.column, schema, OLD if back else NEW)
         keys = [row.key for row in rows] if target.needs_context else ()
         judged = target.judge_values([row.raw for row in rows], keys, target.prefer)
         wanted = NEW if back else OLD
@@ -93,7 +93,7 @@ def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
     tidier = Tidier(work.link, target.column.table, work.crew.workers)
 
     def one(link: Link, rows: list[Row]) -> Outcome:
-        batch = _Batch(target, rows, back)
+        batch = _Batch(target, work.schema, rows, back)
         if not batch.rows:
             return Outcome(len(rows))
         outcome = work.write(link, target, batch.rows, batch.write)

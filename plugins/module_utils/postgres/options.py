@@ -18,6 +18,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditio
     parse_conditions,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Limits, Link, connect
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import check_objects
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
     check_columns_beside,
@@ -148,6 +149,8 @@ def find_targets(link: Link, database: Database, params: Mapping[str, Any], need
             companions=tuple(parse_companions(entry.get("set"), where, new, old)),
         )
         check_columns_beside(link, column)
+        if column.is_large_object:
+            check_objects(link, column, need)
         target = Target(
             column,
             spec,

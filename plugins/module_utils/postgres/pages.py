@@ -81,12 +81,14 @@ class Reading:
     """What is read of each row: fields over ``c`` (the table) and what is joined to it.
 
     :param wide: the field that holds the cell.
+    :param lies_apart: whether cells lie outside of the table, so that a few rows may hold very much.
     """
 
     fields: Sequence[sql.Composable]
     wide: int
     join: sql.Composable
     where: sql.Composable
+    lies_apart: bool = False
 
     def query(self, pages: Pages, limit: int, most_bytes: int) -> sql.Composed:
         """Parameters are the row before the first, and the first row no more, as texts of a ``tid``."""
@@ -94,7 +96,10 @@ class Reading:
             sql.SQL("{} f{}").format(field, sql.SQL(str(number))) for number, field in enumerate(self.fields)
         ]
         named.append(sql.SQL("c.ctid t"))
-        if pages.has_toast:
+        width = "w"
+        if self.lies_apart:
+            width = f"octet_length(f{self.wide})"
+        elif pages.has_toast:
             named.append(sql.SQL("pg_column_size({}) w").format(self.fields[self.wide]))
         inner = sql.SQL("SELECT {} FROM {} c {} WHERE {} AND c.ctid > %s::tid AND c.ctid < %s::tid LIMIT {}").format(
             sql.SQL(", ").join(named),
@@ -103,13 +108,13 @@ class Reading:
             self.where,
             sql.Literal(limit),
         )
-        if not pages.has_toast:
+        if not pages.has_toast and not self.lies_apart:
             return inner
         names = sql.SQL(", ").join([sql.SQL(f"f{number}") for number in range(len(self.fields))])
         return sql.SQL(
-            "SELECT {names}, t FROM (SELECT i.*, sum(w) OVER (ROWS UNBOUNDED PRECEDING) - w before FROM ({inner}) i) o"
+            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - {w} before FROM ({inner}) i) o"
             " WHERE before < {most}"
-        ).format(names=names, inner=inner, most=sql.Literal(most_bytes))
+        ).format(names=names, w=sql.SQL(width), inner=inner, most=sql.Literal(most_bytes))
 
 
 def tid_text(raw: bytes) -> str:
@@ -157,6 +162,6 @@ def windows(
             return
         yield rows
         size.learn(len(rows), sum([len(row[reading.wide]) for row in rows]))
-        if len(rows) < limit and not pages.has_toast:
+        if len(rows) < limit and not pages.has_toast and not reading.lies_apart:
             return
         last = tid_text(rows[-1][-1])

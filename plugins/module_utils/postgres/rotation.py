@@ -32,6 +32,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, Fence, ensure_schema
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold, is_held, release
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import ensure_function
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
     find_targets,
@@ -234,6 +235,7 @@ class Rotation:
     def take(self, direction: str, in_place: bool = False) -> None:
         """Become the only writer, and read again where things stand."""
         ensure_schema(self.link, self.schema, self.pace)
+        ensure_function(self.link, self.schema, [target.column for target in self.targets], self.pace)
         self.fence.take(self.link, direction, self.pace, in_place)
         self.fence.end_former(self.link)
         self.face()

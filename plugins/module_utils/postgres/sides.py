@@ -75,7 +75,7 @@ class Side(Shadow):
     def is_behind(self, cells: CellType) -> sql.Composable:
         """The cell of ``c`` is not the one that is kept of it."""
         theirs = cells.compare(aliased("c", self.column.name))
-        return sql.SQL("{} IS DISTINCT FROM {}").format(cells.compare(self.kept[0]), theirs)
+        return sql.SQL("{} IS DISTINCT FROM {}").format(cells.compare_kept(self.kept[0]), theirs)
 
     @property
     def truth_cell(self) -> sql.Composable:
@@ -102,7 +102,8 @@ class Side(Shadow):
         names = [identifier(f"p{number}") for number in range(1, len(key) + 1)]
         fields = [sql.SQL("{} {}").format(name, part.declaration) for name, part in zip(names, key)]
         fields += [
-            sql.SQL("{} {} NOT NULL").format(identifier(k), server_text(self.column.type_sql)) for k in ("k0", "k1")
+            sql.SQL("{} {} NOT NULL").format(identifier(k), server_text(CellType(self.column).kept_sql))
+            for k in ("k0", "k1")
         ]
         fields.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(names)))
         link.execute(sql.SQL("CREATE TABLE {} ({})").format(side.identifier, sql.SQL(", ").join(fields)), NO_PARAMETERS)

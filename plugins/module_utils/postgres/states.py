@@ -12,6 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, check_first
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, FORWARD, SAME
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.inplace import re_encrypt
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import tables_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation, is_settled, leftover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
@@ -244,7 +245,7 @@ def _rolled_back(rotation: Rotation) -> Told:
 
 
 def _cleaned(rotation: Rotation) -> Told:
-    tables = [target.column.table for target in rotation.targets]
+    tables = tables_of(target.column for target in rotation.targets)
     if not rotation.has_fence:
         rotation.cover()
         rotation.demand_any()
