@@ -22,7 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import lock_mode, writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
@@ -132,7 +132,7 @@ class ByRows(Way):
             try:
                 with transaction(work.link):
                     work.fence.hold(work.link, strong=True)
-                    work.lock_tables([side.column.table for side in sides])
+                    work.lock_tables([side.column.table for side in sides], lock_mode(side.column for side in sides))
                     locked = time.perf_counter()
                     be_the_writer(work.link)
                     turned: list[Side] = []

@@ -17,6 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 __all__ = ["Choice", "choose", "writer_wait_ms"]
 
 _WAIT_MS_PER_ROW = 0.0044  # measured: one UPDATE of every row, 264 bytes each, no index on the column
+_WAIT_MS_PER_OBJECT = 0.055  # measured: the content of one large object is taken, compared and replaced
 _WAIT_PER_INDEX = 0.8  # measured: so much more for each index that the new value has to go into
 
 
@@ -46,10 +47,13 @@ def _indexes_on(link: Link, column: Column) -> int:
 
 def writer_wait_ms(link: Link, covered: Sequence[Covered]) -> float:
     """How long writers would wait for a swap by ``rows``."""
-    return sum(
-        one.counts.total * _WAIT_MS_PER_ROW * (1 + _WAIT_PER_INDEX * _indexes_on(link, one.target.column))
-        for one in covered
-    )
+    return sum(one.counts.total * _wait_ms_per_row(link, one.target.column) for one in covered)
+
+
+def _wait_ms_per_row(link: Link, column: Column) -> float:
+    if column.is_large_object:
+        return _WAIT_MS_PER_OBJECT  # the column itself does not change
+    return _WAIT_MS_PER_ROW * (1 + _WAIT_PER_INDEX * _indexes_on(link, column))
 
 
 def _seconds(milliseconds: float) -> str:

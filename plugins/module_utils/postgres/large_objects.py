@@ -30,6 +30,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, join_on_key, key_parameters
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import WRITERS, Work
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 try:
@@ -39,7 +40,15 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["check_objects", "ensure_function", "tables_of", "writer_for"]
+__all__ = [
+    "check_objects",
+    "ensure_function",
+    "lock_mode",
+    "read_permitted",
+    "tables_of",
+    "wait_for_writers",
+    "writer_for",
+]
 
 _NAME = "rewrite_object"
 _SIGNATURE = "(oid, bytea, bytea)"
@@ -73,6 +82,14 @@ $body$"""
 #: All large objects of a database lie in this table, whose number never changes.
 _OBJECTS = Table(2613, "pg_catalog", "pg_largeobject", ())
 
+#: Open transactions that have written something, and have used large objects.
+_WRITING = """
+    SELECT DISTINCT coalesce('pid ' || o.pid, 'a prepared transaction'), o.virtualtransaction
+    FROM pg_locks o JOIN pg_locks x ON x.virtualtransaction = o.virtualtransaction
+      AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted
+    WHERE o.locktype = 'relation' AND o.relation = %s::bigint::oid AND o.pid IS DISTINCT FROM pg_backend_pid()
+      AND o.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
 _MAY = """
     current_setting('is_superuser') = 'on' OR current_setting('lo_compat_privileges') = 'on'
     OR pg_has_role(m.lomowner, 'USAGE')
@@ -85,6 +102,37 @@ def tables_of(columns: Iterable[Column]) -> list[Table]:
     columns = list(columns)
     tables = [column.table for column in columns]
     return [*tables, _OBJECTS] if any(column.is_large_object for column in columns) else tables
+
+
+def lock_mode(columns: Iterable[Column]) -> str:
+    """The lock that holds back all who write these columns.
+
+    Who writes into an object may have locked its row and changed nothing of it.
+    """
+    return "EXCLUSIVE" if any(column.is_large_object for column in columns) else WRITERS
+
+
+def wait_for_writers(work: Work, columns: Iterable[Column]) -> None:
+    """Wait until those are done who write into objects now; no lock of a table says so of them.
+
+    :raises KeyturnError: ``lock-unavailable``.
+    """
+    if not any(column.is_large_object for column in columns):
+        return
+    patience = work.pace.patience("transactions that write large objects")
+    left = None
+    while left is None or left:
+        now = set(work.link.execute(_WRITING, (_OBJECTS.oid,)).fetchall())
+        left = now if left is None else left & now
+        if left and patience.is_over:
+            raise KeyturnError(
+                "lock-unavailable",
+                f"transactions that write large objects are still open ({', '.join(sorted(one[0] for one in left))})",
+                where="pg_locks",
+                hint="Wait for them or end them, or raise max_wait; then run again",
+            )
+        if left:
+            patience.pause()
 
 
 def check_objects(link: Link, column: Column, need: Iterable[str]) -> None:
@@ -108,6 +156,14 @@ def check_objects(link: Link, column: Column, need: Iterable[str]) -> None:
                 where=str(column),
                 hint="Use the role that owns them, or grant it: GRANT SELECT, UPDATE ON LARGE OBJECT ... TO ...",
             )
+
+
+def read_permitted(expression: sql.Composable) -> sql.Composable:
+    """The content of an object that is there and that this role may read; null for any other."""
+    return sql.SQL(
+        "CASE WHEN EXISTS (SELECT FROM pg_largeobject_metadata m WHERE m.oid = {oid} AND ({may}))"
+        " THEN lo_get({oid}) END"
+    ).format(oid=expression, may=sql.SQL(_MAY).format(privilege=sql.Literal("SELECT")))
 
 
 def ensure_function(link: Link, schema: str, columns: Iterable[Column], pace: Pace) -> None:
@@ -151,8 +207,10 @@ class _ObjectWriter(Writer):
         """The statement that asks ``done`` of each row, and tells how many did it; rows change only where they must."""
         statement = "SELECT count(*) FROM {source} JOIN {table} c ON {join}{chosen} WHERE {done}"
         if self._column.companions:
-            update = "UPDATE {table} c SET {column} = {cell}{set} FROM {source} WHERE {join}{chosen} AND {done}"
-            statement = f"WITH w AS ({update} RETURNING 1) SELECT count(*) FROM w"
+            statement = (
+                "WITH w AS (UPDATE {table} c SET {column} = {cell}{set} FROM {source} WHERE {join}{chosen} AND {done}"
+                " RETURNING 1) SELECT count(*) FROM w"
+            )
         return sql.SQL(statement).format(
             table=self._table.identifier,
             column=self._column.identifier,

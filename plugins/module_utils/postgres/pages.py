@@ -112,8 +112,8 @@ class Reading:
             return inner
         names = sql.SQL(", ").join([sql.SQL(f"f{number}") for number in range(len(self.fields))])
         return sql.SQL(
-            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - {w} before FROM ({inner}) i) o"
-            " WHERE before < {most}"
+            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - {w} before"
+            " FROM ({inner}) i) o WHERE before < {most}"
         ).format(names=names, w=sql.SQL(width), inner=inner, most=sql.Literal(most_bytes))
 
 

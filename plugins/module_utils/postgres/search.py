@@ -12,9 +12,15 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor, snapshot
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import read_permitted
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import COLUMN_TYPES, Column, Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
+    COLUMN_TYPES,
+    LARGE_OBJECT,
+    Column,
+    Table,
+)
 
 try:
     from psycopg import sql
@@ -61,7 +67,7 @@ def search(link: Link, targets: Sequence[Target], schemas: Sequence[str] = ()) -
         ORDER BY n.nspname, c.relname, a.attnum"""
     found = []
     with snapshot(link):
-        parameters = (list(COLUMN_TYPES), list(schemas), list(schemas))
+        parameters = ([*COLUMN_TYPES, LARGE_OBJECT], list(schemas), list(schemas))
         for oid, schema, table, name, type_name, rows in link.execute(query, parameters).fetchall():
             if (oid, name) in named:
                 continue
@@ -87,7 +93,8 @@ def _tried(envelope: Envelope, cells: Sequence[bytes]) -> tuple[int, int]:
 
 def _samples(link: Link, column: Column, rows: int) -> dict[str, list[bytes]]:
     """Cells that a column may hold: its whole values (or an array's elements), and strings inside of JSON by path."""
-    read = CellType(column).read(identifier(column.name))
+    name = identifier(column.name)
+    read = read_permitted(name) if column.is_large_object else CellType(column).read(name)
     part: sql.Composable = sql.SQL("")
     if rows > _ROWS:
         part = sql.SQL(" TABLESAMPLE SYSTEM ({})").format(sql.Literal(round(100 * _ROWS / rows, 6)))
@@ -99,7 +106,9 @@ def _samples(link: Link, column: Column, rows: int) -> dict[str, list[bytes]]:
     samples: dict[str, list[bytes]] = {}
     for raw in raws:
         whole = CellType(column).decode([raw]) if shape is None else shape.split(raw)[1]
-        inside = [] if column.type_name == "bytea" else [one for cell in whole for one in _strings(cell)]
+        inside = (
+            [] if column.type_name in ("bytea", LARGE_OBJECT) else [one for cell in whole for one in _strings(cell)]
+        )
         for path, cell in [*(("", cell) for cell in whole), *inside]:
             if len(cell) >= _SHORTEST:
                 samples.setdefault(path, []).append(cell)

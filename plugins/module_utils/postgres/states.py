@@ -12,7 +12,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, check_first
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, FORWARD, SAME
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.inplace import re_encrypt
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import tables_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import (
+    lock_mode,
+    tables_of,
+    wait_for_writers,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation, is_settled, leftover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
@@ -197,7 +201,9 @@ def _sweep(rotation: Rotation, back: bool) -> None:
     patience = rotation.pace.patience("rows that others keep writing")
     _settle(rotation, back)
     rotation.release_writes()
-    rotation.work.barrier(tables)
+    columns = [target.column for target in rotation.targets]
+    rotation.work.barrier(tables, lock_mode(columns))
+    wait_for_writers(rotation.work, columns)
     while True:
         _settle(rotation, back)
         rotation.cover()

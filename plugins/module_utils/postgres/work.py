@@ -35,7 +35,10 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Outcome", "Work"]
+__all__ = ["WRITERS", "Outcome", "Work"]
+
+#: The lock that holds back all who write rows, and nobody else.
+WRITERS = "SHARE ROW EXCLUSIVE"
 
 _AGAIN = 500  # rows of one second visit
 _SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
@@ -168,7 +171,7 @@ class Work:
         self.raced += total.raced
         return total
 
-    def barrier(self, tables: Sequence[Table]) -> None:
+    def barrier(self, tables: Sequence[Table], mode: str = WRITERS) -> None:
         """Wait until every transaction that could still write under the former key is over.
 
         The statement of a client that was killed goes on in its backend; its table lock is waited for here.
@@ -177,7 +180,7 @@ class Work:
         def pass_through() -> None:
             with transaction(self.link):
                 self.fence.hold(self.link, strong=True)
-                self.lock_tables(tables)
+                self.lock_tables(tables, mode)
 
         retrying(self.pace, "barrier", pass_through)
 
@@ -193,7 +196,7 @@ class Work:
             self.link.execute(lock, NO_PARAMETERS)
         self.link.execute(_SET_LOCK_TIMEOUT, (f"{self.lock_ms}ms",))
 
-    def lock_tables(self, tables: Sequence[Table], mode: str = "SHARE ROW EXCLUSIVE") -> None:
+    def lock_tables(self, tables: Sequence[Table], mode: str = WRITERS) -> None:
         """Hold back writers for the rest of the transaction; tables always in the same order.
 
         :param mode: readers go on by default, and wait too with ``ACCESS EXCLUSIVE``.

@@ -38,7 +38,9 @@ class Mfa:
         self.app.execute(
             "CREATE TABLE mfa_secrets (id bigint PRIMARY KEY, secret_enc oid, kek_version int NOT NULL DEFAULT 1)"
         )
-        rig.columns = [rig.column("mfa_secrets", "secret_enc", envelope=_RAW, set={"kek_version": {"new": 2, "old": 1}})]
+        rig.columns = [
+            rig.column("mfa_secrets", "secret_enc", envelope=_RAW, set={"kek_version": {"new": 2, "old": 1}})
+        ]
 
     def put(self, number: int, content: bytes) -> int:
         """A row with an object of its own."""
@@ -87,7 +89,9 @@ def role(request: pytest.FixtureRequest) -> str:
 def mfa(rig: Rig) -> Iterator[Mfa]:
     """The service's table, empty; the rotator is the service's role."""
     rig.sql.execute("CREATE ROLE mfa LOGIN")
-    rig.sql.execute(sql.SQL("GRANT CREATE, TEMPORARY ON DATABASE {} TO mfa").format(sql.Identifier(rig.sql.info.dbname)))
+    rig.sql.execute(
+        sql.SQL("GRANT CREATE, TEMPORARY ON DATABASE {} TO mfa").format(sql.Identifier(rig.sql.info.dbname))
+    )
     rig.sql.execute("GRANT CREATE ON SCHEMA public TO mfa")
     made = Mfa(rig)
     rig.dsn = made.dsn
@@ -211,7 +215,8 @@ def test_objects_in_clear_are_encrypted_and_never_logged(mfa: Mfa, way: str, ser
     canary = secrets.token_hex(8)
     texts = {number: b'{"%s": "%s"}' % (canary.encode(), b"x" * 30 * number) for number in range(6)}
     mark = len(server.log_text())
-    with mfa.app.cursor().copy("COPY pg_temp.t FROM STDIN") if _staging(mfa) else pytest.fail("no staging") as copy:
+    mfa.app.execute("CREATE TEMPORARY TABLE t (id bigint, b bytea)")
+    with mfa.app.cursor().copy("COPY pg_temp.t FROM STDIN") as copy:
         for number, text in texts.items():
             copy.write_row((number, text))
     mfa.app.execute("INSERT INTO mfa_secrets (id, secret_enc) SELECT id, lo_from_bytea(0, b) FROM pg_temp.t")
@@ -226,11 +231,6 @@ def test_objects_in_clear_are_encrypted_and_never_logged(mfa: Mfa, way: str, ser
     assert "rewrite_object" in logged
     assert canary not in logged
     assert canary.encode().hex() not in logged
-
-
-def _staging(mfa: Mfa) -> bool:
-    mfa.app.execute("CREATE TEMPORARY TABLE t (id bigint, b bytea)")
-    return True
 
 
 # -- others write meanwhile ----------------------------------------------------------------------------------------
@@ -295,17 +295,65 @@ def test_content_that_is_not_the_one_read_is_never_written_over(mfa: Mfa) -> Non
     assert list(mfa.cells().values()) == [b"other"]
 
 
+def test_a_sweep_waits_for_those_who_write_into_objects(mfa: Mfa, way: str) -> None:
+    mfa.fill(5)
+    for state in _TO[way][:-1]:
+        mfa.rig.run(state)
+    with psycopg.connect(mfa.dsn) as writer:
+        row = mfa.app.execute("SELECT secret_enc::bigint FROM mfa_secrets WHERE id = 3").fetchone() or (0,)
+        writer.execute("SELECT lo_put(%s::oid, 0, %s)", (row[0], seal("old", b"3:1", _RAW)))
+        with pytest.raises(KeyturnError) as refused:
+            mfa.rig.run("swept", max_wait_s=0)
+        assert refused.value.code == "lock-unavailable"
+        assert f"pid {writer.info.backend_pid}" in refused.value.message
+        timer = _after(0.5, writer.commit)
+        mfa.rig.run("swept")
+        timer.join()
+    assert mfa.plaintexts("new")[3] == b"3:1"
+
+
+def test_content_that_changes_within_the_statement_is_not_written_over(mfa: Mfa) -> None:
+    """The statement sees the content as it was when it began; the function looks again."""
+    mfa.fill(1)
+    mfa.rig.run("prepared")
+    (cell,) = mfa.cells().values()
+    query = """
+        SELECT keyturn.rewrite_object(secret_enc, %s, %s) FROM mfa_secrets, pg_advisory_xact_lock(7)
+        WHERE lo_get(secret_enc) = %s"""
+    raised: list[str | None] = []
+
+    def rewrite() -> None:
+        with psycopg.connect(mfa.dsn) as link:
+            try:
+                link.execute(query, (cell, b"x" * len(cell), cell))
+            except psycopg.Error as error:
+                raised.append(error.sqlstate)
+
+    with psycopg.connect(mfa.dsn) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(7)")
+        thread = threading.Thread(target=rewrite)
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while mfa.app.execute(waiting).fetchone() == (0,):
+            thread.join(0.01)
+        mfa.app.execute("SELECT lo_put(secret_enc, 0, %s) FROM mfa_secrets", (cell[::-1],))
+    thread.join()
+    assert raised == ["40001"]
+    assert list(mfa.cells().values()) == [cell[::-1]]
+
+
 class _Service:
     """Writers of rows of their own that know what they wrote: some give a row another object, some write into it."""
 
-    def __init__(self, mfa: Mfa, rows: int, seed: int) -> None:
+    def __init__(self, mfa: Mfa, rows: int, locks_rows: bool) -> None:
+        self._lock = sql.SQL("FOR UPDATE" if locks_rows else "")
         self.versions = dict.fromkeys(range(rows), 0)
         self.key = "old"
         self.problems: list[str] = []
         self._dsn = mfa.dsn
         self._stop = threading.Event()
         self._turn = threading.Lock()
-        self._choose = secrets.SystemRandom(seed)
+        self._choose = secrets.SystemRandom()
         self._thread = threading.Thread(target=self._write)
 
     def __enter__(self) -> _Service:
@@ -335,7 +383,8 @@ class _Service:
         version = self.versions[row] + 1
         cell = seal(self.key, b"%d:%d" % (row, version), _RAW)
         with link.transaction():
-            held = link.execute("SELECT secret_enc FROM mfa_secrets WHERE id = %s FOR UPDATE", (row,)).fetchone()
+            query = sql.SQL("SELECT secret_enc FROM mfa_secrets WHERE id = %s {}").format(self._lock)
+            held = link.execute(query, (row,)).fetchone()
             former = held[0] if held else 0
             if row % 2:
                 link.execute("SELECT lo_unlink(%s)", (former,))
@@ -345,8 +394,9 @@ class _Service:
         self.versions[row] = version
 
 
+@pytest.mark.parametrize("locks_rows", [False, True])
 @pytest.mark.parametrize("goes_back", [False, True])
-def test_killed_at_any_moment_while_others_write(mfa: Mfa, way: str, goes_back: bool) -> None:
+def test_killed_at_any_moment_while_others_write(mfa: Mfa, way: str, goes_back: bool, locks_rows: bool) -> None:
     rows, killable, epoch = 60, Killable(), 0
     mfa.fill(rows)
     choose = secrets.SystemRandom()
@@ -364,7 +414,7 @@ def test_killed_at_any_moment_while_others_write(mfa: Mfa, way: str, goes_back: 
         return 4
 
     try:
-        with _Service(mfa, rows, 1) as service:
+        with _Service(mfa, rows, locks_rows) as service:
             if way == "in_place":
                 service.restart("new")
             kills = sum(reach(state) for state in _TO[way][:-1])
@@ -380,7 +430,7 @@ def test_killed_at_any_moment_while_others_write(mfa: Mfa, way: str, goes_back: 
     finally:
         killable.close()
     assert kills > 0
-    assert service.problems == []
+    assert set(service.problems) <= (set() if locks_rows else {"InternalError_", "DeadlockDetected"})
     final = "old" if goes_back else "new"
     assert mfa.plaintexts(final) == {row: b"%d:%d" % pair for row, pair in enumerate(service.versions.items())}
     assert mfa.versions() <= {1, 2}
@@ -461,6 +511,17 @@ def test_a_domain_over_oid_with_the_usual_trigger(mfa: Mfa, way: str) -> None:
     mfa.turn(way)
     assert mfa.objects() == before
     assert None not in mfa.plaintexts("new").values()
+
+
+def test_a_column_that_nobody_named_is_found(mfa: Mfa) -> None:
+    mfa.fill(5)
+    mfa.app.execute("CREATE TABLE forgotten (id int PRIMARY KEY, blob oid)")
+    mfa.app.execute("INSERT INTO forgotten VALUES (1, 0), (2, lo_from_bytea(0, %s))", (seal("old", b"x", _RAW),))
+    theirs = mfa.rig.sql.execute("SELECT lo_from_bytea(0, %s)", (seal("old", b"y", _RAW),)).fetchone()
+    mfa.app.execute("INSERT INTO forgotten VALUES (3, %s)", theirs)
+    (found,) = mfa.rig.info(search=True)["found"]
+    assert (found["table"], found["column"]) == ("public.forgotten", "blob")
+    assert (found["key"], found["opened"], found["sampled"]) == ("old", 1, 1)
 
 
 def _left(rig: Rig, server: EmbeddedPostgres, needles: list[bytes]) -> int:
