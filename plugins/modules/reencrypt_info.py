@@ -63,7 +63,8 @@ options:
         type: str
         required: true
       column:
-        description: The column, of type text, varchar, bytea, jsonb, json, or an array of text, varchar or bytea.
+        description: The column, of type text, varchar, bytea, jsonb, json, an array of text, varchar or bytea, or oid
+          (large objects).
         type: str
         required: true
       envelope:

@@ -147,7 +147,7 @@ _REFUSED = {
     "column-missing": (["CREATE TABLE creds (id int PRIMARY KEY, secrets text)"], "public.creds.secret", "secrets"),
     "primary-key-missing": (["CREATE TABLE creds (id int, secret text)"], "public.creds", "PRIMARY KEY"),
     "column-type-unsupported": (
-        ["CREATE TABLE creds (id int PRIMARY KEY, secret oid)"],
+        ["CREATE TABLE creds (id int PRIMARY KEY, secret int)"],
         "public.creds.secret",
         "bytea",
     ),
