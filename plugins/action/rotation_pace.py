@@ -60,8 +60,8 @@ class ActionModule(KeyturnAction):
         jobs = [
             {"secret": row["name"], "database": database}
             for row in rows
-            for database, host in sorted(row["databases"].items())
-            if host == task_vars["inventory_hostname"]
+            for database, hosts in sorted(row["databases"].items())
+            if task_vars["inventory_hostname"] in hosts
         ]
         if not jobs:
             return {"changed": False, "jobs": []}

@@ -171,7 +171,11 @@ _SERVICE = Shape(
 _DATABASE = Shape(
     "database",
     {
-        "hosts": Field("str", "The host that talks to it", required=True),
+        "hosts": Field(
+            "str|list",
+            "The host that talks to it; of a group or several, the first leads and others help",
+            required=True,
+        ),
         "dsn": Field("str", "A libpq connection string; sealed on its way"),
         "dsn_file": Field("str", "A file of mode 0600 on that host with the connection string", pattern=r"^/"),
         "max_wait": Field("str", "How long locks are tried for before the run goes back", pattern=DURATION),
@@ -220,19 +224,19 @@ class Catalog:
     databases: Mapping[str, Mapping[str, Any]]
     state_host: str
 
-    def databases_of(self, name: str) -> dict[str, str]:
-        """The databases with work of this secret, each with the host that does it."""
+    def databases_of(self, name: str) -> dict[str, list[str]]:
+        """The databases with work of this secret, each with its hosts; the first leads, the others help."""
         secret = self.secrets[name]
         entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
-        return {entry["database"]: self.databases[entry["database"]]["hosts"][0] for entry in entries}
+        return {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
 
     def hosts_of(self, name: str) -> list[str]:
-        """All hosts that a rotation of this secret concerns, the state host among them."""
+        """All hosts that a rotation of this secret needs, the state host among them."""
         secret = self.secrets[name]
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
-        found.update(self.databases_of(name).values())
+        found.update(hosts[0] for hosts in self.databases_of(name).values())
         for service in secret.get("consumers", ()):
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):
@@ -422,11 +426,12 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
 def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Without the connection string, which stays where it is until it is sealed."""
     where = f"keyturn_databases.{name}"
-    hosts = _resolve(entry["hosts"], groups, f"{where}.hosts")
-    if len(hosts) != 1:
-        raise KeyturnError(
-            "catalog-invalid", "must be one host", where=f"{where}.hosts", hint="Name the host that talks to it"
-        )
+    words = [entry["hosts"]] if isinstance(entry["hosts"], str) else entry["hosts"]
+    hosts: list[str] = []
+    for word in words:  # in the order in which they are named: the first leads
+        hosts += [host for host in _resolve(word, groups, f"{where}.hosts") if host not in hosts]
+    if not hosts:
+        raise KeyturnError("host-unknown", "no host is named", where=f"{where}.hosts", hint="Name a host or a group")
     resolved = {key: value for key, value in entry.items() if key != "dsn"}
     for field in ("max_wait", "max_writer_wait"):
         if field in resolved:

@@ -55,10 +55,10 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         f"{host}: cannot be reached. Bring it back, or waive it with keyturn_waive."
         for host in lost_hosts(plan["hosts"], answers["session"])
     ]
-    clocks = {host: float(said["clock"]) for host, said in answers["session"].items()}
+    clocks = {host: float(said["clock"]) for host, said in answers["session"].items() if host in plan["hosts"]}
     for host, said in sorted(answers["session"].items()):
         problems += _libraries(host, said["missing"])
-        if said["disk_free"] < _DISK_BYTES:
+        if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
     if clocks and max(clocks.values()) - min(clocks.values()) > _CLOCK_SECONDS:
         worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))

@@ -179,8 +179,8 @@ def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
     return "stop" if ways == {"stop"} else "none"
 
 
-def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Work in databases by host: one job per secret and database."""
+def _jobs(catalog: Catalog, name: str) -> list[tuple[list[str], dict[str, Any]]]:
+    """Work in databases: one job per secret and database, with the host that leads and those that help."""
     secret = catalog.secrets[name]
     jobs: dict[str, dict[str, Any]] = {}
     for section, key in (("data", "columns"), ("clear", "clear"), ("indexes", "indexes")):
@@ -197,7 +197,6 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
                 },
             )
             job[key].append({field: value for field, value in entry.items() if field != "database"})
-    by_host: dict[str, list[dict[str, Any]]] = {}
     for database, job in sorted(jobs.items()):
         entry = catalog.databases[database]
         job["dsn_file"] = entry.get("dsn_file", "")
@@ -208,8 +207,7 @@ def _jobs(catalog: Catalog, name: str) -> dict[str, list[dict[str, Any]]]:
         job["quiesce"] = _quiesce(catalog, secret)
         job["pace"] = _pace(entry)
         job["sanitize"] = secret.get("sanitize", False)
-        by_host.setdefault(entry["hosts"][0], []).append(job)
-    return by_host
+    return [(catalog.databases[database]["hosts"], job) for database, job in sorted(jobs.items())]
 
 
 def _pace(database: Mapping[str, Any]) -> dict[str, int]:
@@ -229,7 +227,8 @@ def build(
 
     :param kinds: by kind: ``role`` (the role's full name) and ``phases`` (the task files it has).
     :param waivers: see :func:`waived`.
-    :returns: ``secrets``, ``hosts`` (what each does), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
+    :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
+        needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out.
     """
     strategies = sorted({catalog.secrets[name]["strategy"] for name in names})
@@ -242,6 +241,7 @@ def build(
         )
     waves = _services(catalog, names)
     hosts: dict[str, dict[str, Any]] = {}
+    helpers: dict[str, list[dict[str, Any]]] = {}
 
     def of(host: str) -> dict[str, Any]:
         return hosts.setdefault(host, {"secrets": [], "jobs": [], "services": [], "probes": []})
@@ -256,8 +256,12 @@ def build(
                 if host in store["hosts"]
             ]
             of(host)["secrets"].append({"name": name, "stores": stores})
-        for host, jobs in _jobs(catalog, name).items():
-            of(host)["jobs"].extend(jobs)
+        for (leader, *others), job in _jobs(catalog, name):
+            helping = [host for host in others if host not in waivers] if job["columns"] else []
+            shared = {"hosts": 1 + len(helping)} if helping else {}
+            of(leader)["jobs"].append({**job, **shared})
+            for host in helping:
+                helpers.setdefault(host, []).append({**job, **shared})
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
             for host in probe.get("hosts", consumers):
@@ -289,6 +293,7 @@ def build(
         "kinds": [dict(kinds[kind], kind=kind) for kind in sorted({catalog.secrets[name]["kind"] for name in names})],
         "waves": waves,
         "hosts": {host: hosts[host] for host in sorted(hosts) if host not in waivers},
+        "helpers": {host: helpers[host] for host in sorted(helpers)},
         "waived": [dict(waivers[host]) for host in sorted(waivers) if host in hosts],
         "state_host": catalog.state_host,
     }

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import (
@@ -102,6 +102,19 @@ class Session:
                 hint="Run the playbook from its start",
             ) from None
         return sealed.open_box(box, private, context)
+
+    def while_open(self) -> Callable[[], bool]:
+        """Tells whether this run is still the one that this host is open for: another one has a key of its own."""
+
+        def mark() -> tuple[int, int] | None:
+            try:
+                found = os.stat(self._key_path)
+            except FileNotFoundError:
+                return None
+            return found.st_ino, found.st_mtime_ns
+
+        first = mark()
+        return lambda: mark() == first
 
     def close(self) -> bool:
         """Forget the run's keys."""

@@ -207,6 +207,26 @@ options:
   progress_path:
     description: A file that says how far the work is, written about once a second.
     type: path
+  share:
+    description:
+      - For O(state=in_place) and O(state=prepared) by several hosts at once, each with a call of its own at the same
+        time. Parts of the table are dealt out in the database; those of a process or host that died are done by others.
+    type: dict
+    suboptions:
+      lead:
+        description:
+          - Whether this host leads. It alone counts, makes and proves, and comes to its end whether others help or not.
+          - The others write only what it deals out, until its call is over.
+        type: bool
+        required: true
+      host:
+        description: What the result calls this host.
+        type: str
+        required: true
+      hosts:
+        description: How many hosts there are. O(rate) is divided by it.
+        type: int
+        required: true
   schema:
     description: The schema for side tables and the fence. It is made where it is missing.
     type: str
@@ -289,6 +309,12 @@ indexes:
   type: list
   elements: dict
   sample: [{name: api_tokens_token_lookup_idx, table: public.api_tokens, created: true}]
+shared:
+  description: How many parts each host has done, and how many rows it has written, with O(share).
+  returned: success
+  type: list
+  elements: dict
+  sample: [{host: db1, parts: 12, rows_written: 95000}]
 sanitized:
   description: The tables that were made anew, with the bytes of their files before and after.
   returned: success

@@ -272,11 +272,18 @@ def _software(run: Run) -> dict[str, str]:
     return {**versions, **run.who.get("software", {})}
 
 
+def _shared(result: Mapping[str, Any]) -> str:
+    """Which hosts have re-encrypted a database together."""
+    parts = [f"{thousands(entry['rows_written'])} rows by {entry['host']}" for entry in result["shared"]]
+    return f"{result['job']['database']}: {', '.join(parts)}"
+
+
 def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     found = []
     remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
     if remaining:
         found.append(remaining)
+    found += [_shared(result) for _host, step, result in run.kinds if step == "migrate" and result.get("shared")]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -377,6 +384,10 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         parts += [f"restart {service['name']}" for service in work["services"]]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
+    for host, jobs in plan["helpers"].items():
+        names = ", ".join(sorted({job["database"] for job in jobs}))
+        is_lost = host not in plan["hosts"] and host not in run.answers.get("session", {})
+        lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
     if plan["secrets"]:
         lines += _expected(run)

@@ -21,6 +21,7 @@ _LIMIT_SECONDS = 7 * 86400
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _LOOK_FOR_LIFE = 10.0
+_LAST_WORDS = 10.0
 
 
 class LongJobAction(KeyturnAction):
@@ -33,11 +34,21 @@ class LongJobAction(KeyturnAction):
 
         :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word.
         """
-        control = shlex.quote(control_path(progress_path))
-        self._shell(f"rm -f -- {control}")  # what was asked of a job before
+        started = self.start(module, arguments, progress_path, task_vars)
+        result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
+        return self._result(result, started["results_file"], progress_path)
+
+    def start(
+        self, module: str, arguments: Mapping[str, Any], progress_path: str, task_vars: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Start the module and leave it alone; gives ``results_file`` and ``ansible_job_id``.
+
+        :raises KeyturnError: ``job-not-started``.
+        """
+        self._shell(f"rm -f -- {shlex.quote(control_path(progress_path))}")  # what was asked of a job before
         self._task.async_val = _LIMIT_SECONDS
         try:
-            started = self._execute_module(
+            started: dict[str, Any] = self._execute_module(
                 module_name=f"keyturn.rotation.{module}",
                 module_args=dict(arguments),
                 task_vars=task_vars,
@@ -47,8 +58,25 @@ class LongJobAction(KeyturnAction):
             self._task.async_val = 0
         if started.get("failed") or "results_file" not in started:
             raise KeyturnError(started.get("code", "job-not-started"), started.get("msg", "the job did not start"))
-        result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
-        self._shell(f"rm -f -- {shlex.quote(started['results_file'])} {shlex.quote(progress_path)} {control}")
+        return started
+
+    def finish(self, results_file: str, progress_path: str) -> dict[str, Any]:
+        """The result of a job that is about to end; empty where it does not.
+
+        :raises KeyturnError: what the module reported.
+        """
+        deadline = time.monotonic() + _LAST_WORDS
+        while time.monotonic() < deadline:
+            found = self._read(results_file)
+            if found is not None and ("started" not in found or found.get("finished")):
+                return self._result(found, results_file, progress_path)
+            time.sleep(_FIRST_PAUSE)
+        return {}
+
+    def _result(self, result: dict[str, Any], results_file: str, progress_path: str) -> dict[str, Any]:
+        """Remove the files of a job that has ended; its result."""
+        files = (results_file, progress_path, control_path(progress_path))
+        self._shell("rm -f -- " + " ".join([shlex.quote(path) for path in files]))
         if result.get("failed"):
             raise KeyturnError(
                 result.get("code", "module-failed"), result.get("msg", "the job failed without a message")

@@ -26,7 +26,7 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     Without ``job`` the arguments are the module's own and stay as they are.
     """
     arguments = dict(args)
-    job = arguments.pop("job", None)
+    job, helps = arguments.pop("job", None), arguments.pop("help", None)
     if job is None:
         return arguments
     boxes = arguments.pop("boxes", None) or {}
@@ -49,6 +49,9 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     if "state" not in arguments:
         arguments.update({key: job["pace"][key] for key in ("workers", "batch_rows")}, search=job["search"])
     else:
+        if helps and job.get("hosts"):
+            share = {"lead": helps == "lead", "host": task_vars["inventory_hostname"], "hosts": job["hosts"]}
+            arguments["share"] = share
         if job.get("max_wait"):
             arguments["max_wait_s"] = job["max_wait"]
         arguments.update(

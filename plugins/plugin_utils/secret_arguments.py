@@ -18,10 +18,11 @@ Answers = Mapping[str, Mapping[str, Any]]
 
 
 def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores: bool) -> list[dict[str, Any]]:
-    """Hosts that need versions of a secret: those with its data, and with ``stores`` those with its stores."""
+    """Hosts that need versions of a secret: those that work on its data, and with ``stores`` those with its stores."""
     found = []
-    for host, work in plan["hosts"].items():
-        data = any(job["secret"] == name for job in work["jobs"])
+    for host in sorted({*plan["hosts"], *plan["helpers"]}):
+        work = plan["hosts"].get(host, {"jobs": [], "secrets": []})
+        data = any(job["secret"] == name for job in [*work["jobs"], *plan["helpers"].get(host, ())])
         store = stores and any(secret["name"] == name for secret in work["secrets"])
         public = sessions.get(host, {}).get("public")
         if public and (data or store):
@@ -53,7 +54,7 @@ def for_staging(
     """
     summaries = {summary["name"]: summary for summary in plan["secrets"]}
     entries = []
-    for secret in plan["hosts"][host]["secrets"]:
+    for secret in plan["hosts"].get(host, {"secrets": []})["secrets"]:
         name = secret["name"]
         entry: dict[str, Any] = {"name": name, "stores": secret["stores"]}
         origin = origin_of(plan, name, rotation_id, found)

@@ -46,6 +46,21 @@ def test_hosts_are_resolved_and_sorted() -> None:
     assert loaded.secrets["KEY"]["strategy"] == "cutover"
 
 
+@pytest.mark.parametrize(
+    ("said", "hosts"),
+    [("api", ["api1", "api2"]), (["db", "api"], ["db", "api1", "api2"]), (["api2", "api"], ["api2", "api1"])],
+)
+def test_the_first_host_of_a_database_leads(said: Any, hosts: list[str]) -> None:
+    loaded = load_catalog(change("keyturn_databases.app.hosts", said), GROUPS)
+    assert loaded.databases_of("KEY") == {"app": hosts}
+
+
+def test_hosts_that_only_help_are_not_needed() -> None:
+    variables = change("keyturn_databases.app.hosts", ["db", "more"])
+    groups = {**GROUPS, "all": [*GROUPS["all"], "more"]}
+    assert load_catalog(variables, groups).hosts_of("KEY") == ["api1", "api2", "db"]
+
+
 def test_fragments_are_merged() -> None:
     variables = catalog()
     variables["keyturn_secrets_team"] = {"OTHER": variables["keyturn_secrets"]["KEY"]}
@@ -101,7 +116,8 @@ def change(path: str, value: Any) -> Any:
         ("keyturn_databases.app.batch_rows", 0, "catalog-invalid", ["batch_rows", "1 or more"]),
         ("keyturn_databases.app.rate", True, "catalog-invalid", ["rate", "must be int"]),
         ("keyturn_databases.app.calm", "yes", "catalog-invalid", ["calm", "must be bool"]),
-        ("keyturn_databases.app.hosts", "api", "catalog-invalid", ["must be one host"]),
+        ("keyturn_databases.app.hosts", [], "host-unknown", ["keyturn_databases.app.hosts", "no host"]),
+        ("keyturn_databases.app.hosts", ["db", "apo"], "host-unknown", ["'apo'", "'api'"]),
         ("keyturn_state_host", ..., "catalog-invalid", ["keyturn_state_host"]),
         ("keyturn_state_host", "dbb", "host-unknown", ["'db'"]),
         ("keyturn_secrets", {}, "catalog-empty", ["keyturn_secrets"]),

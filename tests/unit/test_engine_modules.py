@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.keyturn.rotation.plugins.action.rotation_gate import _boxes
 from ansible_collections.keyturn.rotation.plugins.module_utils import host, sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import account
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 
 from tests.support.controller import Controller
 
@@ -33,6 +35,7 @@ PLAN: dict[str, Any] = {
         "api1": {"secrets": [], "jobs": [], "services": [{"name": "api"}], "probes": []},
         "db": {"secrets": [], "jobs": [], "services": [], "probes": []},
     },
+    "helpers": {},
     "waived": [],
     "digest": "d" * 64,
 }
@@ -177,6 +180,38 @@ def test_the_plan_says_what_will_remain(sanitize: bool, line: str) -> None:
     hosts = {"db": {"secrets": [], "jobs": [{**job, "clear": []}], "services": [], "probes": []}}
     planned = replace(run(), plan={**PLAN, "hosts": hosts, "strategy": "cutover"})
     assert f"  remains     {line}" in "\n".join(account.plan_lines(planned, []))
+
+
+def test_the_plan_names_who_helps_and_who_would_if_it_could_be_reached() -> None:
+    helpers = {"api1": [{"database": "app"}, {"database": "app"}], "more": [{"database": "app"}]}
+    plan = {**PLAN, "helpers": helpers, "strategy": "cutover"}
+    lines = account.plan_lines(replace(run(session={}), plan=plan), [])
+    assert [line for line in lines if "helps" in line] == [
+        "  helps       api1: app",
+        "  helps       more: app, but cannot be reached now",
+    ]
+
+
+def test_the_evidence_says_which_hosts_shared_the_rows() -> None:
+    shared = [{"host": "db", "parts": 3, "rows_written": 4000}, {"host": "more", "parts": 1, "rows_written": 7}]
+    shared_run = replace(run(), kinds=[("db", "migrate", {**COUNTED, "shared": shared})])
+    record = account.evidence_record(shared_run, "overlap", [], JOURNAL, STAMP.format(6))
+    assert "app: 4 000 rows by db, 7 rows by more" in record["messages"]
+
+
+def test_what_goes_wrong_on_a_host_that_helps_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def lost() -> dict[str, Any]:
+        raise AnsibleConnectionFailure("ssh says something long")
+
+    def refused() -> dict[str, Any]:
+        raise KeyturnError("dsn-failed", "the login is refused", where="database app", hint="Look")
+
+    assert tolerated("more", lambda: {"changed": True}) == {"changed": True}
+    assert tolerated("more", lost) == {"skipped": True, "skip_reason": "it cannot be reached"}
+    assert tolerated("more", refused)["skipped"] is True
+    said = capsys.readouterr().err
+    assert "more does not help: it cannot be reached" in said
+    assert "the login is refused" in said
 
 
 def test_an_interrupted_phase_is_told() -> None:

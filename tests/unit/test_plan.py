@@ -100,6 +100,30 @@ def test_a_database_says_how_it_is_to_be_treated(said: dict[str, Any], pace: dic
     assert built["hosts"]["db"]["jobs"][0]["pace"] == pace
 
 
+def _shared(waivers: dict[str, dict[str, str]] | None = None, **secret: Any) -> dict[str, Any]:
+    variables = catalog()
+    variables["keyturn_databases"]["app"]["hosts"] = ["db", "more", "api1"]
+    variables["keyturn_secrets"]["KEY"].update(secret)
+    groups = {**GROUPS, "all": [*GROUPS["all"], "more"]}
+    return plan.build(load_catalog(variables, groups), ["KEY"], KINDS, waivers or {})
+
+
+def test_one_host_leads_and_the_others_help() -> None:
+    built = _shared()
+    (job,) = built["hosts"]["db"]["jobs"]
+    assert job["hosts"] == 3
+    assert built["helpers"] == {"api1": [job], "more": [job]}
+    assert sorted(built["hosts"]) == ["api1", "api2", "db"]
+    assert built["hosts"]["api1"]["jobs"] == []
+    assert built["digest"] != plan.build(loaded(), ["KEY"], KINDS, {})["digest"]
+
+
+def test_a_host_that_helps_can_be_waived_and_has_nothing_to_catch_up() -> None:
+    built = _shared(plan.waived([{"host": "more", "reason": "disk", "until": "2026-06-02"}], "2026-06-01"))
+    assert (list(built["helpers"]), built["waived"]) == (["api1"], [])
+    assert built["hosts"]["db"]["jobs"][0]["hosts"] == 2
+
+
 @pytest.mark.parametrize("sanitize", [False, True])
 def test_a_secret_says_whether_its_tables_are_made_anew(sanitize: bool) -> None:
     built = plan.build(loaded(KEY={"sanitize": sanitize}), ["KEY"], KINDS, {})

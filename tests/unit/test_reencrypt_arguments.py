@@ -50,5 +50,18 @@ def test_counting_is_told_how_many_may_count() -> None:
     assert "rate" not in found
 
 
+@pytest.mark.parametrize("helps", ["lead", "begin"])
+def test_hosts_that_share_a_table_know_their_part(helps: str) -> None:
+    job = {**_job(), "hosts": 2}
+    arguments = {**_RUN, "state": "prepared", "job": job, "help": helps}
+    found = _checked(with_references(arguments, None, {"inventory_hostname": "db"}), ARGUMENTS)
+    assert found["share"] == {"lead": helps == "lead", "host": "db", "hosts": 2}
+
+
+def test_a_host_alone_shares_with_nobody() -> None:
+    arguments = {**_RUN, "state": "prepared", "job": _job(), "help": "lead"}
+    assert _checked(with_references(arguments, None, {}), ARGUMENTS)["share"] is None
+
+
 def test_the_modules_own_arguments_stay() -> None:
     assert with_references({"state": "swept", "workers": 2}, None, {}) == {"state": "swept", "workers": 2}

@@ -145,6 +145,30 @@ class Fence:
 
         retrying(pace, f"fence of {self._name}", attempt)
 
+    def join(self, link: Link) -> bool | None:
+        """Write beside the call of this run that has it, as a host that helps; None before it has it, False after.
+
+        :raises KeyturnError: ``fenced`` when a later run has it, or the rotation goes back or is over.
+        """
+        if not fence_exists(link, self._schema):
+            return None
+        query = sql.SQL(
+            "SELECT token, epoch, turned_back, pid = 0, closed FROM {} WHERE name = %s AND rotation = %s"
+        ).format(self._table)
+        row = link.execute(query, (self._name, self._rotation)).fetchone()
+        if row is None or row[1] < self._epoch:
+            return None
+        token, epoch, turned_back, is_over, is_closed = row
+        if epoch > self._epoch or turned_back or is_over:
+            raise self._refused(link)
+        self._token = token
+        return not is_closed
+
+    @property
+    def token(self) -> int:
+        """Which taking of the fence this call writes under."""
+        return self._token
+
     def end_former(self, link: Link) -> None:
         """End the session of whoever had the fence before, if it is still there.
 

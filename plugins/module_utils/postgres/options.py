@@ -86,6 +86,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "lock_timeout_ms": {"type": "int", "default": 100},
     "max_wait_s": {"type": "int", "default": 60},
     "progress_path": {"type": "path"},
+    "share": {
+        "type": "dict",
+        "options": {
+            "lead": {"type": "bool", "required": True},
+            "host": {"type": "str", "required": True},
+            "hosts": {"type": "int", "required": True},
+        },
+    },
 }
 
 #: Arguments of ``reencrypt_info``.

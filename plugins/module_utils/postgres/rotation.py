@@ -42,6 +42,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rights import check_rights
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, PREV, Shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts, forget_parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Way
@@ -54,7 +55,10 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Rotation", "is_settled", "leftover"]
+__all__ = ["SHARED", "Rotation", "is_settled", "leftover"]
+
+#: States with a pass that several hosts may work on.
+SHARED = ("in_place", "prepared")
 
 _GATE_ATTEMPTS = 5
 _LONGEST_HOLD = 900  # seconds: then the service writes again, whatever became of the rotation
@@ -80,6 +84,8 @@ class Rotation:
         self.clearings = [find_clearing(self.link, entry) for entry in params["clear"]]
         self.indexes = [find_index(self.link, entry) for entry in params["indexes"]]
         progress_path = None if check_mode else params["progress_path"]
+        share = params.get("share")
+        self.is_helper = bool(share and not share["lead"])
         self.pace = Pace(self.state, max_wait_s=params["max_wait_s"], progress_path=progress_path)
         self.work = Work(
             crew=crew,
@@ -87,7 +93,7 @@ class Rotation:
             pace=self.pace,
             throttle=Throttle(
                 rate=params["rate"],
-                workers=crew.workers,
+                workers=crew.workers * (share["hosts"] if share else 1),
                 max_lag=params.get("max_lag") or 0,
                 control=control_path(progress_path) if progress_path else None,
                 sleep=self.pace.rest,
@@ -101,6 +107,19 @@ class Rotation:
         self.pace.is_paused = lambda: self.work.throttle.is_paused
         crew.idle = self.pace.tick
         self.fence = self.work.fence
+        if share and self.state in SHARED and not check_mode:
+            run = (self.id, session.epoch)
+            self.work.share = SharedParts(
+                self.schema,
+                params["name"],
+                run,
+                fence=self.fence,
+                pace=self.pace,
+                throttle=self.work.throttle,
+                host=share["host"],
+                is_lead=share["lead"],
+                is_wanted=(lambda: True) if share["lead"] else session.while_open(),
+            )
         self.has_fence = self.fence.read(self.link)
         self.face()
         self.quiesce: str = params["quiesce"]
@@ -367,6 +386,7 @@ class Rotation:
                     if is_chosen:
                         shadow.drop(self.link)
                 if is_over:
+                    forget_parts(self.link, self.schema, self._params["name"])
                     self.fence.finish(self.link)
 
         if is_over or any(chosen):

@@ -116,7 +116,7 @@ class Batch:
 def settle(work: Work, way: Way, target: Target, shadow: Shadow, back: bool, everything: bool = False) -> Outcome:
     """One pass: every row whose shadow is behind is put right, in the table and in the shadow.
 
-    :param everything: the other rows too: their shadow is not to be trusted.
+    :param everything: the other rows too, by this host alone: their shadow is not to be trusted.
     """
 
     def one(link: Link, rows: list[Row]) -> Outcome:
@@ -125,7 +125,7 @@ def settle(work: Work, way: Way, target: Target, shadow: Shadow, back: bool, eve
         outcome.seen = len(rows)
         return outcome
 
-    return work.run(target, Source(target.column, None if everything else shadow), one)
+    return work.run(target, Source(target.column, None if everything else shadow), one, is_shared=not everything)
 
 
 def settle_all(work: Work, way: Way, targets: Sequence[Target], shadows: Sequence[Shadow], back: bool) -> None:
@@ -135,7 +135,7 @@ def settle_all(work: Work, way: Way, targets: Sequence[Target], shadows: Sequenc
         left = 0
         for target, shadow in zip(targets, shadows):
             outcome = settle(work, way, target, shadow, back)
-            left += outcome.written + len(outcome.again)
+            left += outcome.written + len(outcome.again) + outcome.elsewhere
         if left <= _FEW or (before is not None and left >= before):
             return
         before = left

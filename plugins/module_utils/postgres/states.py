@@ -11,6 +11,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import clear, has_index, make_index
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, check_first
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, FORWARD, SAME
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.helping import help_out
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.inplace import re_encrypt
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import (
     lock_mode,
@@ -31,7 +32,11 @@ Told = dict[str, Any]
 def reach(rotation: Rotation) -> dict[str, Any]:
     """Reach the state that is asked for; the result of the module."""
     first_facts = rotation.facts()
-    told = {"cleared": [], "indexes": [], "sanitized": [], **_STATES[rotation.state](rotation)}
+    share = rotation.work.share
+    if share is not None and share.is_lead:
+        share.announce(rotation.link)
+    make = help_out if rotation.is_helper else _STATES[rotation.state]
+    told = {"cleared": [], "indexes": [], "sanitized": [], **make(rotation)}
     work, facts, coverage = rotation.work, rotation.facts(), _coverage(rotation.covered)
     return {
         "changed": rotation.is_changed or work.written > 0,
@@ -41,6 +46,7 @@ def reach(rotation: Rotation) -> dict[str, Any]:
         "waited_ms": round(work.waited_ms, 1),
         "rows_written": work.written,
         "rows_raced": work.raced,
+        "shared": share.helped if share is not None else [],
         "steps": {name: round(seconds, 3) for name, seconds in rotation.steps.items()},
         "diff": {
             "before": {"facts": first_facts, "coverage": _coverage(rotation.before)},

@@ -24,6 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, Pages, page_ranges
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
@@ -55,12 +56,14 @@ class Outcome:
     :param written: rows that were changed or kept anew in a side table.
     :param again: rows to look at again: others held or changed them.
     :param raced: how many of those somebody else had changed.
+    :param elsewhere: rows that other hosts look at again.
     """
 
     seen: int = 0
     written: int = 0
     raced: int = 0
     again: list[Key] = field(default_factory=list)
+    elsewhere: int = 0
 
     def add(self, other: Outcome) -> None:
         """Sum up."""
@@ -68,6 +71,7 @@ class Outcome:
         self.written += other.written
         self.raced += other.raced
         self.again += other.again[: max(0, _MANY + 1 - len(self.again))]
+        self.elsewhere += other.elsewhere
 
 
 #: Writes rows (those with these keys, or all) in a transaction; returns how many somebody else had changed meanwhile.
@@ -76,7 +80,10 @@ Write = Callable[[Link, "frozenset[Key] | None"], int]
 
 @dataclass
 class Work:
-    """One call's connection(s), fence, pace and sizes, and its counters."""
+    """One call's connection(s), fence, pace and sizes, and its counters.
+
+    :param share: where other hosts take parts of the passes too.
+    """
 
     crew: Crew
     fence: Fence
@@ -87,6 +94,7 @@ class Work:
     batch_bytes: int
     lock_ms: int
     rate: float = 0
+    share: SharedParts | None = None
     totals: dict[str, int] = field(default_factory=dict)
     written: int = 0
     raced: int = 0
@@ -131,10 +139,13 @@ class Work:
             free, raced = frozenset(), 0
         return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
 
-    def run(self, target: Target, source: Source, work: Callable[[Link, list[Row]], Outcome]) -> Outcome:
+    def run(
+        self, target: Target, source: Source, work: Callable[[Link, list[Row]], Outcome], is_shared: bool = True
+    ) -> Outcome:
         """One pass over the rows of a source, then second visits to those that others held or changed.
 
         :param work: judges, encrypts and writes one batch.
+        :param is_shared: whether other hosts may do parts of it, where there are any.
         """
         size = self.size().limited(min(self.rate or target.rows_a_second(), target.rows_a_second()))
 
@@ -156,9 +167,13 @@ class Work:
         def one(link: Link, pages: Pages) -> tuple[int, int, int, list[Key]]:
             return held(link, source.batches(link, pages, size, patiently))
 
-        for plain in self.crew.each(one, parts):
-            total.add(Outcome(*plain))
-            self.pace.did(plain[0])
+        if self.share is not None and is_shared and (len(parts) > 1 or not self.share.is_lead):
+            for plain in self.share.each(self.crew, one, parts, target):
+                total.add(Outcome(*plain))
+        else:
+            for plain in self.crew.each(one, parts):
+                total.add(Outcome(*plain))
+                self.pace.did(plain[0])
         patience = self.pace.patience(target.place)
         while total.again and len(total.again) <= _MANY and not patience.is_over:
             patience.pause()

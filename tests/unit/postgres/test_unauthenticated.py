@@ -10,30 +10,30 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 
 from tests.support.reencryption import Rig
 
-_KEYS = {"old": b"o" * 32, "new": b"n" * 32}
+CBC_KEYS = {"old": b"o" * 32, "new": b"n" * 32}
 _SPEC = load_spec("calcom")
 _WAYS = {"in_place": ["in_place"], "shadow": ["prepared", "cut_over", "swept"]}
 
 
 #: One block that both keys open, each to a text of its own: found by trying blocks, about one in ten million.
-_BOTH = b"8c8483b828ecf9fc2c1e0a6e3b4db28c:a7da062ea94d33aebb12b997ad2825de"
+BOTH_OPEN = b"8c8483b828ecf9fc2c1e0a6e3b4db28c:a7da062ea94d33aebb12b997ad2825de"
 
 
 def _text(key: str) -> bytes | None:
-    return Envelope(_SPEC, _KEYS[key]).open(_BOTH)
+    return Envelope(_SPEC, CBC_KEYS[key]).open(BOTH_OPEN)
 
 
 def _fill(rig: Rig, keys: list[str]) -> None:
     rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text)")
-    cells = [Envelope(_SPEC, _KEYS[key]).seal(b"a value that is longer than that") for key in keys]
-    for number, cell in enumerate([_BOTH, *cells], 1):
+    cells = [Envelope(_SPEC, CBC_KEYS[key]).seal(b"a value that is longer than that") for key in keys]
+    for number, cell in enumerate([BOTH_OPEN, *cells], 1):
         rig.sql.execute("INSERT INTO creds VALUES (%s, %s)", (number, cell.decode()))
     rig.columns = [rig.column("creds", "secret", envelope="calcom")]
-    rig.defaults = {"keys": {version: {"value": key.decode()} for version, key in _KEYS.items()}}
+    rig.defaults = {"keys": {version: {"value": key.decode()} for version, key in CBC_KEYS.items()}}
 
 
 def _opened(rig: Rig, key: str) -> bytes | None:
-    return Envelope(_SPEC, _KEYS[key]).open(rig.cells()[1].encode())
+    return Envelope(_SPEC, CBC_KEYS[key]).open(rig.cells()[1].encode())
 
 
 def test_the_cell_does_open_under_both() -> None:

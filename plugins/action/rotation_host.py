@@ -1,0 +1,22 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of opening and closing a run on a host: one that only helps may be missing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
+
+
+class ActionModule(KeyturnAction):
+    """Runs the module ``rotation_host``."""
+
+    def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """With ``only_helps`` a host that cannot be reached is passed over."""
+        arguments = dict(self._task.args)
+        only_helps = arguments.pop("only_helps", False)
+        call = partial(self.call, "rotation_host", arguments, task_vars)
+        return tolerated(task_vars["inventory_hostname"], call) if only_helps else call()
