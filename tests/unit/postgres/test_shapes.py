@@ -282,14 +282,6 @@ def test_an_edit_beside_the_cell_is_never_overwritten(rig: Rig) -> None:
     assert found == {1: "edited", 2: "again", 3: None, 4: None, 5: None}
 
 
-def test_a_large_object_is_refused_with_the_way_out(rig: Rig) -> None:
-    rig.sql.execute("CREATE TABLE mfa_secrets (id int PRIMARY KEY, secret_enc oid)")
-    rig.columns = [rig.column("mfa_secrets", "secret_enc", envelope="aesgcm-raw")]
-    with pytest.raises(KeyturnError) as refused:
-        rig.run("in_place")
-    assert (refused.value.code, "lo_get" in refused.value.hint) == ("column-type-unsupported", True)
-
-
 def test_an_object_with_a_number_longer_than_python_reads_stays_an_object() -> None:
     text = '{"n": ' + "1" * 5000 + "}"
     assert plain_json(text.encode()) == text
