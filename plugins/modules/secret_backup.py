@@ -159,6 +159,9 @@ backup:
     name:
       description: The name of its folder.
       type: str
+    short_name:
+      description: Its time, as people type it.
+      type: str
     path:
       description: The folder.
       type: str

@@ -73,6 +73,7 @@ class Backup:
         expires = self.expires(retention_days)
         return {
             "name": self.name,
+            "short_name": self.short_name,
             "path": self.folder,
             "time": self.made_at.isoformat(),
             "rotation_id": self.rotation_id,
