@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-__all__ = ["held_by", "over"]
+__all__ = ["held_by", "held_in_escrow", "over"]
 
 
 def _time(stamp: str) -> datetime:
@@ -80,3 +80,30 @@ def _may_hold(backup: Mapping[str, Any], paths: set[str], until: datetime) -> bo
     if not paths & set(backup["files"]):
         return False
     return bool(backup["reason"]) or datetime.fromisoformat(backup["time"]) <= until
+
+
+def held_in_escrow(
+    register: Mapping[str, Any],
+    rotation_id: str,
+    escrow: Mapping[str, Any],
+    answers: Mapping[str, Mapping[str, Iterable[str]]],
+) -> list[str] | None:
+    """The copies elsewhere that may hold what this rotation retired, as ``host: NAME/rotation``; None: cannot be told.
+
+    :param escrow: the plan's ``escrow``.
+    :param answers: by host and secret, the rotations of which it has copies.
+    """
+    rotations = register["rotations"]
+    names = set(rotations[rotation_id]["secrets"]) & set(escrow["secrets"])
+    if not names:
+        return []
+    if not set(escrow["hosts"]) <= set(answers):
+        return None
+    own = rotations[rotation_id]["started_at"]
+    return [
+        f"{host}: {name}/{other}"
+        for host in sorted(escrow["hosts"])
+        for name in sorted(names)
+        for other in answers[host].get(name, ())
+        if other != rotation_id and rotations.get(other, {}).get("started_at", "") < own
+    ]

@@ -310,12 +310,15 @@ def build(
                         **{k: v for k, v in entry.items() if k not in ("hosts", "depends_on")},
                     }
                 )
-    needed = {catalog.state_host, *(host for host, work in hosts.items() if work["jobs"])}
+    escrow = _escrow(catalog, names)
+    for host in escrow["hosts"]:
+        of(host)
+    needed = {catalog.state_host, *escrow["hosts"], *(host for host, work in hosts.items() if work["jobs"])}
     for host in waivers:
         if host in needed:
             raise KeyturnError(
                 "waiver-invalid",
-                f"{host} keeps the state or talks to a database",
+                f"{host} keeps the state or copies of keys, or talks to a database",
                 where="keyturn_waive",
                 hint="It cannot be left out",
             )
@@ -331,7 +334,7 @@ def build(
         "waived": [dict(waivers[host]) for host in sorted(waivers) if host in hosts],
         "state_host": catalog.state_host,
         "backup": dict(catalog.backup),
-        "escrow": dict(catalog.escrow) if any(catalog.secrets[name].get("data") for name in names) else {},
+        "escrow": escrow,
         "skip_backup": skip_backup,
     }
     plan["origins"] = {
@@ -343,6 +346,12 @@ def build(
     }
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
+
+
+def _escrow(catalog: Catalog, names: Iterable[str]) -> dict[str, Any]:
+    """Where copies of new data keys go, and which secrets are such keys; no host where there are none."""
+    keys = [name for name in names if catalog.secrets[name].get("data")]
+    return {**catalog.escrow, "secrets": keys} if catalog.escrow and keys else {"hosts": [], "secrets": []}
 
 
 def _summary(secret: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -280,6 +280,10 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
     if remaining:
         found.append(remaining)
+    found += [
+        f"a copy of the new version lies on {host}, encrypted: {', '.join(said['paths'])}"
+        for host, said in sorted(run.answers.get("escrow", {}).items())
+    ]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):

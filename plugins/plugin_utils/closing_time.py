@@ -71,13 +71,16 @@ def close_versions(
     read = call("rotation_state", {"action": "read", **state}, task_vars)
     register, now = read["register"], read["now"]
     backups = {host: said["backups"] for host, said in _answers(task_vars).items()}
+    escrow = {host: said["left"] for host, said in answers_of(task_vars, "__rotation_escrow_left").items()}
     kinds = {secret["name"]: secret["kind"] for secret in plan["secrets"]}
     lines = []
     for rotation_id, retired_at in sorted(closing.over(register).items()):
         held = closing.held_by(register, rotation_id, retired_at, plan["hosts"], backups)
+        elsewhere = closing.held_in_escrow(register, rotation_id, plan["escrow"], escrow)
         rotation = register["rotations"][rotation_id]
-        if held is None or held == rotation.get("held"):
+        if held is None or elsewhere is None or held + elsewhere == rotation.get("held"):
             continue
+        held = held + elsewhere
         if not held:
             record = closed_record(rotation_id, rotation, kinds, who, now)
             call("evidence", {**state, "record": record}, task_vars)

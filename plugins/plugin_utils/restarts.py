@@ -35,8 +35,6 @@ def affected(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) 
             lines.append(f"  note        {host}: another program made this backup, without checksums")
     known = {service for wave in plan["waves"] for service in wave}
     if named - known:
-        lines.append(
-            f"  warning     the catalog does not know {', '.join(sorted(named - known))}: restart what the backup names "
-            "yourself"
-        )
+        unknown = ", ".join(sorted(named - known))
+        lines.append(f"  warning     the catalog does not know {unknown}, which the backup names: restart it yourself")
     return {"services": sorted((named | found) & known), "lines": lines}
