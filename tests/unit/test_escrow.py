@@ -39,7 +39,10 @@ def _staged(folder: Path, rotation_id: str = "r1") -> Host:
     path = folder / ".env"
     if not path.exists():
         host.write(".env", b"KEY=first\n")
-    host.turn("staged", {"name": "KEY", "generate": GENERATE, "stores": [{"type": "env_file", "path": str(path)}]})
+    host.turn(
+        "staged",
+        {"name": "KEY", "origin": True, "generate": GENERATE, "stores": [{"type": "env_file", "path": str(path)}]},
+    )
     return host
 
 
