@@ -12,6 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.registry import f
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 
@@ -47,7 +48,10 @@ class ActionModule(KeyturnAction):
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
         self.call("rotation_state", {"action": "finish", **common, "status": status, "facts": facts}, task_vars)
-        for line in summary_lines(run, status, lost, record, evidence):
+        lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
+        if status in ("overlap", "retired"):
+            lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars)
+        for line in lines:
             display.display(line)
         result: dict[str, Any] = {
             "changed": True,

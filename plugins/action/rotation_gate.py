@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
 
 
@@ -44,7 +45,18 @@ class ActionModule(KeyturnAction):
         elif gate == "scanned":
             problems = gates.scanned(kind_results(plan, task_vars))
         elif gate == "readable":
-            problems = gates.readable(kind_results(plan, task_vars))
+            problems = gates.readable(kind_results(plan, task_vars), _names(args.get("confirmed")))
+        elif gate == "backups":
+            known = answers_of(task_vars, "__rotation_backups")
+            wanted = str(args.get("backup") or "")
+            problems = gates.backups(plan, known, wanted)
+            mine = known.get(task_vars["inventory_hostname"], {}).get("backups", ())
+            result["backup"] = gates.chosen_backup(mine, wanted)
+        elif gate == "affected":
+            problems = []
+            result.update(restarts.affected(plan, answers_of(task_vars, "__rotation_restored")))
+            for line in result["lines"]:
+                display.display(line)
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:
@@ -52,6 +64,10 @@ class ActionModule(KeyturnAction):
         if problems:
             raise KeyturnError(f"gate-{gate}", " ".join(problems), where="")
         return result
+
+
+def _names(text: Any) -> list[str]:
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
 
 
 def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

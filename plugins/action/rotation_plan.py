@@ -6,20 +6,22 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible import context
 from ansible.utils.collection_loader._collection_finder import _get_collection_path
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
+_CATALOG = ("keyturn_services", "keyturn_secrets", "keyturn_state_host", "keyturn_backup", "keyturn_escrow")
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -49,6 +51,12 @@ def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
     return {secret["kind"]: kind_of(secret["kind"]) for secret in catalog.secrets.values()}
 
 
+def _skips_backup(register: Mapping[str, Any], names: Sequence[str], asked: bool) -> bool:
+    """Whether there is no backup: as the rotation was begun, where one is open."""
+    found = registry.open_rotation(register, names) if names else None
+    return bool(register["rotations"][found].get("skip_backup")) if found else asked
+
+
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -68,7 +76,15 @@ class ActionModule(KeyturnAction):
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
         until = str(args.get("until") or "")
-        plan = planning.build(catalog, names, _kinds(catalog), waivers)
+        plan = planning.build(
+            catalog,
+            names,
+            _kinds(catalog),
+            waivers,
+            of_files=mode in ("restore", "prune"),
+            all_services=args.get("services") == "all",
+            skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
+        )
         if until and until not in plan["phases"]:
             raise KeyturnError(
                 "phase-unknown", f"no phase {until!r} here", where="keyturn_until", hint=nearest(until, plan["phases"])
@@ -89,6 +105,8 @@ class ActionModule(KeyturnAction):
             )
         if names:
             self._refuse_missing_hosts(plan, task_vars)
+        if plan["skip_backup"]:
+            display.warning("no backup will be made, as keyturn_skip_backup asks")
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
         return {
             "changed": False,
@@ -96,6 +114,7 @@ class ActionModule(KeyturnAction):
             "names": names,
             "secrets": self._overview(catalog, register, now),
             "rotations": register["rotations"],
+            "needed": registry.undoable(register),
             "sees_alive": seen_alive(filter(None, holders)),
             "now": read["now"],
             "run": secrets.token_hex(4),
@@ -149,9 +168,7 @@ class ActionModule(KeyturnAction):
     def _catalog(self, task_vars: Mapping[str, Any]) -> Catalog:
         variables: dict[str, Any] = {}
         for name in task_vars:
-            if name in ("keyturn_services", "keyturn_secrets", "keyturn_state_host") or name.startswith(
-                "keyturn_secrets_"
-            ):
+            if name in _CATALOG or name.startswith("keyturn_secrets_"):
                 variables[name] = render(self._templar, task_vars[name], name)
         databases = task_vars.get("keyturn_databases") or {}
         if isinstance(databases, str):
@@ -203,6 +220,7 @@ class ActionModule(KeyturnAction):
                     "retire_after": rotation.get("retire_after", ""),
                     "waived": [entry["host"] for entry in rotation.get("waived", ())],
                     "lost": rotation.get("lost", []),
+                    "held": rotation.get("held", []),
                 }
             )
         return rows

@@ -7,7 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines, plan_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
+    backup_lines,
+    job_lines,
+    plan_lines,
+    status_lines,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 
@@ -25,6 +30,8 @@ class ActionModule(KeyturnAction):
             if not lines:
                 hint = "Only what writes rows can be steered; the status playbook shows it while it runs"
                 raise KeyturnError("nothing-runs", "no re-encryption runs now", where="keyturn_only", hint=hint)
+        elif args.get("what") == "backups":
+            lines = backup_lines(answers_of(task_vars, "__rotation_backups"))
         elif args.get("what") == "status":
             lines = status_lines(planned, jobs)
         else:

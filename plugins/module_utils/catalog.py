@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -209,6 +210,7 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             **properties,
+            **{variable: shape.json_schema() for variable, shape in KEEPING.items()},
             "keyturn_state_host": {"type": "string", "description": "The host that keeps the state"},
         },
         "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"]},
@@ -223,6 +225,8 @@ class Catalog:
     services: Mapping[str, Mapping[str, Any]]
     databases: Mapping[str, Mapping[str, Any]]
     state_host: str
+    backup: Mapping[str, Any]
+    escrow: Mapping[str, Any]
 
     def databases_of(self, name: str) -> dict[str, list[str]]:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
@@ -420,6 +424,8 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         },
         databases={name: _resolved_database(name, entry, groups) for name, entry in databases.items()},
         state_host=state,
+        backup=backup_policy(variables.get("keyturn_backup")),
+        escrow=escrow_policy(variables.get("keyturn_escrow"), lambda hosts, where: _resolve(hosts, groups, where)),
     )
 
 

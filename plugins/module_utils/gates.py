@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["agreement", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
+__all__ = ["agreement", "backups", "chosen_backup", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
 
 _CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
@@ -138,15 +138,62 @@ def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
     return problems
 
 
-def readable(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
-    """Columns with rows that the version in a backup does not open."""
+def chosen_backup(known: Sequence[Mapping[str, Any]], wanted: str) -> Mapping[str, Any] | None:
+    """The backup of one host that a person means: by name, by time, by rotation, or the latest; the oldest first."""
+    whole = [backup for backup in known if backup["complete"] and not backup["reason"]]
+    if wanted == "latest":
+        return whole[-1] if whole else None
+    of_rotation = [backup for backup in whole if wanted and backup["rotation_id"] == wanted]
+    named = [backup for backup in known if wanted in (backup["name"], backup["short_name"])]
+    return next(reversed(of_rotation or named), None)
+
+
+def backups(plan: Mapping[str, Any], answers: Answers, wanted: str) -> list[str]:
+    """Hosts on which the backup that is asked for cannot be restored.
+
+    :param answers: by host, ``backups`` as ``secret_backup`` lists them.
+    """
+    problems = []
+    rotations = set()
+    for host in sorted(host for host, work in plan["hosts"].items() if work["secrets"]):
+        if host not in answers:
+            problems.append(f"{host}: did not say which backups it has.")
+            continue
+        backup = chosen_backup(answers[host]["backups"], wanted)
+        if backup is None:
+            problems.append(f"{host}: has no backup {wanted}. Run without keyturn_restore to see what it has.")
+            continue
+        rotations.add(backup["rotation_id"])
+        if not backup["complete"]:
+            problems.append(
+                f"{host}: {backup['name']} is not whole, or another program made it and keyturn_project_dir does not "
+                "say where its files belong."
+            )
+        elif backup["checksums"] == "wrong":
+            problems.append(f"{host}: {backup['name']} is not as it was made. Choose another one.")
+    if wanted == "latest" and len(rotations) > 1:
+        problems.append(
+            "The latest backups of these hosts are of different rotations "
+            f"({', '.join(sorted(rotation or 'none' for rotation in rotations))}). Name one of them."
+        )
+    return problems
+
+
+def readable(results: Iterable[tuple[str, str, Mapping[str, Any]]], confirmed: Iterable[str] = ()) -> list[str]:
+    """Columns with rows that the version in a backup does not open.
+
+    :param confirmed: secrets of which a person said that this is as it should be.
+    """
     problems = []
     for host, step, result in results:
+        if (result.get("job") or {}).get("secret") in set(confirmed):
+            continue
         for row in result.get("coverage", ()) if step == "preflight" else ():
             shut = row["total"] - row["old"] - row["null"] - row["plaintext"]
             if shut:
                 problems.append(
                     f"{host}: {shut} rows of {row['table']}.{row['column']} are not under the key of this backup. "
-                    "Nothing was restored. To bring that key back with its data, rotate with value_from."
+                    "Nothing was restored. To bring that key back with its data, rotate with value_from; to restore "
+                    "the files all the same, name the secret with keyturn_confirm."
                 )
     return problems

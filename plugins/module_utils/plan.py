@@ -75,8 +75,10 @@ def choose(
                 "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
             )
     records = register["secrets"]
+    if mode == "prune":
+        return sorted(only or catalog.secrets)
     if mode == "restore":
-        return _restorable(sorted(only or catalog.secrets), records)
+        return _restorable(_sharing(catalog, only or catalog.secrets), records)
     if only:
         names = list(only)
     elif mode == "rotate":
@@ -111,6 +113,22 @@ def choose(
             hint="Use the catalog that the rotation was begun with",
         )
     return sorted(set(names))
+
+
+def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
+    """These secrets and all that lie in the same files: a file is restored as a whole."""
+
+    def files(name: str) -> set[tuple[str, str]]:
+        return {(host, store["path"]) for store in catalog.secrets[name]["stores"] for host in store["hosts"]}
+
+    found = set(names)
+    shared: set[tuple[str, str]] = set()
+    while True:
+        shared.update(place for name in found for place in files(name))
+        more = {name for name in catalog.secrets if name not in found and files(name) & shared}
+        if not more:
+            return sorted(found)
+        found |= more
 
 
 def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -161,9 +179,23 @@ def waived(entries: Iterable[Mapping[str, Any]], today: str) -> dict[str, dict[s
     return found
 
 
-def _services(catalog: Catalog, names: Sequence[str]) -> list[list[str]]:
-    affected = sorted({service for name in names for service in catalog.secrets[name].get("consumers", ())})
-    return [list(wave) for wave in restart_waves(catalog.services, affected)]
+def _consumers(catalog: Catalog, names: Iterable[str]) -> set[str]:
+    return {service for name in names for service in catalog.secrets[name].get("consumers", ())}
+
+
+def _services(catalog: Catalog, affected: Iterable[str]) -> list[list[str]]:
+    return [list(wave) for wave in restart_waves(catalog.services, sorted(affected))]
+
+
+def _refuse_without_backup(catalog: Catalog, names: Iterable[str]) -> None:
+    keys = sorted(name for name in names if catalog.secrets[name]["kind"] == "encryption_key")
+    if keys:
+        raise KeyturnError(
+            "backup-needed",
+            f"data at rest depends on {', '.join(keys)}, so there must be a backup",
+            where="keyturn_skip_backup",
+            hint="Leave keyturn_skip_backup away, or turn other secrets with keyturn_only",
+        )
 
 
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
@@ -222,16 +254,24 @@ def build(
     names: Sequence[str],
     kinds: Mapping[str, Mapping[str, Any]],
     waivers: Mapping[str, Mapping[str, str]],
+    *,
+    of_files: bool = False,
+    all_services: bool = False,
+    skip_backup: bool = False,
 ) -> dict[str, Any]:
     """The plan for these secrets.
 
     :param kinds: by kind: ``role`` (the role's full name) and ``phases`` (the task files it has).
     :param waivers: see :func:`waived`.
+    :param of_files: whether nothing turns: it is about files and backups, and secrets of any strategy may be in it.
+    :param all_services: whether every service is in it, not only those that read these secrets.
+    :param skip_backup: whether nothing is backed up first.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
-    :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out.
+    :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
+        ``backup-needed``.
     """
-    strategies = sorted({catalog.secrets[name]["strategy"] for name in names})
+    strategies = [] if of_files else sorted({catalog.secrets[name]["strategy"] for name in names})
     if len(strategies) > 1:
         raise KeyturnError(
             "strategies-mixed",
@@ -239,7 +279,9 @@ def build(
             where="keyturn_only",
             hint="Turn them in runs of their own",
         )
-    waves = _services(catalog, names)
+    if skip_backup:
+        _refuse_without_backup(catalog, names)
+    waves = _services(catalog, catalog.services if all_services else _consumers(catalog, names))
     hosts: dict[str, dict[str, Any]] = {}
     helpers: dict[str, list[dict[str, Any]]] = {}
 
@@ -277,25 +319,33 @@ def build(
                         **{k: v for k, v in entry.items() if k not in ("hosts", "depends_on")},
                     }
                 )
-    needed = {catalog.state_host, *(host for host, work in hosts.items() if work["jobs"])}
+    escrow = _escrow(catalog, names)
+    for host in escrow["hosts"]:
+        of(host)
+    needed = {catalog.state_host, *escrow["hosts"], *(host for host, work in hosts.items() if work["jobs"])}
     for host in waivers:
         if host in needed:
             raise KeyturnError(
                 "waiver-invalid",
-                f"{host} keeps the state or talks to a database",
+                f"{host} keeps the state or copies of keys, or talks to a database",
                 where="keyturn_waive",
                 hint="It cannot be left out",
             )
     plan: dict[str, Any] = {
         "secrets": [_summary(catalog.secrets[name], name) for name in names],
         "strategy": strategies[0] if strategies else "",
-        "phases": list(PHASES[strategies[0]]) if strategies else [],
+        "phases": [phase for phase in PHASES[strategies[0]] if not skip_backup or phase != "backup"]
+        if strategies
+        else [],
         "kinds": [dict(kinds[kind], kind=kind) for kind in sorted({catalog.secrets[name]["kind"] for name in names})],
         "waves": waves,
         "hosts": {host: hosts[host] for host in sorted(hosts) if host not in waivers},
         "helpers": {host: helpers[host] for host in sorted(helpers)},
         "waived": [dict(waivers[host]) for host in sorted(waivers) if host in hosts],
         "state_host": catalog.state_host,
+        "backup": dict(catalog.backup),
+        "escrow": escrow,
+        "skip_backup": skip_backup,
     }
     plan["origins"] = {
         name: next(
@@ -306,6 +356,12 @@ def build(
     }
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
+
+
+def _escrow(catalog: Catalog, names: Iterable[str]) -> dict[str, Any]:
+    """Where copies of new data keys go, and which secrets are such keys; no host where there are none."""
+    keys = [name for name in names if catalog.secrets[name].get("data")]
+    return {**catalog.escrow, "secrets": keys} if catalog.escrow and keys else {"hosts": [], "secrets": []}
 
 
 def _summary(secret: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Place, backup_key, contents
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
@@ -30,7 +31,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
     save_all,
 )
 
-__all__ = ["INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
+__all__ = ["FROM_BACKUP", "INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
 
 _SEAL_TO: dict[str, Any] = {
     "type": "list",
@@ -48,6 +49,15 @@ INFO_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "stores": {"type": "list", "elements": "dict", "default": [], "options": STORE_OPTIONS},
     "seal_to": _SEAL_TO,
+}
+
+#: The argument spec of a backup that ``secret_info`` looks into.
+FROM_BACKUP: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "backup_dir": {"type": "path"},
+    "root": {"type": "path"},
+    "filename_format": {"type": "str"},
+    "key": {"type": "dict", "options": VALUE_OPTIONS, "no_log": False},
 }
 
 #: The argument spec of one secret for ``secret``.
@@ -81,7 +91,14 @@ def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     session = Session.from_params(params)
     if params.get("accept_fingerprint"):
         session.accept_fingerprint_key(params["accept_fingerprint"])
-    return inspect(session, params["secrets"])
+    return inspect(session, params["secrets"], Workspace(_in_backup(session, params.get("backup"))))
+
+
+def _in_backup(session: Session, asked: Mapping[str, Any] | None) -> dict[str, bytes | None]:
+    """What the files would hold if a backup were restored; nothing where none is asked for."""
+    if not asked:
+        return {}
+    return contents(Place.of(asked, session).find(asked["name"]), backup_key(session, asked))
 
 
 # -- one secret ------------------------------------------------------------------------------------------------------
@@ -489,15 +506,18 @@ def _mark(session: Session, job: _Job, value: bytes) -> str:
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
-def inspect(session: Session, requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def inspect(
+    session: Session, requests: Sequence[Mapping[str, Any]], workspace: Workspace | None = None
+) -> dict[str, Any]:
     """How secrets stand on this host. Nothing is changed; what is wrong comes in a list, all of it at once.
 
     :param requests: see :data:`INFO_OPTIONS`.
+    :param workspace: the files; as they are on the disk by default.
     :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``loose_files``, ``changed`` (False).
     """
     problems: list[dict[str, str]] = []
     secrets: dict[str, Any] = {}
-    workspace = Workspace()
+    workspace = workspace or Workspace()
     for request in requests:
         try:
             job = _Job.open(session, request)

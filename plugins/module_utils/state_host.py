@@ -103,6 +103,8 @@ def _change(params: Mapping[str, Any], content: dict[str, Any], now: float) -> t
         return rotation_id, registry.turn_back(content, rotation_id, epoch, now, params["facts"].get("cause", ""))
     if action == "release":
         return rotation_id, registry.release(content, rotation_id, epoch)
+    if action == "close":
+        return rotation_id, registry.close(content, rotation_id, stamp_of(now), params["facts"]["held"])
     return rotation_id, registry.finish(content, rotation_id, epoch, params["status"], stamp_of(now), **params["facts"])
 
 

@@ -35,7 +35,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, plan, status, validate]
+    choices: [rotate, rollback, retire, restore, prune, plan, status, validate]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
@@ -54,6 +54,15 @@ options:
     type: list
     elements: dict
     default: []
+  skip_backup:
+    description: Plan without a backup. Refused where data at rest depends on a secret.
+    type: bool
+    default: false
+  services:
+    description: Which services are in the plan, those that read the secrets or all.
+    type: str
+    choices: [affected, all, none]
+    default: affected
 """
 
 EXAMPLES = r"""

@@ -32,7 +32,7 @@ options:
   what:
     description: What to show.
     type: str
-    choices: [plan, status, pace]
+    choices: [plan, status, pace, backups]
     default: plan
 """
 

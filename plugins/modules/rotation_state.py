@@ -28,9 +28,10 @@ options:
       - V(turn_back) changes direction.
       - V(release) stops and leaves the rotation open.
       - V(finish) ends the run with O(status).
+      - V(close) notes in C(held) of O(facts) which backups hold a retired version. When there is none it is closed.
       - V(seal) seals the inventory's fingerprint key to hosts.
     type: str
-    choices: [read, acquire, advance, turn_back, release, finish, seal]
+    choices: [read, acquire, advance, turn_back, release, finish, close, seal]
     default: read
   mode:
     description: What the run wants.
@@ -109,7 +110,7 @@ ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "action": {
         "type": "str",
-        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "seal"],
+        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "close", "seal"],
         "default": "read",
     },
     "mode": {"type": "str", "choices": ["rotate", "rollback", "retire"], "default": "rotate"},

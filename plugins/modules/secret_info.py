@@ -98,6 +98,42 @@ options:
   accept_fingerprint:
     description: The inventory's fingerprint key in a box for this host. It is kept for the run.
     type: str
+  backup:
+    description: Look at the files as this backup of M(keyturn.rotation.secret_backup) holds them.
+    type: dict
+    suboptions:
+      name:
+        description: Its name or time, or V(latest).
+        type: str
+        required: true
+      backup_dir:
+        description: Where the backups lie.
+        type: path
+      root:
+        description: The project's folder.
+        type: path
+      filename_format:
+        description: The form of the names.
+        type: str
+      key:
+        description: What opens an encrypted backup.
+        type: dict
+        suboptions:
+          file:
+            description: A file of mode C(0600) on the host.
+            type: path
+          env_file:
+            description: A dotenv file on the host.
+            type: path
+          variable:
+            description: The variable in it.
+            type: str
+          sealed:
+            description: A box for this host.
+            type: str
+          value:
+            description: The value itself.
+            type: str
 notes:
   - Before a version is staged, a box of the version C(old) holds what the stores hold.
 seealso:
@@ -149,12 +185,13 @@ loose_files:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
-from ansible_collections.keyturn.rotation.plugins.module_utils.secret import INFO_OPTIONS, run_info
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret import FROM_BACKUP, INFO_OPTIONS, run_info
 
 ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "secrets": {"type": "list", "elements": "dict", "required": True, "no_log": False, "options": INFO_OPTIONS},
     "accept_fingerprint": {"type": "str"},
+    "backup": {"type": "dict", "options": FROM_BACKUP},
 }
 
 

@@ -15,8 +15,10 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import du
 
 __all__ = [
     "COUNTS",
+    "NO_BACKUP",
     "Answers",
     "Run",
+    "backup_lines",
     "coverage_rows",
     "evidence_record",
     "job_lines",
@@ -31,6 +33,7 @@ __all__ = [
 _OVERHEAD_SECONDS = 15
 #: A job that runs says something about once a second.
 _SILENT_SECONDS = 30
+NO_BACKUP = "no backup was made, as keyturn_skip_backup asked: there is no copy of the files as they were"
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -279,11 +282,15 @@ def _shared(result: Mapping[str, Any]) -> str:
 
 
 def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
-    found = []
+    found = [NO_BACKUP] if rotation.get("skip_backup") else []
     remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
     if remaining:
         found.append(remaining)
     found += [_shared(result) for _host, step, result in run.kinds if step == "migrate" and result.get("shared")]
+    found += [
+        f"a copy of the new version lies on {host}, encrypted: {', '.join(said['paths'])}"
+        for host, said in sorted(run.answers.get("escrow", {}).items())
+    ]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -319,6 +326,8 @@ def summary_lines(
         "stuck": f"{names}: the way back did not finish",
     }
     lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
+    if run.rotation.get("skip_backup"):
+        lines.append(f"  WARNING     {NO_BACKUP}")
     lines += [
         f"  data        {row['table']}.{row['column']}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
         f"{thousands(row['old'])} old, {thousands(row['plaintext'])} plaintext, {thousands(row['null'])} null, "
@@ -369,6 +378,8 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     """The plan as a table: what, where, how many rows, how long, what users will notice."""
     plan = run.plan
     lines = ["", "Plan"]
+    if plan.get("skip_backup"):
+        lines.append("  WARNING     no backup will be made, as keyturn_skip_backup asks")
     rows = {row["name"]: row for row in overview}
     for secret in plan["secrets"]:
         since = rows.get(secret["name"], {}).get("primary_since") or "never"
@@ -467,7 +478,38 @@ def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping
             lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
         if row["retire_after"] and row["status"] == "overlap":
             lines.append(f"    the previous version may be retired after {row['retire_after']}")
-        for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):
-            if row[key]:
+        for key, text in (
+            ("waived", "still to catch up"),
+            ("lost", "still to be brought back"),
+            ("held", "the version before is still in"),
+        ):
+            if row.get(key):
                 lines.append(f"    {text}: {', '.join(row[key])}")
+    return lines
+
+
+def backup_lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What each backup holds and whether it is as it was made, the newest first.
+
+    :param answers: by host, ``backups`` as ``secret_backup`` lists them.
+    """
+    sums = {"ok": "checksums ok", "wrong": "NOT as it was made", "none": "no checksums"}
+    lines = ["", "Backups"]
+    for host, said in sorted(answers.items()):
+        lines.append(f"  {host}" + ("" if said["backups"] else ": none"))
+        for backup in reversed(said["backups"]):
+            facts = [backup["time"], sums[backup["checksums"]]]
+            facts += [f"encrypted with {backup['encryption']}"] if backup["encryption"] else []
+            facts += [backup["reason"]] if backup["reason"] else []
+            facts += ["made by another program"] if backup["foreign"] else []
+            facts += [] if backup["complete"] else ["cannot be restored"]
+            lines.append(f"    {backup['name']}: {', '.join(facts)}")
+            for title, words in (
+                ("rotation", [backup["rotation_id"]]),
+                ("secrets", backup["secrets"]),
+                ("services", backup["services"]),
+                ("files", backup["files"]),
+            ):
+                if any(words):
+                    lines.append(f"      {title:<9} {', '.join(words)}")
     return lines

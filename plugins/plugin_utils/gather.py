@@ -12,7 +12,20 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base impor
 
 __all__ = ["gather", "kind_results"]
 
-_ANSWERS = ("session", "found", "baseline", "backup", "probes", "health", "closed", "stuck", "cause", "turn", "stopped")
+_ANSWERS = (
+    "session",
+    "found",
+    "baseline",
+    "backup",
+    "probes",
+    "health",
+    "closed",
+    "stuck",
+    "cause",
+    "turn",
+    "stopped",
+    "escrow",
+)
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
 _STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")
 

@@ -64,9 +64,9 @@ os.execvp(sys.argv[1], sys.argv[1:])
 #: Lines that make a part of the collection crash with a value in the text of the exception.
 _CRASHES = {
     "backup": (
-        "plugins/module_utils/backup.py",
+        "plugins/module_utils/backup/make.py",
         """
-def _rehearse(folder, backup_dir, sources):
+def _rehearse(copies, backup_dir, sources):
     raise ValueError(f"cannot compare {dict(sources)!r}")
 """,
     ),
