@@ -15,6 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
@@ -59,6 +60,7 @@ class ActionModule(KeyturnAction):
         self._refuse_partial_run()
         catalog = self._catalog(task_vars)
         if mode == "validate":
+            self._check_recipients(task_vars)
             return self._validated(catalog)
         read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
         register = read["register"]
@@ -108,6 +110,11 @@ class ActionModule(KeyturnAction):
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})
         return {"changed": False, "names": sorted(catalog.secrets)}
+
+    def _check_recipients(self, task_vars: Mapping[str, Any]) -> None:
+        """Who is to be told; a rotation itself goes on when that is wrong, so it is said here."""
+        for index, entry in enumerate(render(self._templar, task_vars.get("keyturn_notify") or [], "keyturn_notify")):
+            notices.check(entry, f"keyturn_notify[{index}]")
 
     @staticmethod
     def _refuse_partial_run() -> None:

@@ -15,6 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import du
 
 __all__ = [
     "COUNTS",
+    "STATUSES",
     "Answers",
     "Run",
     "coverage_rows",
@@ -31,6 +32,8 @@ __all__ = [
 _OVERHEAD_SECONDS = 15
 #: A job that runs says something about once a second.
 _SILENT_SECONDS = 30
+#: How a run may leave its rotation.
+STATUSES = ("overlap", "open", "retired", "retiring", "rolled_back", "rollback_pending", "stuck")
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -237,7 +240,10 @@ def evidence_record(
             if said.get("backup")
         ],
         "software": _software(run),
-        "messages": _messages(run, rotation, status),
+        "messages": [
+            *_messages(run, rotation, status),
+            *(str(entry["text"]) for entry in journal if entry.get("event") == "note"),
+        ],
     }
     return record
 
