@@ -14,13 +14,16 @@ from ansible.utils.collection_loader._collection_finder import _get_collection_p
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
+#: Modes that look at everything and plan no run.
+_LOOKING = ("status", "due")
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -68,7 +71,7 @@ class ActionModule(KeyturnAction):
         only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
-        names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
+        names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
         until = str(args.get("until") or "")
         plan = planning.build(catalog, names, _kinds(catalog), waivers)
         if until and until not in plan["phases"]:
@@ -92,13 +95,17 @@ class ActionModule(KeyturnAction):
         if names:
             self._refuse_missing_hosts(plan, task_vars)
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
+        seen = seen_alive(filter(None, holders))
+        grace = parse_duration(str(args.get("grace") or "7d"), "keyturn_grace")
         return {
             "changed": False,
+            "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers),
+            "grace_s": grace,
             "plan": plan,
             "names": names,
             "secrets": self._overview(catalog, register, now),
             "rotations": register["rotations"],
-            "sees_alive": seen_alive(filter(None, holders)),
+            "sees_alive": seen,
             "now": read["now"],
             "run": secrets.token_hex(4),
         }
@@ -203,6 +210,7 @@ class ActionModule(KeyturnAction):
                     "databases": catalog.databases_of(name),
                     "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
+                    **age(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",
                     "status": rotation.get("status", "never turned"),

@@ -24,7 +24,6 @@ __all__ = [
     "outcome",
     "phases_of",
     "plan_lines",
-    "status_lines",
     "summary_lines",
 ]
 
@@ -452,28 +451,3 @@ def job_lines(host: str, jobs: Iterable[Mapping[str, Any]]) -> list[str]:
         + (f", no word for {duration(job['silent_s'])}" if job["silent_s"] > _SILENT_SECONDS else "")
         for job in jobs
     ]
-
-
-def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it.
-
-    :param jobs: the re-encryptions that run, by host.
-    """
-    lines = ["", "Secrets"]
-    for row in planned["secrets"]:
-        since = row["primary_since"] or "never turned"
-        lines.append(f"  {row['name']}: {row['kind']}, {since}, {row['due']}")
-        if not row["rotation_id"]:
-            continue
-        lines.append(
-            f"    rotation {row['rotation_id']}: {row['status']}"
-            + (f" in {row['phase']}" if row["status"] == "open" else "")
-        )
-        for host, running in sorted(jobs.items()):
-            lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
-        if row["retire_after"] and row["status"] == "overlap":
-            lines.append(f"    the previous version may be retired after {row['retire_after']}")
-        for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):
-            if row[key]:
-                lines.append(f"    {text}: {', '.join(row[key])}")
-    return lines
