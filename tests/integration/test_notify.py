@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,42 @@ def test_addresses_and_values_are_nowhere_in_what_a_run_leaves(stack: Stack, tmp
     canaries.search_files(found, [controller.left, *(stack.state_dir(host) / "evidence" for host in ("db",))])
     places = {place: names for place, names in found.found.items() if "/trace/" not in place}
     assert places == {}
+
+
+_ALONE = """
+- hosts: db
+  gather_facts: false
+  tasks:
+    - keyturn.rotation.notify: {event: overdue, about: {secrets: [KEY]}}
+      register: told
+    - ansible.builtin.assert:
+        that: told.message.event == 'overdue' and told.told | length == 1 and told.not_told == []
+"""
+
+
+def test_the_module_by_itself_and_the_playbook_tell(stack: Stack, controller: Controller, tmp_path: Path) -> None:
+    (tmp_path / "alone.yml").write_text(_ALONE)
+    with endpoint(taken) as hook:
+        tell(stack, {"type": "webhook", "url": hook.url})
+        command = controller.command(stack.inventory, "tell")
+        command[command.index("keyturn.rotation.tell")] = str(tmp_path / "alone.yml")
+        for check in (["--check"], []):
+            done = subprocess.run(
+                [*command, *check],
+                env=controller.environment,
+                cwd=tmp_path,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stdout
+            assert len(hook.asked) == (0 if check else 1)
+        ended = controller.run(
+            stack.inventory, "tell", event="failed", only="A,B", commands=["rotate A,B (exit code 2)"]
+        )
+        assert ended.code == 0, ended.output
+    told = json.loads(hook.asked[1].body)
+    assert (told["event"], told["secrets"], told["commands"]) == ("failed", ["A", "B"], ["rotate A,B (exit code 2)"])
 
 
 @pytest.mark.parametrize("kind", ["slack", "teams"])

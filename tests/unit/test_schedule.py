@@ -138,7 +138,8 @@ def row(name: str, days: float | None, period: int = 30, **fields: Any) -> dict[
     due = "due" if days is None or days >= period else "fresh"
     return {
         "name": name, "kind": "env_secret", "due": due, "primary_since": "", "rotation_id": "",
-        "status": "never turned", "phase": "", "retire_after": "", "waived": [], "lost": [], **record, **stands, **fields,
+        "status": "never turned", "phase": "", "retire_after": "", "waived": [], "lost": [],
+        **record, **stands, **fields,
     }  # fmt: skip
 
 
