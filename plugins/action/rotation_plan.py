@@ -18,12 +18,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nea
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
 #: Modes that look at everything and plan no run.
-_LOOKING = ("status", "due")
+_LOOKING = ("status", "due", "diagnose")
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -51,6 +52,19 @@ def kind_of(kind: str) -> dict[str, Any]:
 
 def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
     return {secret["kind"]: kind_of(secret["kind"]) for secret in catalog.secrets.values()}
+
+
+def _everything(catalog: Catalog) -> dict[str, Any]:
+    """The catalog as it may be shown, and the services of every host."""
+    services: dict[str, list[dict[str, Any]]] = {}
+    for name, service in sorted(catalog.services.items()):
+        entry = {"name": name, **{key: value for key, value in service.items() if key not in ("hosts", "depends_on")}}
+        for host in service["hosts"]:
+            services.setdefault(host, []).append(entry)
+    return {
+        "catalog": shown_catalog(catalog.secrets, catalog.services, catalog.databases),
+        "services": services,
+    }
 
 
 class ActionModule(KeyturnAction):
@@ -106,6 +120,7 @@ class ActionModule(KeyturnAction):
             "secrets": self._overview(catalog, register, now),
             "rotations": register["rotations"],
             "sees_alive": seen,
+            **(_everything(catalog) if mode == "diagnose" else {}),
             "now": read["now"],
             "run": secrets.token_hex(4),
         }

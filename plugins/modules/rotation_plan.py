@@ -35,7 +35,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, plan, status, due, validate]
+    choices: [rotate, rollback, retire, restore, plan, status, due, diagnose, validate]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
@@ -87,6 +87,14 @@ secrets:
 agenda:
   description: What a schedule has to do now, each in a run of its own; what waits for a person; what is overdue.
   returned: success
+  type: dict
+catalog:
+  description: The catalog, without what may be a value.
+  returned: for O(mode=diagnose)
+  type: dict
+services:
+  description: The services of every host.
+  returned: for O(mode=diagnose)
   type: dict
 rotations:
   description: The rotations in the register.
