@@ -15,13 +15,18 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
 _CATALOG = ("keyturn_services", "keyturn_secrets", "keyturn_state_host", "keyturn_backup", "keyturn_escrow")
+#: Modes that look at everything and plan no run.
+_LOOKING = ("status", "due", "diagnose")
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -57,6 +62,19 @@ def _skips_backup(register: Mapping[str, Any], names: Sequence[str], asked: bool
     return bool(register["rotations"][found].get("skip_backup")) if found else asked
 
 
+def _everything(catalog: Catalog) -> dict[str, Any]:
+    """The catalog as it may be shown, and the services of every host."""
+    services: dict[str, list[dict[str, Any]]] = {}
+    for name, service in sorted(catalog.services.items()):
+        entry = {"name": name, **{key: value for key, value in service.items() if key not in ("hosts", "depends_on")}}
+        for host in service["hosts"]:
+            services.setdefault(host, []).append(entry)
+    return {
+        "catalog": shown_catalog(catalog.secrets, catalog.services, catalog.databases),
+        "services": services,
+    }
+
+
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -67,6 +85,7 @@ class ActionModule(KeyturnAction):
         self._refuse_partial_run()
         catalog = self._catalog(task_vars)
         if mode == "validate":
+            self._check_recipients(task_vars)
             return self._validated(catalog)
         read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
         register = read["register"]
@@ -74,7 +93,7 @@ class ActionModule(KeyturnAction):
         only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
-        names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
+        names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
         until = str(args.get("until") or "")
         plan = planning.build(
             catalog,
@@ -108,14 +127,19 @@ class ActionModule(KeyturnAction):
         if plan["skip_backup"]:
             display.warning("no backup will be made, as keyturn_skip_backup asks")
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
+        seen = seen_alive(filter(None, holders))
+        grace = parse_duration(str(args.get("grace") or "7d"), "keyturn_grace")
         return {
             "changed": False,
+            "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers),
+            "grace_s": grace,
             "plan": plan,
             "names": names,
             "secrets": self._overview(catalog, register, now),
             "rotations": register["rotations"],
             "needed": registry.undoable(register),
-            "sees_alive": seen_alive(filter(None, holders)),
+            "sees_alive": seen,
+            **(_everything(catalog) if mode == "diagnose" else {}),
             "now": read["now"],
             "run": secrets.token_hex(4),
         }
@@ -127,6 +151,11 @@ class ActionModule(KeyturnAction):
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})
         return {"changed": False, "names": sorted(catalog.secrets)}
+
+    def _check_recipients(self, task_vars: Mapping[str, Any]) -> None:
+        """Who is to be told; a rotation itself goes on when that is wrong, so it is said here."""
+        for index, entry in enumerate(render(self._templar, task_vars.get("keyturn_notify") or [], "keyturn_notify")):
+            notices.check(entry, f"keyturn_notify[{index}]")
 
     @staticmethod
     def _refuse_partial_run() -> None:
@@ -213,6 +242,7 @@ class ActionModule(KeyturnAction):
                     "databases": catalog.databases_of(name),
                     "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
+                    **age(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",
                     "status": rotation.get("status", "never turned"),

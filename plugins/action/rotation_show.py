@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
-    backup_lines,
-    job_lines,
-    plan_lines,
-    status_lines,
-)
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import backup_lines, job_lines, plan_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
 
 
 class ActionModule(KeyturnAction):
@@ -32,6 +31,11 @@ class ActionModule(KeyturnAction):
                 raise KeyturnError("nothing-runs", "no re-encryption runs now", where="keyturn_only", hint=hint)
         elif args.get("what") == "backups":
             lines = backup_lines(answers_of(task_vars, "__rotation_backups"))
+        elif args.get("what") == "due":
+            lines = agenda_lines(planned["agenda"])
+            if args.get("to"):
+                content = {"schema_version": 1, "now": planned["now"], **planned["agenda"]}
+                write_file(os.path.abspath(os.path.expanduser(args["to"])), json.dumps(content).encode(), 0o600)
         elif args.get("what") == "status":
             lines = status_lines(planned, jobs)
         else:

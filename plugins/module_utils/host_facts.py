@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["clock", "disk_free", "family", "missing_libraries", "package_name", "parse_os_release"]
+__all__ = ["clock", "disk_free", "family", "missing_libraries", "package_name", "parse_os_release", "system_name"]
 
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
@@ -139,6 +139,12 @@ def _read_os_release() -> str:
         except OSError:
             continue
     return ""
+
+
+def system_name() -> str:
+    """The distribution with its version, as it calls itself; empty when it does not say."""
+    release = parse_os_release(_read_os_release())
+    return release.get("PRETTY_NAME") or " ".join(filter(None, (release.get("ID"), release.get("VERSION_ID"))))
 
 
 def _own_python() -> bool:

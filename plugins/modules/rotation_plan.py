@@ -35,7 +35,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, prune, plan, status, validate]
+    choices: [rotate, rollback, retire, restore, prune, plan, status, due, diagnose, validate]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
@@ -49,6 +49,10 @@ options:
     description: The phase after which the run stops.
     type: str
     default: ''
+  grace:
+    description: How long a secret may be due before it is overdue.
+    type: str
+    default: 7d
   waive:
     description: Hosts that may be missing.
     type: list
@@ -89,6 +93,18 @@ secrets:
   returned: success
   type: list
   elements: dict
+agenda:
+  description: What a schedule has to do now, each in a run of its own; what waits for a person; what is overdue.
+  returned: success
+  type: dict
+catalog:
+  description: The catalog, without what may be a value.
+  returned: for O(mode=diagnose)
+  type: dict
+services:
+  description: The services of every host.
+  returned: for O(mode=diagnose)
+  type: dict
 rotations:
   description: The rotations in the register.
   returned: success

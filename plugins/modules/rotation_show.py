@@ -32,8 +32,12 @@ options:
   what:
     description: What to show.
     type: str
-    choices: [plan, status, pace, backups]
+    choices: [plan, status, pace, due, backups]
     default: plan
+  to:
+    description: A file on the controller for what a schedule has to do, as JSON. It is private.
+    type: str
+    default: ''
 """
 
 EXAMPLES = r"""

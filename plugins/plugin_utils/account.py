@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import du
 __all__ = [
     "COUNTS",
     "NO_BACKUP",
+    "STATUSES",
     "Answers",
     "Run",
     "backup_lines",
@@ -25,7 +26,6 @@ __all__ = [
     "outcome",
     "phases_of",
     "plan_lines",
-    "status_lines",
     "summary_lines",
 ]
 
@@ -34,6 +34,8 @@ _OVERHEAD_SECONDS = 15
 #: A job that runs says something about once a second.
 _SILENT_SECONDS = 30
 NO_BACKUP = "no backup was made, as keyturn_skip_backup asked: there is no copy of the files as they were"
+#: How a run may leave its rotation.
+STATUSES = ("overlap", "open", "retired", "retiring", "rolled_back", "rollback_pending", "stuck")
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -240,7 +242,10 @@ def evidence_record(
             if said.get("backup")
         ],
         "software": _software(run),
-        "messages": _messages(run, rotation, status),
+        "messages": [
+            *_messages(run, rotation, status),
+            *(str(entry["text"]) for entry in journal if entry.get("event") == "note"),
+        ],
     }
     return record
 
@@ -457,35 +462,6 @@ def job_lines(host: str, jobs: Iterable[Mapping[str, Any]]) -> list[str]:
         + (f", no word for {duration(job['silent_s'])}" if job["silent_s"] > _SILENT_SECONDS else "")
         for job in jobs
     ]
-
-
-def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it.
-
-    :param jobs: the re-encryptions that run, by host.
-    """
-    lines = ["", "Secrets"]
-    for row in planned["secrets"]:
-        since = row["primary_since"] or "never turned"
-        lines.append(f"  {row['name']}: {row['kind']}, {since}, {row['due']}")
-        if not row["rotation_id"]:
-            continue
-        lines.append(
-            f"    rotation {row['rotation_id']}: {row['status']}"
-            + (f" in {row['phase']}" if row["status"] == "open" else "")
-        )
-        for host, running in sorted(jobs.items()):
-            lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
-        if row["retire_after"] and row["status"] == "overlap":
-            lines.append(f"    the previous version may be retired after {row['retire_after']}")
-        for key, text in (
-            ("waived", "still to catch up"),
-            ("lost", "still to be brought back"),
-            ("held", "the version before is still in"),
-        ):
-            if row.get(key):
-                lines.append(f"    {text}: {', '.join(row[key])}")
-    return lines
 
 
 def backup_lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
