@@ -20,6 +20,8 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
+#: Kinds that are another one by a name of their own.
+_SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -29,7 +31,8 @@ def kind_of(kind: str) -> dict[str, Any]:
     :raises KeyturnError: ``kind-unknown``.
     """
     collection, _dot, role = kind.rpartition(".")
-    collection = collection or _COLLECTION
+    if not collection:
+        collection, role = _COLLECTION, _SAME_ROLE.get(role, role)
     try:
         folder = os.path.join(_get_collection_path(collection), "roles", role, "tasks")
     except ValueError:
