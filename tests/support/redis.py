@@ -11,6 +11,8 @@ from typing import Any
 
 import redis
 from demo.postgres import free_port
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 __all__ = ["RedisServer"]
 
@@ -88,7 +90,14 @@ class RedisServer:
     def link(self, password: str, user: str = "default") -> Any:
         """A connection."""
         return redis.Redis(
-            host="127.0.0.1", port=self.port, username=user, password=password, protocol=2, decode_responses=True
+            host="127.0.0.1",
+            port=self.port,
+            username=user,
+            password=password,
+            protocol=2,
+            decode_responses=True,
+            socket_timeout=20,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def accepts(self, password: str, user: str = "default") -> bool | None:
@@ -98,6 +107,8 @@ class RedisServer:
             link.ping()
         except redis.AuthenticationError:
             return False
+        except redis.exceptions.NoPermissionError:
+            return True
         except redis.ConnectionError:
             return None
         finally:

@@ -28,6 +28,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.logins im
 
 try:
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 except ImportError:
     if TYPE_CHECKING:
         raise
@@ -310,6 +312,7 @@ def _connection(entry: Mapping[str, Any]) -> dict[str, Any]:
         "socket_timeout": _SECONDS,
         "socket_connect_timeout": _SECONDS,
         "single_connection_client": False,
+        "retry": Retry(NoBackoff(), 0),  # one question, one answer: what failed is told at once
         "decode_responses": True,
         "encoding_errors": "surrogateescape",
     }
