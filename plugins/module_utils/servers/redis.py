@@ -90,11 +90,11 @@ class RedisLogin:
         link = self._open(self.user, password)
         try:
             link.ping()
-        except redis.AuthenticationError:
-            return Answer(REFUSED, "the password is refused")
         except redis.exceptions.NoPermissionError:
             return Answer(ACCEPTED, "logged in, may not PING")
         except (redis.RedisError, OSError) as error:
+            if _is_refusal(error):
+                return Answer(REFUSED, "the password is refused")
             return Answer(UNREACHABLE, f"the server does not answer ({type(error).__name__})")
         finally:
             link.close()
@@ -261,7 +261,7 @@ class _Explained:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Turn what Redis said into one of our errors."""
         del kind, trace
-        if isinstance(error, redis.AuthenticationError):
+        if error is not None and _is_refusal(error):
             raise KeyturnError(
                 "admin-refused", "the admin's login is refused", where=self._place, hint="Check its password"
             ) from None
@@ -286,6 +286,13 @@ class _Explained:
                 where=self._place,
                 hint="Check the address and the server, then run again",
             ) from None
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the server says that user and password do not fit (older libraries have no class for its word)."""
+    if isinstance(error, redis.AuthenticationError):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith("WRONGPASS")
 
 
 def _hash(value: bytes) -> str:
