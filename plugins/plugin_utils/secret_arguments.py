@@ -18,7 +18,10 @@ Answers = Mapping[str, Mapping[str, Any]]
 
 
 def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores: bool) -> list[dict[str, Any]]:
-    """Hosts that need versions of a secret: those that work on its data or servers; with ``stores`` those with stores."""
+    """Hosts that need versions of a secret: those that work on its data or servers.
+
+    :param stores: also those with its stores.
+    """
     found = []
     for host in sorted({*plan["hosts"], *plan["helpers"]}):
         work = plan["hosts"].get(host, {"jobs": [], "servers": [], "secrets": []})

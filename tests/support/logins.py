@@ -9,12 +9,15 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers import job
 from demo.postgres import PostgresServer
 from psycopg import sql
+
+if TYPE_CHECKING:
+    from typing import LiteralString
 
 __all__ = ["Desk", "call", "killed_at", "new_role"]
 
@@ -125,10 +128,10 @@ class Desk:
         """The files that are kept for the way back."""
         return [path for path in (self.state_dir / "servers").rglob("*") if path.is_file()]
 
-    def sql(self, statement: str, *names: str) -> None:
+    def sql(self, statement: LiteralString, *names: str) -> None:
         """Run a statement as the superuser, with identifiers put in."""
         with psycopg.connect(self.server.admin_dsn, autocommit=True) as link:
-            query = sql.SQL(statement).format(*map(sql.Identifier, names))  # type: ignore[arg-type]
+            query = sql.SQL(statement).format(*map(sql.Identifier, names))
             link.execute(query)
 
     def drop(self) -> None:
