@@ -27,6 +27,8 @@ _COLLECTION = "keyturn.rotation"
 _CATALOG = ("keyturn_services", "keyturn_secrets", "keyturn_state_host", "keyturn_backup", "keyturn_escrow")
 #: Modes that look at everything and plan no run.
 _LOOKING = ("status", "due", "diagnose")
+#: Kinds that are another one by a name of their own.
+_SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -36,7 +38,8 @@ def kind_of(kind: str) -> dict[str, Any]:
     :raises KeyturnError: ``kind-unknown``.
     """
     collection, _dot, role = kind.rpartition(".")
-    collection = collection or _COLLECTION
+    if not collection:
+        collection, role = _COLLECTION, _SAME_ROLE.get(role, role)
     try:
         folder = os.path.join(_get_collection_path(collection), "roles", role, "tasks")
     except ValueError:

@@ -23,6 +23,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     nearest,
     parse_duration,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import (
+    SERVER,
+    check_servers,
+    resolved_servers,
+    talkers,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
@@ -131,6 +137,7 @@ _SECRET = Shape(
         "data": Field("list", "Columns encrypted under it", shape=_DATA),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
+        "server": Field("map|list", "Servers that check it: its password changes there too", shape=SERVER),
         "consumers": Field("list", "Services that read it"),
         "probes": Field("list", "Tests that a version is accepted or refused", shape=_PROBE),
         "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
@@ -245,6 +252,8 @@ class Catalog:
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):
             found.update(probe.get("hosts", ()))
+        for server in secret.get("server", ()):
+            found.update(talkers(server, self.databases))
         return sorted(found)
 
 
@@ -357,6 +366,7 @@ def _check_secret(
         parse_shape(entry, "", place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
+    check_servers(secret, databases, where)
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
@@ -457,6 +467,8 @@ def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, 
         }
         for index, store in enumerate(secret["stores"])
     ]
+    if "server" in secret:
+        resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)
     resolved["probes"] = [
         {**probe, "hosts": _resolve(probe["hosts"], groups, f"{where}.probes[{index}].hosts")}
         if "hosts" in probe

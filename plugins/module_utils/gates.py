@@ -119,6 +119,9 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping
             ]
             if not done:
                 problems.append(f"{host}: the data in {job['database']} was not brought back.")
+        back = {said["secret"] for result in answers.get(host, []) for said in result.get("servers", ())}
+        missing = sorted({server["secret"] for server in work.get("servers", ())} - back)
+        problems += [f"{host}: the password of {name} was not brought back in its server." for name in missing]
     return problems
 
 

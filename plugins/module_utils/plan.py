@@ -15,6 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
+from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
 
 __all__ = ["PHASES", "build", "choose", "due", "parse_stamp", "retire_after", "waived"]
@@ -242,6 +243,12 @@ def _jobs(catalog: Catalog, name: str) -> list[tuple[list[str], dict[str, Any]]]
     return [(catalog.databases[database]["hosts"], job) for database, job in sorted(jobs.items())]
 
 
+def _kinds(named: Sequence[str], kinds: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each role once: several kinds may share one."""
+    by_role = {kinds[kind]["role"]: dict(kinds[kind], kind=kind) for kind in reversed(named)}
+    return [by_role[role] for role in reversed(by_role)]
+
+
 def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     """How a database is treated; what its entry says by itself goes before ``calm``."""
     pace = dict(_CALM if database.get("calm") else _PACE)
@@ -286,7 +293,7 @@ def build(
     helpers: dict[str, list[dict[str, Any]]] = {}
 
     def of(host: str) -> dict[str, Any]:
-        return hosts.setdefault(host, {"secrets": [], "jobs": [], "services": [], "probes": []})
+        return hosts.setdefault(host, {"secrets": [], "jobs": [], "servers": [], "services": [], "probes": []})
 
     of(catalog.state_host)
     for name in names:
@@ -304,6 +311,8 @@ def build(
             of(leader)["jobs"].append({**job, **shared})
             for host in helping:
                 helpers.setdefault(host, []).append({**job, **shared})
+        for host, servers in work_of(name, secret, catalog.databases).items():
+            of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
             for host in probe.get("hosts", consumers):
@@ -322,12 +331,12 @@ def build(
     escrow = _escrow(catalog, names)
     for host in escrow["hosts"]:
         of(host)
-    needed = {catalog.state_host, *escrow["hosts"], *(host for host, work in hosts.items() if work["jobs"])}
+    needed = {catalog.state_host, *escrow["hosts"], *(host for host, work in hosts.items() if work["jobs"] or work["servers"])}
     for host in waivers:
         if host in needed:
             raise KeyturnError(
                 "waiver-invalid",
-                f"{host} keeps the state or copies of keys, or talks to a database",
+                f"{host} keeps the state or copies of keys, or talks to a database or another server",
                 where="keyturn_waive",
                 hint="It cannot be left out",
             )
@@ -337,7 +346,7 @@ def build(
         "phases": [phase for phase in PHASES[strategies[0]] if not skip_backup or phase != "backup"]
         if strategies
         else [],
-        "kinds": [dict(kinds[kind], kind=kind) for kind in sorted({catalog.secrets[name]["kind"] for name in names})],
+        "kinds": _kinds(sorted({catalog.secrets[name]["kind"] for name in names}), kinds),
         "waves": waves,
         "hosts": {host: hosts[host] for host in sorted(hosts) if host not in waivers},
         "helpers": {host: helpers[host] for host in sorted(helpers)},

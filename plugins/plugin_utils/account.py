@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, remains
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
 
 __all__ = [
@@ -167,8 +167,10 @@ _STATES = {
 }
 
 
-def _gap_ms(phases: Iterable[Mapping[str, Any]]) -> int | None:
+def _gap_ms(plan: Mapping[str, Any], phases: Iterable[Mapping[str, Any]]) -> int | None:
     """From the start of promote to the end of restart, an upper bound of what a one-key reader noticed."""
+    if logins.no_gap(plan):
+        return 0
     times = {phase["name"]: phase for phase in phases}
     if "promote" not in times or "restart" not in times or times["restart"]["ended_at"] is None:
         return None
@@ -235,7 +237,7 @@ def evidence_record(
         "cleared": _cleared(run),
         "probes": _probes(run),
         "health": {**health, "worse": worse},
-        "gap_ms": _gap_ms(phases) if status == "overlap" else None,
+        "gap_ms": _gap_ms(run.plan, phases) if status == "overlap" else None,
         "backups": [
             {"host": host, "path": said["backup"]["path"], "expires": said["backup"].get("expires") or None}
             for host, said in sorted(run.answers.get("backup", {}).items())
@@ -265,7 +267,7 @@ def _probes(run: Run) -> list[dict[str, Any]]:
                     "host": host,
                 }
             )
-    return rows
+    return rows + logins.login_rows(run.kinds)
 
 
 def _software(run: Run) -> dict[str, str]:
@@ -296,6 +298,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         f"a copy of the new version lies on {host}, encrypted: {', '.join(said['paths'])}"
         for host, said in sorted(run.answers.get("escrow", {}).items())
     ]
+    found += logins.restart_notes(run.kinds) if status == "overlap" else []
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -343,6 +346,7 @@ def summary_lines(
         f"  cleared     {row['table']}.{row['column']}: {thousands(row['rows'])} rows"
         for row in record.get("cleared", ())
     ]
+    lines += logins.server_lines(run.kinds)
     hosts = record["hosts"]
     lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}")
     if hosts["waived"]:
@@ -399,6 +403,7 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         ]
         parts += [f"restart {service['name']}" for service in work["services"]]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
+        parts += logins.planned(work)
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
     for host, jobs in plan["helpers"].items():
         names = ", ".join(sorted({job["database"] for job in jobs}))

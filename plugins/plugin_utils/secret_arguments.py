@@ -18,11 +18,15 @@ Answers = Mapping[str, Mapping[str, Any]]
 
 
 def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores: bool) -> list[dict[str, Any]]:
-    """Hosts that need versions of a secret: those that work on its data, and with ``stores`` those with its stores."""
+    """Hosts that need versions of a secret: those that work on its data or servers.
+
+    :param stores: also those with its stores.
+    """
     found = []
     for host in sorted({*plan["hosts"], *plan["helpers"]}):
-        work = plan["hosts"].get(host, {"jobs": [], "secrets": []})
-        data = any(job["secret"] == name for job in [*work["jobs"], *plan["helpers"].get(host, ())])
+        work = plan["hosts"].get(host, {"jobs": [], "servers": [], "secrets": []})
+        mine = [*work["jobs"], *work["servers"], *plan["helpers"].get(host, ())]
+        data = any(job["secret"] == name for job in mine)
         store = stores and any(secret["name"] == name for secret in work["secrets"])
         public = sessions.get(host, {}).get("public")
         if public and (data or store):

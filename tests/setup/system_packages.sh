@@ -16,6 +16,7 @@ packages=(
     openssh-client
     pgbouncer           # a real pooler, to be refused
     procps
+    redis-server        # a server that checks passwords
     shellcheck          # ansible-test sanity
     strace              # every program that a run starts
 )
