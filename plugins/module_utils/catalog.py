@@ -158,8 +158,17 @@ _SERVICE = Shape(
     "service",
     {
         "hosts": _HOSTS,
-        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command")),
+        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command", "compose")),
         "unit": Field("str", "The systemd unit"),
+        "project_dir": Field("str", "The folder of the Compose project", pattern=r"^/"),
+        "files": Field("list", "The Compose files; what Compose finds in the folder by default"),
+        "project": Field("str", "The name of the Compose project; the folder's name by default"),
+        "service": Field("str", "The name in the Compose files; this entry's own by default"),
+        "docker_host": Field("str", "The Docker daemon's address; DOCKER_HOST or the host's own by default"),
+        "rolling": Field("bool", "Whether new containers answer before old ones go; needs no fixed port or name"),
+        "drain": Field("int", "Seconds between a new container's health and the end of an old one", minimum=0),
+        "replicas": Field("int", "How many containers there are; as many as run by default", minimum=1),
+        "restart_wait": Field("int", "Seconds in which it must be well after a restart", minimum=0),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
@@ -316,6 +325,10 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
     where = f"keyturn_services.{name}"
     if service["manager"] == "systemd" and "unit" not in service:
         raise KeyturnError("catalog-invalid", "field 'unit' is missing", where=where, hint="Name the systemd unit")
+    if service["manager"] == "compose" and "project_dir" not in service:
+        raise KeyturnError(
+            "catalog-invalid", "field 'project_dir' is missing", where=where, hint="Name the folder of the project"
+        )
     if service["manager"] == "command":
         for line in ("start", "stop"):
             if line not in service:

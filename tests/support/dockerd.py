@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -150,6 +151,32 @@ class Dockerd:
                 subprocess.run([_program("umount"), "--lazy", point], check=False, capture_output=True)
 
     # -- images --------------------------------------------------------------------------------------------------
+
+    def build(self, name: str, dockerfile: str) -> str:
+        """An image made of a Dockerfile without a context; made once. Returns its name with a tag."""
+        tag = f"{name}:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
+        if self._docker("image", "inspect", tag).returncode == 0:
+            return tag
+        built = subprocess.run(
+            [_program("docker"), "--host", self.host, "build", "--network=host", "--tag", tag, "-"],
+            input=dockerfile.encode(),
+            env={**os.environ, "DOCKER_BUILDKIT": "0"},
+            capture_output=True,
+            check=False,
+        )
+        if built.returncode:
+            raise DockerError(f"{tag} could not be built: {(built.stdout + built.stderr).decode()[-1500:]}")
+        return tag
+
+    def run(self, *arguments: str) -> str:
+        """Run the client against this daemon; what it prints.
+
+        :raises DockerError: when it fails.
+        """
+        done = self._docker(*arguments)
+        if done.returncode:
+            raise DockerError(f"docker {arguments[0]}: {done.stderr.decode(errors='replace')[-1500:]}")
+        return done.stdout.decode()
 
     def _docker(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
