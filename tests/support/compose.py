@@ -62,8 +62,14 @@ class Project:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove its containers."""
-        self.compose("down", "--timeout=1", "--volumes")
+        """Remove its containers, whatever has become of the Compose files."""
+        subprocess.run(
+            ["docker", "--host", self.docker_host, "compose", "--project-name", self.name, "down", "--timeout=1"],
+            cwd=self.folder.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+        )
 
     def set(self, **environment: str) -> None:
         """Write ``.env``."""
@@ -118,6 +124,11 @@ class Project:
         )
         found: list[dict[str, Any]] = json.loads(shown.stdout)
         return found
+
+    def address(self, service: str) -> str:
+        """The address of its first container on its first network; this machine reaches it."""
+        networks = self.containers(service)[0]["NetworkSettings"]["Networks"]
+        return str(next(iter(networks.values()))["IPAddress"])
 
     def environment(self, service: str) -> list[dict[str, str]]:
         """The environment that each container of a service really has."""
