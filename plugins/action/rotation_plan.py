@@ -15,7 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
@@ -49,6 +49,11 @@ def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
     return {secret["kind"]: kind_of(secret["kind"]) for secret in catalog.secrets.values()}
 
 
+def _words(text: Any) -> list[str]:
+    """Names joined by commas."""
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
+
+
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -60,10 +65,14 @@ class ActionModule(KeyturnAction):
         catalog = self._catalog(task_vars)
         if mode == "validate":
             return self._validated(catalog)
+        seen = answers_of(task_vars, "__rotation_compose")
+        catalog = planning.ordered(catalog, {host: said for host, said in seen.items() if "projects" in said})
+        if mode == "services":
+            return self._planned_services(catalog, task_vars)
         read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
         register = read["register"]
         now = planning.parse_stamp(read["now"])
-        only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
+        only = _words(args.get("only"))
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
@@ -108,6 +117,17 @@ class ActionModule(KeyturnAction):
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})
         return {"changed": False, "names": sorted(catalog.secrets)}
+
+    def _planned_services(self, catalog: Catalog, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Services by themselves; the register is read only where nothing is named."""
+        args = self._task.args
+        only, wanted = (_words(args.get(name)) for name in ("only", "services"))
+        register = None
+        if not only and not wanted:
+            read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
+            register = read["register"]
+        plan = planning.service_plan(catalog, planning.choose_services(catalog, register, only, wanted))
+        return {"changed": False, "plan": plan, "names": plan["services"]}
 
     @staticmethod
     def _refuse_partial_run() -> None:

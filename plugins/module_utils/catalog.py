@@ -24,7 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 
-__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
+__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
 _CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
@@ -300,6 +300,21 @@ def _resolve(value: Any, groups: Mapping[str, Sequence[str]], where: str) -> lis
     if not found:
         raise KeyturnError("host-unknown", "no host in this group", where=where, hint="Add hosts to the inventory")
     return sorted(found)
+
+
+def services_on(services: Any, groups: Mapping[str, Sequence[str]], host: str, manager: str) -> list[dict[str, Any]]:
+    """The services of one manager on one host, each with its name. What is wrong in the catalog is left out here."""
+    found = []
+    for name, service in services.items() if isinstance(services, Mapping) else ():
+        if not isinstance(service, Mapping) or service.get("manager") != manager:
+            continue
+        try:
+            hosts = _resolve(service.get("hosts", ()), groups, f"keyturn_services.{name}.hosts")
+        except (KeyturnError, TypeError):  # the plan says it, with its place
+            continue
+        if host in hosts:
+            found.append({"name": name, **{key: value for key, value in service.items() if key != "hosts"}})
+    return found
 
 
 def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:

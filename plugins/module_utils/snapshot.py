@@ -9,7 +9,7 @@ The format is one that other tools write too: ``{"timestamp": …, "services": {
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import (
     worst,
 )
 
-__all__ = ["compare", "load", "outcome_of", "snapshot"]
+__all__ = ["compare", "load", "outcome_of", "snapshot", "text_of"]
 
 _NOT_FOUND = {"status": "not_running", "health": "unknown", "state": "not found"}
 _WORDS = {HEALTHY: "running", STARTING: "running", UNHEALTHY: "unhealthy", UNKNOWN: "unknown"}
@@ -62,6 +62,11 @@ def snapshot(seen: Seen, now: datetime) -> dict[str, Any]:
     return {"timestamp": now.replace(tzinfo=None).isoformat(), "services": services}
 
 
+def text_of(content: Mapping[str, Any]) -> bytes:
+    """A snapshot as it lies on the disk."""
+    return json.dumps(content, indent=2).encode() + b"\n"
+
+
 def load(text: str, where: str) -> dict[str, dict[str, Any]]:
     """The services in a file.
 
@@ -96,11 +101,15 @@ def outcome_of(entry: Mapping[str, Any], running_is_enough: bool = False) -> Out
 
 
 def compare(
-    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], running_is_enough: bool = False
+    before: Mapping[str, Mapping[str, Any]],
+    after: Mapping[str, Mapping[str, Any]],
+    running_is_enough: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """The services that got worse: ``name``, ``host`` (empty for all), ``before``, ``after``, ``detail``.
 
     A service that is not there any more is ``unknown`` now.
+
+    :param running_is_enough: the services for which it is.
     """
     found = []
     for name in sorted(before):
@@ -111,8 +120,12 @@ def compare(
             {host: (then_hosts[host], now_hosts.get(host)) for host in then_hosts} if then_hosts and now_hosts else {}
         )
         for host, (was, entry) in sorted((pairs or {"": (before[name], now)}).items()):
-            old = outcome_of(was, running_is_enough)
-            new = Outcome(UNKNOWN, "not seen this time") if entry is None else outcome_of(entry, running_is_enough)
+            old = outcome_of(was, name in running_is_enough)
+            new = (
+                Outcome(UNKNOWN, "not seen this time")
+                if entry is None
+                else outcome_of(entry, name in running_is_enough)
+            )
             if RANK[new.status] < RANK[old.status]:
                 found.append(
                     {"name": name, "host": host, "before": old.status, "after": new.status, "detail": new.detail}

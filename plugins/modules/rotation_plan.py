@@ -35,10 +35,16 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, plan, status, validate]
+    choices: [rotate, rollback, retire, restore, plan, status, validate, services]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
+    type: str
+    default: ''
+  services:
+    description:
+      - For O(mode=services), services by name, joined by commas, or C(all).
+      - Without it those that read the secrets in O(only), or else those of the rotation that began last.
     type: str
     default: ''
   digest:

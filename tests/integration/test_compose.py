@@ -55,8 +55,8 @@ def test_trap_13_containers_are_made_anew_and_have_the_new_environment(project: 
         _named("db", shop.entry("db", wave=0)),
         _named("worker", other.entry("worker", wave=0)),
     ]
-    shop.set(TOKEN=NEW)
-    other.set(TOKEN=NEW)
+    shop.write_environment(TOKEN=NEW)
+    other.write_environment(TOKEN=NEW)
     code, output = play(tmp_path, "--check", restart_services=services)
     assert (code, NEW in output, OLD in output) == (0, False, False), output
     assert {name: shop.ids(name) for name in ("api", "db")} == before
@@ -87,7 +87,7 @@ def test_stopped_and_started_with_what_has_changed_meanwhile(project: ProjectMak
         code, output = play(tmp_path, restart_services=services, restart_action="stopped")
         assert code == 0, output
         assert [found["State"]["Status"] for found in shop.containers("api")] == ["exited"]
-    shop.set(TOKEN=NEW)
+    shop.write_environment(TOKEN=NEW)
     for _again in range(2):
         code, output = play(tmp_path, restart_services=services, restart_action="started")
         assert (code, NEW in output, OLD in output) == (0, False, False), output
@@ -103,7 +103,7 @@ def test_trap_16_a_service_that_gets_worse_is_named_with_its_last_lines_masked(
     sick = sleeper('test "$$TOKEN" = ' + OLD, environment={"TOKEN": "${TOKEN}"}, command=["sh", "-c", talk])
     shop = project({"api": sick, "db": sleeper()}, {"TOKEN": OLD})
     services = [_named("api", shop.entry("api", wave=0)), _named("db", shop.entry("db", wave=0))]
-    shop.set(TOKEN=NEW)
+    shop.write_environment(TOKEN=NEW)
     baseline = {"api": "healthy", "db": "healthy"}
     code, output = play(tmp_path, restart_services=services, restart_wait=20, restart_baseline=baseline)
     assert (code, NEW in output, OLD in output) == (2, False, False), output
@@ -145,7 +145,7 @@ def test_a_failure_of_compose_is_told_without_what_it_printed(project: ProjectMa
     ports = {"web": sleeper(ports=["${PORT:-}0:80"], network_mode="bridge")}
     shop = project({"api": sleeper()}, extra={"services": {}})
     (shop.folder / "extra.yml").write_text(json.dumps({"services": ports}))
-    shop.set(PORT=OLD)
+    shop.write_environment(PORT=OLD)
     code, output = play(tmp_path, restart_services=[_named("api", shop.entry("api"))])
     assert (code, OLD in output) == (2, False), output
     assert "api: Docker Compose failed (its output may hold secrets and is not shown)" in output
@@ -206,7 +206,7 @@ def test_rolling_replicas_answer_all_the_time(
     )
     before = shop.ids("api")
     service = _named("api", shop.entry("api", rolling=True, drain=2))
-    shop.set(VERSION="after")
+    shop.write_environment(VERSION="after")
     with SteadyClient(f"http://{shop.address('front')}/") as client:
         time.sleep(1)
         code, output = play(tmp_path, restart_services=[service])
@@ -223,7 +223,7 @@ def test_rolling_leaves_the_old_replicas_where_the_new_ones_are_not_well(project
     sick = sleeper('test "$$TOKEN" = ' + OLD, environment={"TOKEN": "${TOKEN}"}, deploy={"replicas": 2})
     shop = project({"api": sick}, {"TOKEN": OLD})
     before = shop.ids("api")
-    shop.set(TOKEN=NEW)
+    shop.write_environment(TOKEN=NEW)
     service = _named("api", shop.entry("api", rolling=True))
     code, output = play(tmp_path, restart_services=[service], restart_wait=20)
     assert (code, NEW in output, OLD in output) == (2, False, False), output

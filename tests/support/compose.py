@@ -52,7 +52,7 @@ class Project:
         folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content))
-        self.set(**(environment or {}))
+        self.write_environment(**(environment or {}))
 
     def __enter__(self) -> Project:
         """Start it."""
@@ -71,7 +71,7 @@ class Project:
             check=True,
         )
 
-    def set(self, **environment: str) -> None:
+    def write_environment(self, **environment: str) -> None:
         """Write ``.env``."""
         path = self.folder / ".env"
         path.touch(mode=0o600)
