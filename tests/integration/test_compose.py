@@ -8,34 +8,20 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.compose import Project, sleeper
+from tests.integration.conftest import ProjectMaker
+from tests.support.compose import sleeper
 from tests.support.dockerd import BASE_IMAGE, BRIDGE, build_image
 from tests.support.modules import run_module_process
 from tests.support.steady_client import SteadyClient
 from tests.unit.test_restart_role import play
 
 OLD, NEW = "canary-old-4f9d2c7a11e0", "canary-new-b83e6650c2fd"
-ProjectMaker = Callable[..., Project]
-
-
-@pytest.fixture
-def project(tmp_path: Path, docker_host: str) -> Iterator[ProjectMaker]:
-    """Start projects that are gone after the test."""
-    with ExitStack() as projects:
-
-        def make(services: dict[str, Any], environment: dict[str, str] | None = None, **files: Any) -> Project:
-            contents = {"compose.yml": {"services": services}, **{f"{name}.yml": body for name, body in files.items()}}
-            folder = tmp_path / f"p{uuid.uuid4().hex[:8]}"
-            return projects.enter_context(Project(folder, docker_host, contents, environment))
-
-        yield make
 
 
 def _named(name: str, entry: dict[str, Any]) -> dict[str, Any]:
