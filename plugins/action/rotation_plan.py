@@ -17,7 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Ca
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
@@ -78,6 +78,11 @@ def _everything(catalog: Catalog) -> dict[str, Any]:
     }
 
 
+def _words(text: Any) -> list[str]:
+    """Names joined by commas."""
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
+
+
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -90,10 +95,14 @@ class ActionModule(KeyturnAction):
         if mode == "validate":
             self._check_recipients(task_vars)
             return self._validated(catalog)
+        composed = answers_of(task_vars, "__rotation_compose")
+        catalog = planning.ordered(catalog, {host: said for host, said in composed.items() if "projects" in said})
+        if mode == "services":
+            return self._planned_services(catalog, task_vars)
         read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
         register = read["register"]
         now = planning.parse_stamp(read["now"])
-        only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
+        only = _words(args.get("only"))
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
@@ -159,6 +168,17 @@ class ActionModule(KeyturnAction):
         """Who is to be told; a rotation itself goes on when that is wrong, so it is said here."""
         for index, entry in enumerate(render(self._templar, task_vars.get("keyturn_notify") or [], "keyturn_notify")):
             notices.check(entry, f"keyturn_notify[{index}]")
+
+    def _planned_services(self, catalog: Catalog, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Services by themselves; the register is read only where nothing is named."""
+        args = self._task.args
+        only, wanted = (_words(args.get(name)) for name in ("only", "services"))
+        register = None
+        if not only and not wanted:
+            read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
+            register = read["register"]
+        plan = planning.service_plan(catalog, planning.choose_services(catalog, register, only, wanted))
+        return {"changed": False, "plan": plan, "names": plan["services"]}
 
     @staticmethod
     def _refuse_partial_run() -> None:

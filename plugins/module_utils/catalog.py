@@ -31,7 +31,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 
-__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
+__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
 _CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
@@ -166,8 +166,17 @@ _SERVICE = Shape(
     "service",
     {
         "hosts": _HOSTS,
-        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command")),
+        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command", "compose")),
         "unit": Field("str", "The systemd unit"),
+        "project_dir": Field("str", "The folder of the Compose project", pattern=r"^/"),
+        "files": Field("list", "The Compose files; what Compose finds in the folder by default"),
+        "project": Field("str", "The name of the Compose project; the folder's name by default"),
+        "service": Field("str", "The name in the Compose files; this entry's own by default"),
+        "docker_host": Field("str", "The Docker daemon's address; DOCKER_HOST or the host's own by default"),
+        "rolling": Field("bool", "Whether new containers answer before old ones go; needs no fixed port or name"),
+        "drain": Field("int", "Seconds between a new container's health and the end of an old one", minimum=0),
+        "replicas": Field("int", "How many containers there are; as many as run by default", minimum=1),
+        "restart_wait": Field("int", "Seconds in which it must be well after a restart", minimum=0),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
@@ -306,6 +315,21 @@ def _resolve(value: Any, groups: Mapping[str, Sequence[str]], where: str) -> lis
     return sorted(found)
 
 
+def services_on(services: Any, groups: Mapping[str, Sequence[str]], host: str, manager: str) -> list[dict[str, Any]]:
+    """The services of one manager on one host, each with its name. What is wrong in the catalog is left out here."""
+    found = []
+    for name, service in services.items() if isinstance(services, Mapping) else ():
+        if not isinstance(service, Mapping) or service.get("manager") != manager:
+            continue
+        try:
+            hosts = _resolve(service.get("hosts", ()), groups, f"keyturn_services.{name}.hosts")
+        except (KeyturnError, TypeError):  # the plan says it, with its place
+            continue
+        if host in hosts:
+            found.append({"name": name, **{key: value for key, value in service.items() if key != "hosts"}})
+    return found
+
+
 def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
     if name not in table:
         raise KeyturnError(
@@ -329,6 +353,10 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
     where = f"keyturn_services.{name}"
     if service["manager"] == "systemd" and "unit" not in service:
         raise KeyturnError("catalog-invalid", "field 'unit' is missing", where=where, hint="Name the systemd unit")
+    if service["manager"] == "compose" and "project_dir" not in service:
+        raise KeyturnError(
+            "catalog-invalid", "field 'project_dir' is missing", where=where, hint="Name the folder of the project"
+        )
     if service["manager"] == "command":
         for line in ("start", "stop"):
             if line not in service:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
@@ -16,9 +17,20 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Ca
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
-from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
+from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 
-__all__ = ["PHASES", "build", "choose", "due", "parse_stamp", "retire_after", "waived"]
+__all__ = [
+    "PHASES",
+    "build",
+    "choose",
+    "choose_services",
+    "due",
+    "ordered",
+    "parse_stamp",
+    "retire_after",
+    "service_plan",
+    "waived",
+]
 
 #: The phases after plan, by strategy.
 PHASES: dict[str, tuple[str, ...]] = {
@@ -199,6 +211,113 @@ def _refuse_without_backup(catalog: Catalog, names: Iterable[str]) -> None:
         )
 
 
+def ordered(catalog: Catalog, seen: Mapping[str, Mapping[str, Any]]) -> Catalog:
+    """The catalog with what Docker Compose says of the order too.
+
+    :param seen: by host the answer of ``compose_info``.
+    """
+    merged = merge_depends_on(catalog.services, seen)
+    return replace(
+        catalog, services={name: {**entry, "depends_on": merged[name]} for name, entry in catalog.services.items()}
+    )
+
+
+def _placed(catalog: Catalog, waves: Sequence[Sequence[str]]) -> list[tuple[str, dict[str, Any]]]:
+    """Host and service, in order, as the modules and the role ``restart`` take it."""
+    return [
+        (
+            host,
+            {
+                "name": name,
+                "wave": number,
+                **{k: v for k, v in catalog.services[name].items() if k not in ("hosts", "depends_on")},
+            },
+        )
+        for number, wave in enumerate(waves)
+        for name in wave
+        for host in catalog.services[name]["hosts"]
+    ]
+
+
+def choose_services(
+    catalog: Catalog, register: Mapping[str, Any] | None, only: Sequence[str], wanted: Sequence[str]
+) -> list[str]:
+    """The services that a run is about.
+
+    :param register: only read where nothing is named: the secrets of the last rotation are meant then.
+    :param only: secrets; the services that read them are meant.
+    :param wanted: services by name, or ``all``.
+    :raises KeyturnError: ``service-unknown``, ``secret-unknown``, ``services-none``.
+    """
+    if list(wanted) == ["all"]:
+        return sorted(catalog.services)
+    for name in wanted:
+        if name not in catalog.services:
+            raise KeyturnError(
+                "service-unknown",
+                f"there is no service {name!r}",
+                where="keyturn_restart",
+                hint=nearest(name, catalog.services),
+            )
+    if wanted:
+        return sorted(set(wanted))
+    for name in only:
+        if name not in catalog.secrets:
+            raise KeyturnError(
+                "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
+            )
+    names = list(only)
+    if not names and register and register["rotations"]:
+        last = max(register["rotations"].values(), key=lambda rotation: str(rotation["started_at"]))
+        names = [name for name in last["secrets"] if name in catalog.secrets]
+    found = sorted({service for name in names for service in catalog.secrets[name].get("consumers", ())})
+    if not found:
+        raise KeyturnError(
+            "services-none",
+            f"no service reads {', '.join(names)}" if names else "nothing has been turned yet",
+            where="keyturn_only",
+            hint="Name services with keyturn_restart, or say keyturn_restart=all",
+        )
+    return found
+
+
+def service_plan(catalog: Catalog, names: Sequence[str]) -> dict[str, Any]:
+    """Services without a secret: ``services`` by name, ``waves``, ``hosts`` with what each has, ``state_host``."""
+    waves = restart_waves(catalog.services, names)
+    hosts: dict[str, list[dict[str, Any]]] = {}
+    for host, service in _placed(catalog, waves):
+        hosts.setdefault(host, []).append(service)
+    return {"services": sorted(names), "waves": waves, "hosts": hosts, "state_host": catalog.state_host}
+
+
+def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Host and probe for each consumer that Docker Compose runs where an environment file with this secret lies.
+
+    Only where the file holds one version: readers of several have the old one in their environment too.
+    """
+    secret = catalog.secrets[name]
+    files = [store for store in secret["stores"] if store["type"] == "env_file"]
+    if any(store.get("layout", "single") != "single" for store in files):
+        return []
+    with_file = {host for store in files for host in store["hosts"]}
+    found = []
+    for service in secret.get("consumers", ()):
+        entry = catalog.services[service]
+        if entry["manager"] != "compose":
+            continue
+        place = {key: entry[key] for key in ("project_dir", "project", "docker_host") if key in entry}
+        probe = {
+            "name": f"{name} in the containers of {service}",
+            "type": "container_env",
+            "secret": name,
+            "version": "old",
+            "service": entry.get("service", service),
+            **place,
+        }
+        found += [(host, probe) for host in entry["hosts"] if host in with_file]
+    return found
+
+
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
     """What a secret's readers do while it turns: stopped only where all of them are.
 
@@ -317,21 +436,15 @@ def build(
         for probe in secret["probes"]:
             for host in probe.get("hosts", consumers):
                 of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
-    for number, wave in enumerate(waves):
-        for service in wave:
-            entry = catalog.services[service]
-            for host in entry["hosts"]:
-                of(host)["services"].append(
-                    {
-                        "name": service,
-                        "wave": number,
-                        **{k: v for k, v in entry.items() if k not in ("hosts", "depends_on")},
-                    }
-                )
+        for host, probe in _container_probes(catalog, name):
+            of(host)["probes"].append(probe)
+    for host, service in _placed(catalog, waves):
+        of(host)["services"].append(service)
     escrow = _escrow(catalog, names)
     for host in escrow["hosts"]:
         of(host)
-    needed = {catalog.state_host, *escrow["hosts"], *(host for host, work in hosts.items() if work["jobs"] or work["servers"])}
+    talking = (host for host, work in hosts.items() if work["jobs"] or work["servers"])
+    needed = {catalog.state_host, *escrow["hosts"], *talking}
     for host in waivers:
         if host in needed:
             raise KeyturnError(

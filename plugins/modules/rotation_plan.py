@@ -35,10 +35,18 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, prune, plan, status, due, diagnose, validate]
+    choices: [rotate, rollback, retire, restore, prune, plan, status, due, diagnose, validate, services]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
+    type: str
+    default: ''
+  services:
+    description:
+      - Which services are in the plan, V(all) of them or, without it, those that read the secrets.
+      - >-
+        For O(mode=services), services by name, joined by commas, or V(all). Without it those that read the secrets in
+        O(only), or else those of the rotation that began last.
     type: str
     default: ''
   digest:
@@ -62,11 +70,6 @@ options:
     description: Plan without a backup. Refused where data at rest depends on a secret.
     type: bool
     default: false
-  services:
-    description: Which services are in the plan, those that read the secrets or all.
-    type: str
-    choices: [affected, all, none]
-    default: affected
 """
 
 EXAMPLES = r"""

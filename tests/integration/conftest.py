@@ -15,6 +15,7 @@ from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
 from demo.stack import Stack
 
+from tests.support.compose import Project
 from tests.support.controller import Controller
 
 _SETTINGS = {
@@ -68,3 +69,19 @@ def stack(make_stack: StackMaker) -> Stack:
 def controller(tmp_path: Path) -> Controller:
     """A controller."""
     return Controller(tmp_path / "controller")
+
+
+ProjectMaker = Callable[..., Project]
+
+
+@pytest.fixture
+def project(tmp_path: Path, docker_host: str) -> Iterator[ProjectMaker]:
+    """Start projects that are gone after the test."""
+    with ExitStack() as projects:
+
+        def make(services: dict[str, Any], environment: dict[str, str] | None = None, **files: Any) -> Project:
+            contents = {"compose.yml": {"services": services}, **{f"{name}.yml": body for name, body in files.items()}}
+            folder = tmp_path / f"p{uuid.uuid4().hex[:8]}"
+            return projects.enter_context(Project(folder, docker_host, contents, environment))
+
+        yield make

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["BASE_IMAGE", "BRIDGE", "DockerError", "Dockerd"]
+__all__ = ["BASE_IMAGE", "BRIDGE", "DockerError", "Dockerd", "build_image"]
 
 BASE_IMAGE = "debian:trixie-slim"
 #: The bridge that a network must have for its containers to reach each other.
@@ -183,3 +184,24 @@ class Dockerd:
         if tar.returncode or imported.returncode:
             raise DockerError(f"the base image could not be made: {imported.stderr.decode(errors='replace')[-1500:]}")
         shutil.rmtree(root, ignore_errors=True)
+
+
+def build_image(docker_host: str, name: str, dockerfile: str) -> str:
+    """An image made of a Dockerfile without a context, on the host's network; made once. Returns its name with a tag.
+
+    :raises DockerError: when it cannot be built.
+    """
+    tag = f"{name}:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
+    client = [_program("docker"), "--host", docker_host]
+    if subprocess.run([*client, "image", "inspect", tag], capture_output=True, check=False).returncode == 0:
+        return tag
+    built = subprocess.run(
+        [*client, "build", "--network=host", "--tag", tag, "-"],
+        input=dockerfile.encode(),
+        env={**os.environ, "DOCKER_BUILDKIT": "0"},
+        capture_output=True,
+        check=False,
+    )
+    if built.returncode:
+        raise DockerError(f"{tag} could not be built: {(built.stdout + built.stderr).decode(errors='replace')[-1500:]}")
+    return tag

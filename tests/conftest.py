@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Docker daemon that the scenarios use: the one in DOCKER_HOST, or one of the tests' own."""
+"""The Docker daemon of the tests that need one: that of DOCKER_HOST, or one of their own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pytest
 
 from tests.support.dockerd import Dockerd
 
-_CACHE = Path(__file__).resolve().parents[2] / ".cache" / "molecule"
+_CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
 
 
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
+    """What ``DOCKER_HOST`` has to be."""
     given = os.environ.get("DOCKER_HOST")
     if given:
         yield given
