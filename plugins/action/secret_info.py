@@ -24,7 +24,10 @@ class ActionModule(KeyturnAction):
                 {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
                 for secret in plan["hosts"][task_vars["inventory_hostname"]]["secrets"]
             ]
-            if backup:
+            if not backup:  # what a derived value is made from must be readable, and the same everywhere
+                parents = plan["hosts"][task_vars["inventory_hostname"]].get("parents", ())
+                arguments["secrets"] = [*arguments["secrets"], *parents]
+            else:
                 folder = arguments["state_dir"] + "/backups/" + backup
                 for secret in arguments["secrets"]:
                     secret["stores"] = [{**store, "path": folder + store["path"]} for store in secret["stores"]]

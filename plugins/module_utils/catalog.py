@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
@@ -50,6 +51,7 @@ _STORE = Shape(
         "if_missing": Field("str", "What a missing variable means", choices=("error", "add")),
         "count": Field("int", "How many hosts must be there; a shorter inventory is refused"),
         "newline": Field("bool", "Whether a plain file ends with a newline"),
+        "inside": Field("str|map", "The part of the variable or file that is the value: url, or a pattern"),
     },
 )
 _CONDITION = Shape(
@@ -124,6 +126,9 @@ _SECRET = Shape(
         "strategy": Field("str", "The order of phases its readers allow", choices=("replace", "overlap", "cutover")),
         "description": Field("str", "For people"),
         "generate": Field("map", "How a new value is made"),
+        "derive": Field("map", "How it is made from another secret's value", shape=DERIVE),
+        "auto_rotate": Field("bool", "Whether it turns when it is due; otherwise only by name. Yes by default"),
+        "held": Field("bool", "Whether it is held back; by default where data or a server depends on it unnamed"),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
         "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
@@ -158,8 +163,11 @@ _SERVICE = Shape(
     "service",
     {
         "hosts": _HOSTS,
-        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command")),
+        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command", "compose")),
         "unit": Field("str", "The systemd unit"),
+        "project_dir": Field("str", "The folder of the Compose project", pattern=r"^/"),
+        "files": Field("list", "The Compose files, relative to project_dir"),
+        "service": Field("str", "The name in the Compose project; its own by default"),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
@@ -316,6 +324,10 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
     where = f"keyturn_services.{name}"
     if service["manager"] == "systemd" and "unit" not in service:
         raise KeyturnError("catalog-invalid", "field 'unit' is missing", where=where, hint="Name the systemd unit")
+    if service["manager"] == "compose" and "project_dir" not in service:
+        raise KeyturnError(
+            "catalog-invalid", "field 'project_dir' is missing", where=where, hint="Name the folder of the project"
+        )
     if service["manager"] == "command":
         for line in ("start", "stop"):
             if line not in service:
@@ -397,6 +409,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         _check_service(name, service, services)
     for name, secret in secrets.items():
         _check_secret(name, secret, services, databases)
+    check_derived(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
         raise KeyturnError(
@@ -413,7 +426,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
             hint=nearest(state, groups.get("all", ())),
         )
     return Catalog(
-        secrets={name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()},
+        secrets=_one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()}),
         services={
             name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
             for name, service in services.items()
@@ -437,6 +450,20 @@ def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str,
         if field in resolved:
             resolved[field] = parse_duration(resolved[field], f"{where}.{field}")
     return {**resolved, "hosts": hosts}
+
+
+def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A derived value turns in the same run as its parent, so in the same order of phases."""
+    for name, secret in secrets.items():
+        parent = parent_of(secret)
+        if parent and secret["strategy"] != secrets[parent]["strategy"]:
+            raise KeyturnError(
+                "catalog-invalid",
+                f"is {secret['strategy']}, and {parent}, which it is made from, {secrets[parent]['strategy']}",
+                where=f"keyturn_secrets.{name}.strategy",
+                hint="Give both the same strategy",
+            )
+    return secrets
 
 
 def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
@@ -50,10 +51,24 @@ INFO_OPTIONS: dict[str, dict[str, Any]] = {
     "seal_to": _SEAL_TO,
 }
 
+_DERIVE: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "type": {"type": "str", "choices": ["jwt"], "default": "jwt"},
+        "from": {"type": "str", "required": True},
+        "claims": {"type": "dict", "default": {}},
+        "lifetime": {"type": "str", "required": True},
+        "algorithm": {"type": "str", "choices": ["HS256"], "default": "HS256"},
+        "allow_weak": {"type": "bool", "default": False},
+        "stores": {"type": "list", "elements": "dict", "default": []},
+    },
+}
+
 #: The argument spec of one secret for ``secret``.
 SECRET_OPTIONS: dict[str, dict[str, Any]] = {
     **INFO_OPTIONS,
     "generate": {"type": "dict"},
+    "derive": _DERIVE,
     "new": {"type": "dict", "options": VALUE_OPTIONS},
     "old": {"type": "dict", "options": VALUE_OPTIONS},
     "origin": {"type": "bool", "default": False},
@@ -181,17 +196,22 @@ def _place(store: Store, mark: str) -> str:
     return f"{text} ({mark})" if mark else text
 
 
-def _new_value(session: Session, job: _Job, sources: Sources) -> bytes:
-    """The value of this rotation: never a second one."""
+def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> bytes:
+    """The value of this rotation: never a second one.
+
+    :param made: the secrets of this call that are staged already, parents before their children.
+    """
     request = job.request
     accept = request.get("accept") or {}
     if accept.get("new"):
         return session.open_box(accept["new"], _context(session, job.name, "new"))
     leftover = job.versions.leftover(session.rotation_id)
-    if leftover is not None:
+    if leftover is not None and not request.get("derive"):  # a derived one may be of a parent that was lost
         return leftover
     if request.get("new"):
-        return resolve(session, request["new"], _context(session, job.name, "new"))
+        value = resolve(session, request["new"], _context(session, job.name, "new"))
+        check_length(request.get("generate") or {}, value, job.name)
+        return value
     if not request.get("origin"):
         raise KeyturnError(
             "value-missing",
@@ -199,7 +219,28 @@ def _new_value(session: Session, job: _Job, sources: Sources) -> bytes:
             where=job.name,
             hint="Set origin on one host and pass its box to the others",
         )
+    if request.get("derive"):
+        return _derived(session, job, workspace, sources, made)
     return generate(request.get("generate") or {}, sources.randbytes)
+
+
+def _derived(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> bytes:
+    """A value made from its parent: from the new one where the parent turns too, else from the one in use."""
+    derive: Mapping[str, Any] = job.request["derive"]
+    name = parent_of(job.request)
+    if name in made:
+        key: bytes | None = made[name].current().value()
+    else:
+        parent = _Job.open(session, {"name": name, "stores": derive.get("stores") or ()})
+        key = _agreed(session, parent, _held(parent, workspace))
+    if key is None:
+        raise KeyturnError(
+            "parent-missing",
+            f"{job.name} is made from {name}, and no store of {name} is on this host or has a value",
+            where=job.name,
+            hint=f"Turn {name}, which makes {job.name} too",
+        )
+    return generate(spec_of(derive), sources.randbytes, key=key, clock=sources.now().timestamp, where=job.name)
 
 
 def _old_value(session: Session, job: _Job) -> bytes | None:
@@ -213,8 +254,8 @@ def _old_value(session: Session, job: _Job) -> bytes | None:
     return None
 
 
-def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources) -> Version:
-    new, old = _new_value(session, job, sources), _old_value(session, job)
+def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> Version:
+    new, old = _new_value(session, job, workspace, sources, made), _old_value(session, job)
     named = old is not None
     held = _held(job, workspace)
     if old is None:
@@ -310,11 +351,14 @@ def _retire(session: Session, job: _Job) -> Version:
     return replace(version, new=None, old=None, originals=(), fingerprints=_fingerprints(session, version))
 
 
-def _move(session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources) -> None:
+def _move(
+    session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources, done: Mapping[str, _Job]
+) -> None:
     """Work out one secret: its version as it shall be, and its stores in the workspace."""
     todo = moves(job.before, state, job.name)
     if state == "staged":
-        job.version = _restage(session, job, workspace) if job.version else _stage(session, job, workspace, sources)
+        staged = _restage(session, job, workspace) if job.version else None
+        job.version = staged or _stage(session, job, workspace, sources, done)
         if job.version.state == "staged":
             _move_stores(session, job, state, workspace)
         return
@@ -342,9 +386,13 @@ def apply(
     with session.changing(check_mode):
         workspace = Workspace()
         jobs = _open_all(session, requests)
-        order = list(reversed(jobs)) if state == "rolled_back" else jobs
-        for job in order:
-            _move(session, job, state, workspace, sources)
+        # Parents before their children; the way back is the other way round.
+        by_name = {job.name: job for job in jobs}
+        jobs = [by_name[name] for name in in_order({job.name: parent_of(job.request) for job in jobs})]
+        done: dict[str, _Job] = {}
+        for job in reversed(jobs) if state == "rolled_back" else jobs:
+            _move(session, job, state, workspace, sources, done)
+            done[job.name] = job
         # The answer is made while the values are still there.
         secrets = {job.name: _answer(session, job, workspace) for job in jobs}
         diff = _diff(session, jobs, workspace)

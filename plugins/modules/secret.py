@@ -109,8 +109,45 @@ options:
       generate:
         description:
           - How the new value is made, with the options of M(keyturn.rotation.generate_secret).
-          - Used only where O(secrets[].origin=true).
+          - Used only where O(secrets[].origin=true). A value that is given is checked for its C(min_length).
         type: dict
+      derive:
+        description:
+          - How the new value is made from another secret's value, where O(secrets[].origin=true).
+          - Where that secret is staged in the same call, its new value counts, else the one its stores hold.
+        type: dict
+        suboptions:
+          type:
+            description: A signed token.
+            type: str
+            choices: [jwt]
+            default: jwt
+          from:
+            description: The name of the secret whose value signs it.
+            type: str
+            required: true
+          claims:
+            description: Its claims but for C(iat) and C(exp), in this order.
+            type: dict
+            default: {}
+          lifetime:
+            description: How long it is valid, for example V(5y) or V(90d).
+            type: str
+            required: true
+          algorithm:
+            description: How it is signed.
+            type: str
+            choices: [HS256]
+            default: HS256
+          allow_weak:
+            description: Accept a signing value of less than 32 bytes.
+            type: bool
+            default: false
+          stores:
+            description: The stores of that secret on this host, as in O(secrets[].stores).
+            type: list
+            elements: dict
+            default: []
       new:
         description: The new value, where it is not made here.
         type: dict
