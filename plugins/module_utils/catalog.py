@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
@@ -206,6 +209,13 @@ _DATABASE = Shape(
 SHAPES: dict[str, Shape] = {"keyturn_databases": _DATABASE, "keyturn_services": _SERVICE, "keyturn_secrets": _SECRET}
 
 
+_LAID_OVER = {
+    "type": "object",
+    "description": "Fields laid over those of the catalog, by name",
+    "additionalProperties": {"type": "object"},
+}
+
+
 def json_schema() -> dict[str, Any]:
     """A JSON Schema for a variables file that holds a catalog."""
     properties: dict[str, Any] = {
@@ -218,8 +228,11 @@ def json_schema() -> dict[str, Any]:
         "properties": {
             **properties,
             "keyturn_state_host": {"type": "string", "description": "The host that keeps the state"},
+            "keyturn_catalog_file": {"type": "string", "description": "A secrets-config.yaml on the controller"},
+            "keyturn_project": {**PROJECT.json_schema(), "description": "Where the paths of that file lie"},
+            "keyturn_services_overlay": _LAID_OVER,
         },
-        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"]},
+        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"], "^keyturn_overlay(_|$)": _LAID_OVER},
     }
 
 
@@ -393,9 +406,15 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     """
     tables: dict[str, dict[str, Any]] = {
         "keyturn_databases": dict(variables.get("keyturn_databases") or {}),
-        "keyturn_services": dict(variables.get("keyturn_services") or {}),
+        "keyturn_services": lay_over(
+            variables.get("keyturn_services") or {},
+            variables.get("keyturn_services_overlay") or {},
+            "keyturn_services_overlay",
+        ),
         "keyturn_secrets": merge_fragments(variables),
     }
+    for fragment in sorted(name for name in variables if re.match(r"keyturn_overlay(_|$)", name)):
+        tables["keyturn_secrets"] = lay_over_secrets(tables["keyturn_secrets"], variables[fragment] or {}, fragment)
     if not tables["keyturn_secrets"]:
         raise KeyturnError(
             "catalog-empty", "no secret is defined", where="keyturn_secrets", hint="See docs/catalog.md for a first one"

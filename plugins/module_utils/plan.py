@@ -18,7 +18,18 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
 
-__all__ = ["ALL", "PHASES", "asks_for_all", "build", "choose", "due", "parse_stamp", "retire_after", "waived"]
+__all__ = [
+    "ALL",
+    "PHASES",
+    "asks_for_all",
+    "build",
+    "choose",
+    "due",
+    "goes_on",
+    "parse_stamp",
+    "retire_after",
+    "waived",
+]
 
 #: The phases after plan, by strategy.
 PHASES: dict[str, tuple[str, ...]] = {
@@ -117,6 +128,14 @@ def choose(
 def asks_for_all(catalog: Catalog, only: Sequence[str]) -> bool:
     """Whether no secret is named by itself: nothing is named, or ``all``."""
     return not only or (list(only) == [ALL] and ALL not in catalog.secrets)
+
+
+def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Iterable[str]) -> bool:
+    """Whether a rotation of these secrets is open, or has hosts that catch up: then nothing new is decided."""
+    hosts = list(waived_hosts)
+    return any(
+        register["secrets"].get(name, {}).get("open") or registry.catching_up(register, name, hosts) for name in names
+    )
 
 
 def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:

@@ -30,9 +30,9 @@ options:
     type: dict
     required: true
   what:
-    description: What to show.
+    description: What to show. With V(held) it ends by failing, since something was not turned.
     type: str
-    choices: [plan, status, pace]
+    choices: [plan, status, pace, held]
     default: plan
 """
 

@@ -19,6 +19,7 @@ __all__ = [
     "Run",
     "coverage_rows",
     "evidence_record",
+    "held_lines",
     "job_lines",
     "outcome",
     "phases_of",
@@ -284,6 +285,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     if remaining:
         found.append(remaining)
     found += [_shared(result) for _host, step, result in run.kinds if step == "migrate" and result.get("shared")]
+    found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -389,9 +391,19 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         is_lost = host not in plan["hosts"] and host not in run.answers.get("session", {})
         lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
+    lines += held_lines(plan.get("held", ()))
     if plan["secrets"]:
         lines += _expected(run)
     lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def held_lines(held: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is not turned, why, and what to write or run."""
+    lines: list[str] = []
+    for entry in held:
+        lines.append(f"  held back   {entry['name']}: {entry['reason']}")
+        lines += [f"              {line}" for line in entry["lines"]]
     return lines
 
 
