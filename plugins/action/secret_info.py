@@ -27,6 +27,7 @@ class ActionModule(KeyturnAction):
             if not backup:  # what a derived value is made from must be readable, and the same everywhere
                 parents = plan["hosts"][task_vars["inventory_hostname"]].get("parents", ())
                 arguments["secrets"] = [*arguments["secrets"], *parents]
+                arguments["search"] = plan["hosts"][task_vars["inventory_hostname"]].get("search", [])
             else:
                 folder = arguments["state_dir"] + "/backups/" + backup
                 for secret in arguments["secrets"]:

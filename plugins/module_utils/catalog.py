@@ -27,6 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     parse_duration,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
 
@@ -169,8 +170,8 @@ _SERVICE = Shape(
         "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command", "compose")),
         "unit": Field("str", "The systemd unit"),
         "project_dir": Field("str", "The folder of the Compose project", pattern=r"^/"),
-        "files": Field("list", "The Compose files, relative to project_dir"),
-        "service": Field("str", "The name in the Compose project; its own by default"),
+        "files": Field("list", "The Compose files; what Compose finds in the folder by default"),
+        "service": Field("str", "The name in the Compose files; this entry's own by default"),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
@@ -368,6 +369,9 @@ def _check_secret(
         check_spec(secret["generate"], f"{where}.generate")
     if not secret["stores"]:
         raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for index, store in enumerate(secret["stores"]):
+        if "inside" in store:
+            open_place(store["inside"], f"{where}.stores[{index}].inside")
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import json
+import posixpath
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
@@ -299,6 +300,9 @@ def build(
         for probe in secret["probes"]:
             for host in probe.get("hosts", consumers):
                 of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
+    for host, work in hosts.items():
+        if work["secrets"]:
+            work["search"] = _searched(catalog, host)
     for number, wave in enumerate(waves):
         for service in wave:
             entry = catalog.services[service]
@@ -345,6 +349,20 @@ def _stores_on(secret: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
         for store in secret["stores"]
         if host in store["hosts"]
     ]
+
+
+def _searched(catalog: Catalog, host: str) -> list[str]:
+    """Files of a host in which a value may stand that no store names: dotenv files, and Compose files."""
+    found = {
+        store["path"]
+        for secret in catalog.secrets.values()
+        for store in secret["stores"]
+        if host in store["hosts"] and store["type"] == "env_file"
+    }
+    for service in catalog.services.values():
+        if host in service["hosts"] and "project_dir" in service:
+            found |= {posixpath.join(service["project_dir"], path) for path in service.get("files", ())}
+    return sorted(found)
 
 
 def _origin(catalog: Catalog, name: str, names: Sequence[str], waivers: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ same call again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known, find_copies
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import ListLayout, Slots
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
@@ -96,7 +99,7 @@ def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     session = Session.from_params(params)
     if params.get("accept_fingerprint"):
         session.accept_fingerprint_key(params["accept_fingerprint"])
-    return inspect(session, params["secrets"])
+    return inspect(session, params["secrets"], params.get("search") or ())
 
 
 # -- one secret ------------------------------------------------------------------------------------------------------
@@ -159,7 +162,29 @@ def _open_all(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[_
                         hint="Name each place once",
                     )
                 taken[store.path, variable] = job.name
+    _refuse_parts_of_stores(jobs)
     return jobs
+
+
+def _refuse_parts_of_stores(jobs: Sequence[_Job]) -> None:
+    """A part of what is a store itself would be written twice."""
+    whole = {
+        (store.path, variable): job.name
+        for job in jobs
+        for store in job.stores
+        if not isinstance(store, InsideStore)
+        for variable in (store.layout.variables if store.variable else ("",))
+    }
+    for job in jobs:
+        for store in job.stores:
+            if isinstance(store, InsideStore) and (store.path, store.outer.variable) in whole:
+                other = whole[store.path, store.outer.variable]
+                raise KeyturnError(
+                    "store-twice",
+                    f"{store.outer.variable or 'the file'} is a store of {other}, and a part of it one of {job.name}",
+                    where=store.path,
+                    hint="Name the whole, or its parts",
+                )
 
 
 def _context(session: Session, name: str, version: str) -> str:
@@ -537,27 +562,66 @@ def _mark(session: Session, job: _Job, value: bytes) -> str:
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
-def inspect(session: Session, requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def inspect(session: Session, requests: Sequence[Mapping[str, Any]], search: Iterable[str] = ()) -> dict[str, Any]:
     """How secrets stand on this host. Nothing is changed; what is wrong comes in a list, all of it at once.
 
     :param requests: see :data:`INFO_OPTIONS`.
-    :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``loose_files``, ``changed`` (False).
+    :param search: files in which values are looked for, besides those of the stores.
+    :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``copies`` (see :func:`copies.find_copies`),
+        ``loose_files``, ``changed`` (False).
     """
     problems: list[dict[str, str]] = []
     secrets: dict[str, Any] = {}
     workspace = Workspace()
+    jobs = []
     for request in requests:
         try:
             job = _Job.open(session, request)
         except KeyturnError as error:
             problems.append(_problem(error))
             continue
+        jobs.append(job)
         secrets[job.name] = _describe(session, job, workspace, problems)
     try:
         _open_all(session, [request for request in requests if request["name"] in secrets])
     except KeyturnError as error:
         problems.append(_problem(error))
-    return {"changed": False, "secrets": secrets, "problems": problems, "loose_files": workspace.loose()}
+    loose = workspace.loose()
+    copies = find_copies(*_searched(jobs, workspace, search))
+    return {"changed": False, "secrets": secrets, "problems": problems, "copies": copies, "loose_files": loose}
+
+
+#: A larger file is no configuration.
+_SEARCHED_BYTES = 1 << 20
+
+
+def _searched(
+    jobs: Iterable[_Job], workspace: Workspace, search: Iterable[str]
+) -> tuple[list[Known], dict[str, bytes]]:
+    """The values in use with the places that are known, and the files to look in."""
+    known: list[Known] = []
+    paths = set(search)
+    for job in jobs:
+        values: set[bytes] = set()
+        spans: dict[str, tuple[tuple[int, int], ...]] = {}
+        variables: set[tuple[str, str]] = set()
+        for store in job.stores:
+            paths.add(store.path)
+            outer = store.outer if isinstance(store, InsideStore) else store
+            if store is outer or outer.variable:
+                variables |= {(store.path, name) for name in (outer.layout.variables if outer.variable else ("",))}
+            with contextlib.suppress(KeyturnError):
+                values |= {value for value in [store.layout.primary(store.read(workspace))] if value}
+                if isinstance(store, InsideStore) and not outer.variable:
+                    spans[store.path] = (*spans.get(store.path, ()), store.written_span(workspace))
+        known += [Known(job.name, value, frozenset(variables), spans) for value in sorted(values)]
+    files: dict[str, bytes] = {}
+    for path in sorted(paths):
+        with contextlib.suppress(KeyturnError):  # what cannot be read is the stores' concern
+            content = workspace.on_disk(path)
+            if content is not None and len(content) <= _SEARCHED_BYTES:
+                files[path] = content
+    return known, files
 
 
 def _problem(error: KeyturnError) -> dict[str, str]:

@@ -86,6 +86,12 @@ options:
           newline:
             description: Whether a line end stands behind the value in a plain file. The default is as the file has it.
             type: bool
+          inside:
+            description:
+              - The part of the variable or file that is the value. What is around it stays.
+              - V(url) is the password of a URL, percent-encoded.
+              - A mapping with C(pattern) is a regular expression of which the one group is the value. It matches once.
+            type: raw
       seal_to:
         description: Hosts that get the versions in boxes which only they can open.
         type: list

@@ -97,6 +97,16 @@ options:
       manager:
         description: Not used here.
         type: str
+      project_dir:
+        description: Not used here.
+        type: path
+      service:
+        description: Not used here.
+        type: str
+      files:
+        description: Not used here.
+        type: list
+        elements: str
       start:
         description: Not used here.
         type: raw
@@ -222,6 +232,9 @@ SERVICE = {
     "stop": {"type": "raw"},
     "restart": {"type": "raw"},
     "quiesce": {"type": "str"},
+    "project_dir": {"type": "path"},
+    "service": {"type": "str"},
+    "files": {"type": "list", "elements": "str"},
     "depends_on": {"type": "list", "elements": "str"},
     "hosts": {"type": "raw"},
     "wave": {"type": "int"},
