@@ -15,16 +15,17 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import settle
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_variables
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
-_CATALOG = ("keyturn_services", "keyturn_secrets", "keyturn_state_host", "keyturn_backup", "keyturn_escrow")
 #: Modes that look at everything and plan no run.
 _LOOKING = ("status", "due", "diagnose")
 #: Kinds that are another one by a name of their own.
@@ -91,7 +92,7 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         mode = args.get("mode", "rotate")
         self._refuse_partial_run()
-        catalog = self._catalog(task_vars)
+        catalog = self._load(catalog_variables(self._templar, task_vars), task_vars)
         if mode == "validate":
             self._check_recipients(task_vars)
             return self._validated(catalog)
@@ -106,17 +107,23 @@ class ActionModule(KeyturnAction):
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
+        held: list[dict[str, Any]] = []
+        if choice == "rotate" and not planning.goes_on(register, names, waivers):
+            names, held = settle(catalog.secrets, names, not planning.asks_for_all(catalog, only))
         until = str(args.get("until") or "")
-        plan = planning.build(
-            catalog,
-            names,
-            _kinds(catalog),
-            waivers,
-            of_files=mode in ("restore", "prune"),
-            all_services=args.get("services") == "all",
-            skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
-        )
-        if until and until not in plan["phases"]:
+        plan = {
+            **planning.build(
+                catalog,
+                names,
+                _kinds(catalog),
+                waivers,
+                of_files=mode in ("restore", "prune"),
+                all_services=args.get("services") == "all",
+                skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
+            ),
+            "held": held,
+        }
+        if until and names and until not in plan["phases"]:
             raise KeyturnError(
                 "phase-unknown", f"no phase {until!r} here", where="keyturn_until", hint=nearest(until, plan["phases"])
             )
@@ -217,17 +224,8 @@ class ActionModule(KeyturnAction):
         if set(task_vars.get("ansible_play_batch", ())) < set(task_vars["ansible_play_hosts"]):
             raise KeyturnError("hosts-missing", "serial would split the key", where="serial", hint="Leave serial away")
 
-    def _catalog(self, task_vars: Mapping[str, Any]) -> Catalog:
-        variables: dict[str, Any] = {}
-        for name in task_vars:
-            if name in _CATALOG or name.startswith("keyturn_secrets_"):
-                variables[name] = render(self._templar, task_vars[name], name)
-        databases = task_vars.get("keyturn_databases") or {}
-        if isinstance(databases, str):
-            databases = render(self._templar, databases, "keyturn_databases")
-        variables["keyturn_databases"] = {
-            name: self._without_dsn(entry, f"keyturn_databases.{name}") for name, entry in databases.items()
-        }
+    @staticmethod
+    def _load(variables: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Catalog:
         catalog = load_catalog(variables, task_vars["groups"])
         for name, secret in catalog.secrets.items():
             for index, store in enumerate(secret["stores"]):
@@ -239,16 +237,6 @@ class ActionModule(KeyturnAction):
                         hint="Run on the whole inventory (no job slices)",
                     )
         return catalog
-
-    def _without_dsn(self, entry: Any, where: str) -> Any:
-        if not isinstance(entry, Mapping):
-            return render(self._templar, entry, where)
-        rest = render(self._templar, {key: value for key, value in entry.items() if key != "dsn"}, where)
-        if "dsn" not in entry and "dsn_file" not in rest:
-            raise KeyturnError(
-                "dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host"
-            )
-        return rest
 
     @staticmethod
     def _overview(catalog: Catalog, register: Mapping[str, Any], now: float) -> list[dict[str, Any]]:

@@ -10,7 +10,12 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import backup_lines, job_lines, plan_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
+    backup_lines,
+    held_lines,
+    job_lines,
+    plan_lines,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
@@ -24,6 +29,13 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         planned = args["planned"]
         jobs = {host: said["jobs"] for host, said in answers_of(task_vars, "__rotation_jobs").items()}
+        if args.get("what") == "held":
+            held = planned["plan"]["held"]
+            for line in ["", "Not turned", *held_lines(held)]:
+                display.display(line)
+            names = ", ".join(entry["name"] for entry in held)
+            hint = "What to write or run stands above; all else was done"
+            raise KeyturnError("held-back", f"held back: {names}", where="keyturn_overlay", hint=hint)
         if args.get("what") == "pace":
             lines = [line for host, running in sorted(jobs.items()) for line in job_lines(host, running)]
             if not lines:

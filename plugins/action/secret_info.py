@@ -22,8 +22,14 @@ class ActionModule(KeyturnAction):
             arguments["backup"] = from_backup(arguments, self._templar, self._loader, task_vars)
         if plan is not None:
             sessions = answers_of(task_vars, "__rotation_session")
+            work = plan["hosts"][task_vars["inventory_hostname"]]
             arguments["secrets"] = [
                 {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
-                for secret in plan["hosts"][task_vars["inventory_hostname"]]["secrets"]
+                for secret in work["secrets"]
             ]
+            if not arguments.get(
+                "backup"
+            ):  # what a derived value is made from must be readable, and the same everywhere
+                arguments["secrets"] = [*arguments["secrets"], *work.get("parents", ())]
+                arguments["search"] = work.get("search", [])
         return {**self.call("secret_info", arguments, task_vars), **sealed_for(arguments)}

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
@@ -30,6 +34,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
     talkers,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
@@ -57,6 +62,7 @@ _STORE = Shape(
         "if_missing": Field("str", "What a missing variable means", choices=("error", "add")),
         "count": Field("int", "How many hosts must be there; a shorter inventory is refused"),
         "newline": Field("bool", "Whether a plain file ends with a newline"),
+        "inside": Field("str|map", "The part of the variable or file that is the value: url, or a pattern"),
     },
 )
 _CONDITION = Shape(
@@ -131,6 +137,9 @@ _SECRET = Shape(
         "strategy": Field("str", "The order of phases its readers allow", choices=("replace", "overlap", "cutover")),
         "description": Field("str", "For people"),
         "generate": Field("map", "How a new value is made"),
+        "derive": Field("map", "How it is made from another secret's value", shape=DERIVE),
+        "auto_rotate": Field("bool", "Whether it turns when it is due; otherwise only by name. Yes by default"),
+        "held": Field("bool", "Whether it is held back; by default where data or a server depends on it unnamed"),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
         "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
@@ -215,6 +224,13 @@ _DATABASE = Shape(
 SHAPES: dict[str, Shape] = {"keyturn_databases": _DATABASE, "keyturn_services": _SERVICE, "keyturn_secrets": _SECRET}
 
 
+_LAID_OVER = {
+    "type": "object",
+    "description": "Fields laid over those of the catalog, by name",
+    "additionalProperties": {"type": "object"},
+}
+
+
 def json_schema() -> dict[str, Any]:
     """A JSON Schema for a variables file that holds a catalog."""
     properties: dict[str, Any] = {
@@ -228,8 +244,11 @@ def json_schema() -> dict[str, Any]:
             **properties,
             **{variable: shape.json_schema() for variable, shape in KEEPING.items()},
             "keyturn_state_host": {"type": "string", "description": "The host that keeps the state"},
+            "keyturn_catalog_file": {"type": "string", "description": "A secrets-config.yaml on the controller"},
+            "keyturn_project": {**PROJECT.json_schema(), "description": "Where the paths of that file lie"},
+            "keyturn_services_overlay": _LAID_OVER,
         },
-        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"]},
+        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"], "^keyturn_overlay(_|$)": _LAID_OVER},
     }
 
 
@@ -384,6 +403,9 @@ def _check_secret(
         check_spec(secret["generate"], f"{where}.generate")
     if not secret["stores"]:
         raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for index, store in enumerate(secret["stores"]):
+        if "inside" in store:
+            open_place(store["inside"], f"{where}.stores[{index}].inside")
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
@@ -423,9 +445,15 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     """
     tables: dict[str, dict[str, Any]] = {
         "keyturn_databases": dict(variables.get("keyturn_databases") or {}),
-        "keyturn_services": dict(variables.get("keyturn_services") or {}),
+        "keyturn_services": lay_over(
+            variables.get("keyturn_services") or {},
+            variables.get("keyturn_services_overlay") or {},
+            "keyturn_services_overlay",
+        ),
         "keyturn_secrets": merge_fragments(variables),
     }
+    for fragment in sorted(name for name in variables if re.match(r"keyturn_overlay(_|$)", name)):
+        tables["keyturn_secrets"] = lay_over_secrets(tables["keyturn_secrets"], variables[fragment] or {}, fragment)
     if not tables["keyturn_secrets"]:
         raise KeyturnError(
             "catalog-empty", "no secret is defined", where="keyturn_secrets", hint="See docs/catalog.md for a first one"
@@ -439,6 +467,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         _check_service(name, service, services)
     for name, secret in secrets.items():
         _check_secret(name, secret, services, databases)
+    check_derived(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
         raise KeyturnError(
@@ -455,7 +484,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
             hint=nearest(state, groups.get("all", ())),
         )
     return Catalog(
-        secrets={name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()},
+        secrets=_one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()}),
         services={
             name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
             for name, service in services.items()
@@ -481,6 +510,20 @@ def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str,
         if field in resolved:
             resolved[field] = parse_duration(resolved[field], f"{where}.{field}")
     return {**resolved, "hosts": hosts}
+
+
+def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A derived value turns in the same run as its parent, so in the same order of phases."""
+    for name, secret in secrets.items():
+        parent = parent_of(secret)
+        if parent and secret["strategy"] != secrets[parent]["strategy"]:
+            raise KeyturnError(
+                "catalog-invalid",
+                f"is {secret['strategy']}, and {parent}, which it is made from, {secrets[parent]['strategy']}",
+                where=f"keyturn_secrets.{name}.strategy",
+                hint="Give both the same strategy",
+            )
+    return secrets
 
 
 def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

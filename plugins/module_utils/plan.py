@@ -7,24 +7,29 @@ from __future__ import annotations
 import calendar
 import hashlib
 import json
+import posixpath
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, root_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 
 __all__ = [
+    "ALL",
     "PHASES",
+    "asks_for_all",
     "build",
     "choose",
     "choose_services",
     "due",
+    "goes_on",
     "ordered",
     "parse_stamp",
     "retire_after",
@@ -41,6 +46,8 @@ PHASES: dict[str, tuple[str, ...]] = {
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
 _PACE = {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100}
 _CALM = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
+#: In place of names: every secret that turns by itself, due or not.
+ALL = "all"
 #: Time kept for going back when the catalog does not say, in seconds.
 DEFAULT_OVERLAP = 86400
 
@@ -78,29 +85,30 @@ def choose(
     """The secrets that a run is about.
 
     A name asks for that secret. Without a name: what is open, else what is due (``rotate``), or what can be undone
-    or retired where that is one rotation.
+    or retired where that is one rotation. :data:`ALL` asks ``rotate`` for every secret that turns by itself.
 
     :raises KeyturnError: ``secret-unknown``; ``rotations-several`` when a name is needed.
     """
     for name in only:
-        if name not in catalog.secrets:
+        if name not in catalog.secrets and not asks_for_all(catalog, only):
             raise KeyturnError(
                 "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
             )
     records = register["secrets"]
+    chosen = catalog.secrets if asks_for_all(catalog, only) else only
     if mode == "prune":
-        return sorted(only or catalog.secrets)
+        return sorted(chosen)
     if mode == "restore":
-        return _restorable(_sharing(catalog, only or catalog.secrets), records)
-    if only:
+        return _restorable(_sharing(catalog, chosen), records)
+    if only and not asks_for_all(catalog, only):
         names = list(only)
     elif mode == "rotate":
-        hosts = list(waived_hosts)
+        hosts = waived_hosts = list(waived_hosts)
         names = [
             name
             for name, secret in catalog.secrets.items()
             if records.get(name, {}).get("open")
-            or due(secret, records.get(name, {}), now) == "due"
+            or (secret.get("auto_rotate", True) and (only or due(secret, records.get(name, {}), now) == "due"))
             or registry.catching_up(register, name, hosts)
         ]
         still_open = [name for name in names if records.get(name, {}).get("open")]
@@ -114,9 +122,7 @@ def choose(
                 where="keyturn_only",
                 hint="Name one",
             )
-    found = registry.open_rotation(register, names)
-    if found:
-        names = [*names, *register["rotations"][found]["secrets"]]
+    names = [*names, *_companions(register, names, mode, waived_hosts)]
     missing = sorted(set(names) - set(catalog.secrets))
     if missing:
         raise KeyturnError(
@@ -142,6 +148,30 @@ def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
         if not more:
             return sorted(found)
         found |= more
+
+
+def asks_for_all(catalog: Catalog, only: Sequence[str]) -> bool:
+    """Whether no secret is named by itself: nothing is named, or ``all``."""
+    return not only or (list(only) == [ALL] and ALL not in catalog.secrets)
+
+
+def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Iterable[str]) -> bool:
+    """Whether a rotation of these secrets is open, or has hosts that catch up: then nothing new is decided."""
+    hosts = list(waived_hosts)
+    return any(
+        register["secrets"].get(name, {}).get("open") or registry.catching_up(register, name, hosts) for name in names
+    )
+
+
+def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:
+    """What was turned together goes on, goes back, catches up and is retired together."""
+    found = {registry.open_rotation(register, names)}
+    if mode == "rotate":
+        hosts = list(waived_hosts)
+        found |= {registry.catching_up(register, name, hosts) for name in names}
+    else:
+        found |= {register["secrets"].get(name, {}).get("current") for name in names if _can_turn(register, name, mode)}
+    return [name for rotation in found - {None} for name in register["rotations"][rotation]["secrets"]]
 
 
 def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -415,15 +445,12 @@ def build(
         return hosts.setdefault(host, {"secrets": [], "jobs": [], "servers": [], "services": [], "probes": []})
 
     of(catalog.state_host)
+    origins = {name: _origin(catalog, name, names, waivers) for name in names}
     for name in names:
         secret = catalog.secrets[name]
-        for host in sorted({host for store in secret["stores"] for host in store["hosts"]}):
-            stores = [
-                {key: value for key, value in store.items() if key not in ("hosts", "count")}
-                for store in secret["stores"]
-                if host in store["hosts"]
-            ]
-            of(host)["secrets"].append({"name": name, "stores": stores})
+        for host in sorted({*_store_hosts(secret), *filter(None, [origins[name]])}):
+            of(host)["secrets"].append({"name": name, "stores": _stores_on(secret, host)})
+        _read_parent(catalog, name, names, origins[name], of)
         for (leader, *others), job in _jobs(catalog, name):
             helping = [host for host in others if host not in waivers] if job["columns"] else []
             shared = {"hosts": 1 + len(helping)} if helping else {}
@@ -438,6 +465,9 @@ def build(
                 of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
+    for host, work in hosts.items():
+        if work["secrets"]:
+            work["search"] = _searched(catalog, host)
     for host, service in _placed(catalog, waves):
         of(host)["services"].append(service)
     escrow = _escrow(catalog, names)
@@ -454,7 +484,7 @@ def build(
                 hint="It cannot be left out",
             )
     plan: dict[str, Any] = {
-        "secrets": [_summary(catalog.secrets[name], name) for name in names],
+        "secrets": [_summary(catalog, name, names, origins[name]) for name in names],
         "strategy": strategies[0] if strategies else "",
         "phases": [phase for phase in PHASES[strategies[0]] if not skip_backup or phase != "backup"]
         if strategies
@@ -469,13 +499,7 @@ def build(
         "escrow": escrow,
         "skip_backup": skip_backup,
     }
-    plan["origins"] = {
-        name: next(
-            (host for host, work in plan["hosts"].items() if any(entry["name"] == name for entry in work["secrets"])),
-            None,
-        )
-        for name in names
-    }
+    plan["origins"] = origins
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
 
@@ -486,10 +510,65 @@ def _escrow(catalog: Catalog, names: Iterable[str]) -> dict[str, Any]:
     return {**catalog.escrow, "secrets": keys} if catalog.escrow and keys else {"hosts": [], "secrets": []}
 
 
-def _summary(secret: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _store_hosts(secret: Mapping[str, Any]) -> list[str]:
+    return sorted({host for store in secret["stores"] for host in store["hosts"]})
+
+
+def _stores_on(secret: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in store.items() if key not in ("hosts", "count")}
+        for store in secret["stores"]
+        if host in store["hosts"]
+    ]
+
+
+def _searched(catalog: Catalog, host: str) -> list[str]:
+    """Files of a host in which a value may stand that no store names: dotenv files, and Compose files."""
+    found = {
+        store["path"]
+        for secret in catalog.secrets.values()
+        for store in secret["stores"]
+        if host in store["hosts"] and store["type"] == "env_file"
+    }
+    for service in catalog.services.values():
+        if host in service["hosts"] and "project_dir" in service:
+            found |= {posixpath.join(service["project_dir"], path) for path in service.get("files", ())}
+    return sorted(found)
+
+
+def _origin(catalog: Catalog, name: str, names: Sequence[str], waivers: Mapping[str, Any]) -> str | None:
+    """The host that makes the new value: for a derived one a host where the value that it is made from is.
+
+    A parent and all that is made from it are made on one host, in one call.
+    """
+    root = root_of(catalog.secrets, name, names)
+    source = parent_of(catalog.secrets[root]) or root
+    hosts = [host for host in _store_hosts(catalog.secrets[source]) if host not in waivers]
+    own = [host for host in hosts if host in _store_hosts(catalog.secrets[name])]
+    return next(iter([*(own if source != root else []), *hosts]), None)
+
+
+def _read_parent(
+    catalog: Catalog, name: str, names: Sequence[str], origin: str | None, of: Callable[[str], dict[str, Any]]
+) -> None:
+    """Where a derived value turns alone, the value that it is made from is read."""
+    parent = parent_of(catalog.secrets[name])
+    if not parent or parent in names or origin is None:
+        return
+    parents = of(origin).setdefault("parents", [])
+    if all(entry["name"] != parent for entry in parents):
+        parents.append({"name": parent, "stores": _stores_on(catalog.secrets[parent], origin)})
+
+
+def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | None) -> dict[str, Any]:
+    secret = catalog.secrets[name]
+    derive = dict(secret.get("derive") or {})
+    if derive and derive["from"] not in names and origin is not None:
+        derive["stores"] = _stores_on(catalog.secrets[derive["from"]], origin)
     kept = ("kind", "strategy", "generate", "consumers", "value_from", "notice", "options")
     return {
         "name": name,
         **{key: secret[key] for key in kept if key in secret},
+        **({"derive": derive} if derive else {}),
         "retire_seconds": retire_after([secret]),
     }

@@ -22,6 +22,7 @@ __all__ = [
     "backup_lines",
     "coverage_rows",
     "evidence_record",
+    "held_lines",
     "job_lines",
     "outcome",
     "phases_of",
@@ -299,6 +300,9 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         for host, said in sorted(run.answers.get("escrow", {}).items())
     ]
     found += logins.restart_notes(run.kinds) if status == "overlap" else []
+    found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
+    if status == "overlap":
+        found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -410,9 +414,30 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         is_lost = host not in plan["hosts"] and host not in run.answers.get("session", {})
         lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
+    lines += held_lines(plan.get("held", ()))
+    lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
     if plan["secrets"]:
         lines += _expected(run)
     lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def _copies(run: Run) -> list[str]:
+    """Places that hold a value and will not follow it."""
+    return [
+        f"{copy['path']} line {copy['line']}{' ' + copy['variable'] if copy['variable'] else ''} on {host} "
+        f"holds {copy['secret']} ({copy['form']})"
+        for host, said in sorted(run.answers.get("found", {}).items())
+        for copy in said.get("copies", ())
+    ]
+
+
+def held_lines(held: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is not turned, why, and what to write or run."""
+    lines: list[str] = []
+    for entry in held:
+        lines.append(f"  held back   {entry['name']}: {entry['reason']}")
+        lines += [f"              {line}" for line in entry["lines"]]
     return lines
 
 

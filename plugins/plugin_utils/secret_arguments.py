@@ -71,6 +71,9 @@ def for_staging(
                 generate=summary.get("generate") or _DEFAULT_GENERATE,
                 seal_to=recipients(plan, name, sessions, stores=True),
             )
+            if "derive" in summary:
+                del entry["generate"]
+                entry["derive"] = summary["derive"]
             if "value_from" in summary:
                 entry["value_from"] = summary["value_from"]
         else:
