@@ -15,7 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.held import settle
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold, settle
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
@@ -108,7 +108,8 @@ class ActionModule(KeyturnAction):
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
         held: list[dict[str, Any]] = []
-        if choice == "rotate" and not planning.goes_on(register, names, waivers):
+        begins = choice == "rotate" and not planning.goes_on(register, names, waivers)
+        if begins:
             names, held = settle(catalog.secrets, names, not planning.asks_for_all(catalog, only))
         until = str(args.get("until") or "")
         plan = {
@@ -133,6 +134,13 @@ class ActionModule(KeyturnAction):
                 "promote cannot be left half way: services would stay down",
                 where="keyturn_until",
                 hint="Stop after migrate, or go on to restart",
+            )
+        if begins and names and args.get("require_digest") and not args.get("digest"):
+            raise KeyturnError(
+                "plan-needed",
+                "nothing begins here without a plan that was agreed to",
+                where="keyturn_plan",
+                hint="Run the plan playbook with the same variables, let it be approved, and give its digest",
             )
         if args.get("digest") and args["digest"] != plan["digest"]:
             raise KeyturnError(
@@ -253,6 +261,7 @@ class ActionModule(KeyturnAction):
                     "databases": catalog.databases_of(name),
                     "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
+                    "held_back": reason_to_hold(name, secret)[0],
                     **age(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",

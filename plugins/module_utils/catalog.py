@@ -262,6 +262,7 @@ class Catalog:
     state_host: str
     backup: Mapping[str, Any]
     escrow: Mapping[str, Any]
+    project: Mapping[str, Any]
 
     def databases_of(self, name: str) -> dict[str, list[str]]:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
@@ -493,7 +494,17 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         state_host=state,
         backup=backup_policy(variables.get("keyturn_backup")),
         escrow=escrow_policy(variables.get("keyturn_escrow"), lambda hosts, where: _resolve(hosts, groups, where)),
+        project=_resolved_project(variables.get("keyturn_project"), groups),
     )
+
+
+def _resolved_project(project: Any, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Where the project of a catalog file lies; empty without one."""
+    if not project:
+        return {}
+    PROJECT.check(project, "keyturn_project")
+    hosts = _resolve(project["hosts"], groups, "keyturn_project.hosts")
+    return {"hosts": hosts, "directory": project["directory"]}
 
 
 def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:

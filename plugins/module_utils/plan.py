@@ -496,6 +496,7 @@ def build(
         "waived": [dict(waivers[host]) for host in sorted(waivers) if host in hosts],
         "state_host": catalog.state_host,
         "backup": dict(catalog.backup),
+        "project": dict(catalog.project),
         "escrow": escrow,
         "skip_backup": skip_backup,
     }

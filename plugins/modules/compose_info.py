@@ -29,7 +29,11 @@ options:
       - Each has C(name) and C(project_dir), and C(project), C(service) and C(docker_host) where the catalog has them.
     type: list
     elements: dict
-    required: true
+    default: []
+  of_catalog:
+    description: The Compose services of the catalog on this host instead. For playbooks; the controller fills them in.
+    type: bool
+    default: false
   required:
     description: Whether a service without any container is an error.
     type: bool
@@ -83,7 +87,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.compose import in
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
 
 ARGUMENTS = {
-    "services": {"type": "list", "elements": "dict", "required": True},
+    "services": {"type": "list", "elements": "dict", "default": []},
+    "of_catalog": {"type": "bool", "default": False},
     "required": {"type": "bool", "default": False},
 }
 

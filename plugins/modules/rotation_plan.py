@@ -53,6 +53,10 @@ options:
     description: Refuse when the plan is no longer the one with this digest.
     type: str
     default: ''
+  require_digest:
+    description: Refuse to begin a rotation without O(digest). One that is open goes on without it.
+    type: bool
+    default: false
   until:
     description: The phase after which the run stops.
     type: str

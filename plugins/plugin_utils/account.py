@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, plan_table, remains
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
 
 __all__ = [
@@ -393,18 +393,12 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = ["", "Plan"]
     if plan.get("skip_backup"):
         lines.append("  WARNING     no backup will be made, as keyturn_skip_backup asks")
-    rows = {row["name"]: row for row in overview}
-    for secret in plan["secrets"]:
-        since = rows.get(secret["name"], {}).get("primary_since") or "never"
-        lines.append(f"  secret      {secret['name']} ({secret['kind']}, {secret['strategy']}), last turned {since}")
-        if secret.get("notice"):
-            lines.append(f"  notice      {secret['notice']}")
+    if plan["secrets"]:
+        lines += plan_table.plan_table(plan, overview)
+    lines += [f"  notice      {secret['notice']}" for secret in plan["secrets"] if secret.get("notice")]
     for host, work in plan["hosts"].items():
-        parts = [
-            store["path"] + ":" + str(store.get("variable", ""))
-            for entry in work["secrets"]
-            for store in entry["stores"]
-        ]
+        files = {store["path"] for entry in work["secrets"] for store in entry["stores"]}
+        parts = [f"write {path}" for path in sorted(files)]
         parts += [f"restart {service['name']}" for service in work["services"]]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
         parts += logins.planned(work)

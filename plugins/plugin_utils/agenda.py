@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 
@@ -73,7 +74,7 @@ def agenda(
         late = registry.catching_up(register, name, waived)
         if late:
             behind.setdefault(late, []).append(name)
-        elif _turns_by_itself(secret) and planning.due(secret, records.get(name, {}), now) == "due":
+        elif _turns_by_itself(name, secret) and planning.due(secret, records.get(name, {}), now) == "due":
             groups.setdefault(secret["strategy"], []).append(name)
     rotate = [{"playbook": "rotate", "only": names} for names in (*behind.values(), *groups.values())]
     overdue = [
@@ -86,8 +87,8 @@ def agenda(
     return {"runs": [*finish, *retire, *rotate], "waiting": waiting, "overdue": overdue, "ended": ended}
 
 
-def _turns_by_itself(secret: Mapping[str, Any]) -> bool:
-    return bool(secret.get("auto_rotate", True)) and not secret.get("held")
+def _turns_by_itself(name: str, secret: Mapping[str, Any]) -> bool:
+    return bool(secret.get("auto_rotate", True)) and not reason_to_hold(name, secret)[0]
 
 
 def _known(rotation: Mapping[str, Any], secrets: Mapping[str, Any]) -> list[str]:

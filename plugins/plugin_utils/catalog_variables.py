@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import translate
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import catalog_file
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
-__all__ = ["catalog_variables"]
+__all__ = ["catalog_services", "catalog_variables"]
 
-_NAMES = ("keyturn_services", "keyturn_services_overlay", "keyturn_state_host", "keyturn_backup", "keyturn_escrow")
+_SERVICES = ("keyturn_services", "keyturn_services_overlay")
+_NAMES = (*_SERVICES, "keyturn_state_host", "keyturn_backup", "keyturn_escrow", "keyturn_project")
 #: Variables that stand for themselves and for every fragment ``<name>_<anything>``.
 _FRAGMENTED = ("keyturn_secrets", "keyturn_overlay")
 
@@ -31,12 +33,7 @@ def catalog_variables(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, A
         ``dsn-missing``.
     """
     variables = {name: render(templar, task_vars[name], name) for name in task_vars if _meant(name)}
-    path = render(templar, task_vars.get("keyturn_catalog_file") or "", "keyturn_catalog_file")
-    if path:
-        project = render(templar, task_vars.get("keyturn_project"), "keyturn_project")
-        place = catalog_file.find(path, task_vars)
-        content = catalog_file.parse(Path(place).read_text(encoding="utf-8"), path)
-        _add(variables, translate(content, project, path), path)
+    _add_file(variables, templar, task_vars)
     databases = task_vars.get("keyturn_databases") or {}
     if isinstance(databases, str):
         databases = render(templar, databases, "keyturn_databases")
@@ -44,6 +41,27 @@ def catalog_variables(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, A
         name: _without_dsn(templar, entry, f"keyturn_databases.{name}") for name, entry in databases.items()
     }
     return variables
+
+
+def catalog_services(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """The services alone, with what is laid over them.
+
+    :raises KeyturnError: as :func:`catalog_variables`.
+    """
+    names = (name for name in (*_SERVICES, "keyturn_project") if name in task_vars)
+    variables = {name: render(templar, task_vars[name], name) for name in names}
+    _add_file(variables, templar, task_vars)
+    services, over = (variables.get(name) or {} for name in _SERVICES)
+    return lay_over(services, over, "keyturn_services_overlay")
+
+
+def _add_file(variables: dict[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> None:
+    """What the catalog file says, where there is one."""
+    path = render(templar, task_vars.get("keyturn_catalog_file") or "", "keyturn_catalog_file")
+    if path:
+        place = catalog_file.find(path, task_vars)
+        content = catalog_file.parse(Path(place).read_text(encoding="utf-8"), path)
+        _add(variables, translate(content, variables.get("keyturn_project"), path), path)
 
 
 def _add(variables: dict[str, Any], translated: Mapping[str, Mapping[str, Any]], path: str) -> None:

@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import table
 
 __all__ = ["agenda_lines", "status_lines"]
 
@@ -38,17 +39,13 @@ def _cells(row: Mapping[str, Any], state: str) -> tuple[str, ...]:
     return (row["name"], row["kind"], state + late, turned, aged or "-", (row.get("next_due") or "-")[:10], rotation)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-
-
 def _more(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
     """What is open for a secret, and what is to be done about it."""
+    waits = [f"    held back: {row['held_back']}"] if row.get("held_back") else []
     if not row["rotation_id"]:
-        return []
+        return waits
     phase = f" in {row['phase']}" if row["status"] == "open" else ""
-    lines = [f"    rotation {row['rotation_id']}: {row['status']}{phase}"]
+    lines = [*waits, f"    rotation {row['rotation_id']}: {row['status']}{phase}"]
     for host, running in sorted(jobs.items()):
         lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
     if row["retire_after"] and row["status"] == "overlap":
@@ -72,9 +69,9 @@ def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping
     grace = planned.get("grace_s", 0)
     found = [(row, _state(row, grace)) for row in planned["secrets"]]
     found.sort(key=lambda entry: (_ORDER.index(entry[1]), -(entry[0].get("late_s") or 0), _next(entry[0])))
-    head, *table = _table([_HEAD, *(_cells(row, state) for row, state in found)])
+    head, *rows = table([_HEAD, *(_cells(row, state) for row, state in found)])
     lines = ["", "Secrets", head]
-    for line, (row, _kept) in zip(table, found):
+    for line, (row, _kept) in zip(rows, found):
         lines += [line, *_more(row, jobs)]
     return lines
 

@@ -73,6 +73,15 @@ def test_what_is_due_turns_by_strategy_and_what_is_not_stays() -> None:
     assert runs(secrets, content) == [("rotate", "A,B"), ("rotate", "C")]
 
 
+def test_trap_09_what_data_depends_on_is_left_to_people_and_the_table_says_why() -> None:
+    held = {"N8N_ENCRYPTION_KEY": secret(), "POSTGRES_PASSWORD": secret(), "TOKEN": secret()}
+    assert runs(held, register()) == [("rotate", "TOKEN")]
+    freed = {**held, "N8N_ENCRYPTION_KEY": secret(held=False)}
+    assert runs(freed, register()) == [("rotate", "N8N_ENCRYPTION_KEY,TOKEN")]
+    rows = [row("N8N_ENCRYPTION_KEY", None, held_back="other data is encrypted with it")]
+    assert "    held back: other data is encrypted with it" in status_lines({"secrets": rows, "grace_s": 0}, {})
+
+
 def test_several_rotations_that_may_be_retired_are_retired_one_by_one() -> None:
     secrets = {name: secret() for name in "ABCD"}
     content = register(
