@@ -7,9 +7,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["agreement", "backups", "chosen_backup", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
+__all__ = [
+    "CLOCK_SECONDS",
+    "agreement",
+    "backups",
+    "chosen_backup",
+    "lost_hosts",
+    "preflight",
+    "readable",
+    "scanned",
+    "swapped_back",
+]
 
-_CLOCK_SECONDS = 60.0
+#: By how much the clocks of hosts may differ.
+CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -60,9 +71,9 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         problems += _libraries(host, said["missing"])
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
-    if clocks and max(clocks.values()) - min(clocks.values()) > _CLOCK_SECONDS:
+    if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:
         worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
-        problems.append(f"{worst}: its clock is off by more than {int(_CLOCK_SECONDS)} s. Set it.")
+        problems.append(f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it.")
     for _host, said in sorted(answers["found"].items()):
         problems += [str(problem["msg"]) for problem in said.get("problems", ())]
     if check_health:
