@@ -15,6 +15,7 @@ __all__ = [
     "lost_hosts",
     "preflight",
     "readable",
+    "same_in_backups",
     "scanned",
     "swapped_back",
 ]
@@ -40,19 +41,31 @@ def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
 
 
-def _different_values(found: Answers) -> list[str]:
-    """Secrets of which hosts hold different values before anything has begun."""
+def _different_values(found: Answers) -> dict[str, str]:
+    """Secrets of which hosts hold different values, with the hosts that agree: ``one, two against three``."""
     held: dict[str, dict[str, list[str]]] = {}
     for host, said in sorted(found.items()):
         for name, secret in said.get("secrets", {}).items():
             for store in secret.get("stores", ()):
                 if store.get("present") and store.get("fingerprint"):
                     held.setdefault(name, {}).setdefault(store["fingerprint"], []).append(host)
-    return [
-        f"{name}: hosts hold different values ({' against '.join(', '.join(hosts) for hosts in values.values())}). "
-        "Bring them to the same one first."
+    return {
+        name: " against ".join(", ".join(hosts) for hosts in values.values())
         for name, values in sorted(held.items())
         if len(values) > 1
+    }
+
+
+def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
+    """Secrets of which the backups of these hosts hold different values, as those of different days do.
+
+    :param confirmed: secrets of which a person said that this is as it should be.
+    """
+    return [
+        f"{name}: the backups hold different values ({hosts}). Nothing was restored. Name one that all hosts have, or "
+        "name the secret with keyturn_confirm."
+        for name, hosts in _different_values(found).items()
+        if name not in set(confirmed)
     ]
 
 
@@ -77,7 +90,10 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
     for _host, said in sorted(answers["found"].items()):
         problems += [str(problem["msg"]) for problem in said.get("problems", ())]
     if check_health:
-        problems += _different_values(answers["found"])
+        problems += [
+            f"{name}: hosts hold different values ({hosts}). Bring them to the same one first."
+            for name, hosts in _different_values(answers["found"]).items()
+        ]
     if check_health:
         for host, said in sorted(answers["baseline"].items()):
             problems += [

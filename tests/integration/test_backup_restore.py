@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
 from demo import cells
+from demo.postgres import PostgresServer
 from demo.stack import APIS, Stack
 from demo.stack import SECRET as DATA_KEY
 
@@ -96,11 +98,7 @@ def test_a_refusal_on_one_host_leaves_nothing_on_the_others(project: Project) ->
 
 def test_backups_of_the_older_program_are_restored(project: Project) -> None:
     for host in project.hosts:
-        folder = project.project(host) / "backups/secrets/secrets-backup-20251031-143000"
-        folder.mkdir(parents=True)
-        (folder / ".env").write_text(f"A=1\n{SECRET}=of-last-year\n")
-        metadata = {"timestamp": "20251031-143000", "rotated_secrets": [SECRET], "affected_services": ["api", "kong"]}
-        (folder / "metadata.json").write_text(json.dumps(metadata))
+        project.older_backup(host, "of-last-year")
     listed = project.run("restore")
     assert "no checksums, made by another program" in listed.output
     done = project.run("restore", restore="20251031-143000", restart="all")
@@ -185,6 +183,28 @@ def test_a_data_key_is_copied_elsewhere_and_not_restored_over_rows_of_another(
     assert restored.code == 0, restored.output
     assert stack.key() == before
     assert stack.verify(plaintext_ok=True).ok
+
+
+def test_a_password_that_its_server_does_not_accept_is_not_restored(project: Project, server: PostgresServer) -> None:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    database = server.create_database(name)
+    try:
+        one = project.hosts[0]
+        login = {"type": "postgres", "database": "app", "role": database.app_role, "host": "127.0.0.1"}
+        stores = [{"hosts": host, "type": "env_file", "path": str(project.env(host))} for host in project.hosts]
+        entry = {"kind": "env_secret", "generate": {"type": "string"}, "stores": stores, "server": login}
+        app = {"hosts": one, "dsn": database.app_dsn}
+        project.write(keyturn_databases={"app": app}, keyturn_secrets={SECRET: {**entry, "consumers": ["api"]}})
+        accepted = database.app_dsn.split(":")[2].split("@")[0]
+        for host in project.hosts:
+            project.older_backup(host, "of-last-year")
+            project.env(host).write_text(f"{SECRET}={accepted}\n")
+        refused = project.run("restore", restore="latest")
+        assert refused.code == 2
+        assert "the server accepts neither" in refused.output
+        assert (project.values(), project.left_in_tmp()) == ({accepted}, [])
+    finally:
+        server.drop_database(name)
 
 
 def test_skipping_the_backup_is_loud_and_in_the_evidence(project: Project) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from pathlib import Path
@@ -95,6 +96,14 @@ class Project:
     def backups(self, host: str) -> list[Path]:
         """A host's backups, the oldest first."""
         return sorted(self.project(host).glob("backups/secrets/[!.]*"))
+
+    def older_backup(self, host: str, value: str) -> None:
+        """Make a backup as the older program leaves it."""
+        folder = self.project(host) / "backups/secrets/secrets-backup-20251031-143000"
+        folder.mkdir(parents=True)
+        (folder / ".env").write_text(f"A=1\n{SECRET}={value}\n")
+        metadata = {"timestamp": "20251031-143000", "rotated_secrets": [SECRET], "affected_services": [_READER, "kong"]}
+        (folder / "metadata.json").write_text(json.dumps(metadata))
 
     def values(self) -> set[str]:
         """The values that the hosts hold."""

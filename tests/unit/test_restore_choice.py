@@ -81,6 +81,16 @@ def test_rows_under_another_key_refuse_it_unless_a_person_said_so() -> None:
     assert gates.readable([result], ["KEY"]) == []
 
 
+def test_backups_that_hold_different_values_are_refused_unless_a_person_said_so() -> None:
+    def holds(mark: str) -> dict[str, Any]:
+        return {"secrets": {"KEY": {"stores": [{"present": True, "fingerprint": mark}]}}}
+
+    assert gates.same_in_backups({"one": holds("a"), "two": holds("a")}) == []
+    (problem,) = gates.same_in_backups({"one": holds("a"), "two": holds("b")})
+    assert "KEY: the backups hold different values (one against two)" in problem
+    assert gates.same_in_backups({"one": holds("a"), "two": holds("b")}, ["KEY"]) == []
+
+
 # -- the secrets that a run is about ----------------------------------------------------------------------------------
 
 
