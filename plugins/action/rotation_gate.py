@@ -45,7 +45,9 @@ class ActionModule(KeyturnAction):
         elif gate == "scanned":
             problems = gates.scanned(kind_results(plan, task_vars))
         elif gate == "readable":
-            problems = gates.readable(kind_results(plan, task_vars), _names(args.get("confirmed")))
+            confirmed = _names(args.get("confirmed"))
+            problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)
+            problems += gates.readable(kind_results(plan, task_vars), confirmed)
         elif gate == "backups":
             known = answers_of(task_vars, "__rotation_backups")
             wanted = str(args.get("backup") or "")

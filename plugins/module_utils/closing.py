@@ -9,8 +9,10 @@ lay there, is taken to hold it; so is one of which that cannot be told. So a ver
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
 
 __all__ = ["held_by", "held_in_escrow", "over"]
 
@@ -70,7 +72,11 @@ def held_by(
             return None
         until = _last_time(rotation, retired_at, entries)
         paths = {store["path"] for entry in entries for store in entry["stores"]}
-        found += [f"{host}: {backup['name']}" for backup in answers[host] if _may_hold(backup, paths, until)]
+        found += [
+            f"{host}: {backup['name']}"
+            for backup in answers[host]
+            if backup["rotation_id"] == rotation_id or _may_hold(backup, paths, until)
+        ]
     return found
 
 
@@ -79,7 +85,9 @@ def _may_hold(backup: Mapping[str, Any], paths: set[str], until: datetime) -> bo
         return True
     if not paths & set(backup["files"]):
         return False
-    return bool(backup["reason"]) or datetime.fromisoformat(backup["time"]) <= until
+    # Backups have the time of their host, the register that of the state host
+    latest = until + timedelta(seconds=CLOCK_SECONDS)
+    return bool(backup["reason"]) or datetime.fromisoformat(backup["time"]) <= latest
 
 
 def held_in_escrow(

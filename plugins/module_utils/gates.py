@@ -7,9 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["agreement", "backups", "chosen_backup", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
+__all__ = [
+    "CLOCK_SECONDS",
+    "agreement",
+    "backups",
+    "chosen_backup",
+    "lost_hosts",
+    "preflight",
+    "readable",
+    "same_in_backups",
+    "scanned",
+    "swapped_back",
+]
 
-_CLOCK_SECONDS = 60.0
+#: By how much the clocks of hosts may differ.
+CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -29,19 +41,31 @@ def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
 
 
-def _different_values(found: Answers) -> list[str]:
-    """Secrets of which hosts hold different values before anything has begun."""
+def _different_values(found: Answers) -> dict[str, str]:
+    """Secrets of which hosts hold different values, with the hosts that agree: ``one, two against three``."""
     held: dict[str, dict[str, list[str]]] = {}
     for host, said in sorted(found.items()):
         for name, secret in said.get("secrets", {}).items():
             for store in secret.get("stores", ()):
                 if store.get("present") and store.get("fingerprint"):
                     held.setdefault(name, {}).setdefault(store["fingerprint"], []).append(host)
-    return [
-        f"{name}: hosts hold different values ({' against '.join(', '.join(hosts) for hosts in values.values())}). "
-        "Bring them to the same one first."
+    return {
+        name: " against ".join(", ".join(hosts) for hosts in values.values())
         for name, values in sorted(held.items())
         if len(values) > 1
+    }
+
+
+def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
+    """Secrets of which the backups of these hosts hold different values, as those of different days do.
+
+    :param confirmed: secrets of which a person said that this is as it should be.
+    """
+    return [
+        f"{name}: the backups hold different values ({hosts}). Nothing was restored. Name one that all hosts have, or "
+        "name the secret with keyturn_confirm."
+        for name, hosts in _different_values(found).items()
+        if name not in set(confirmed)
     ]
 
 
@@ -60,13 +84,16 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         problems += _libraries(host, said["missing"])
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
-    if clocks and max(clocks.values()) - min(clocks.values()) > _CLOCK_SECONDS:
+    if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:
         worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
-        problems.append(f"{worst}: its clock is off by more than {int(_CLOCK_SECONDS)} s. Set it.")
+        problems.append(f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it.")
     for _host, said in sorted(answers["found"].items()):
         problems += [str(problem["msg"]) for problem in said.get("problems", ())]
     if check_health:
-        problems += _different_values(answers["found"])
+        problems += [
+            f"{name}: hosts hold different values ({hosts}). Bring them to the same one first."
+            for name, hosts in _different_values(answers["found"]).items()
+        ]
     if check_health:
         for host, said in sorted(answers["baseline"].items()):
             problems += [

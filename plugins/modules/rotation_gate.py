@@ -43,7 +43,7 @@ options:
     description: With V(backups), the backup that is asked for, by its name, its time, its rotation, or V(latest).
     type: str
   confirmed:
-    description: With V(readable), secrets, joined by commas, whose data a person said to be under another version.
+    description: With V(readable), secrets, joined by commas, of which a person said to restore them all the same.
     type: str
   check_health:
     description: Whether services must be healthy.

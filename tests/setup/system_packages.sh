@@ -6,6 +6,7 @@
 set -euo pipefail
 
 packages=(
+    age                 # opens what we encrypt, and the other way round
     ca-certificates
     chromium            # draws the evidence report
     debootstrap         # base of the images of the real stack

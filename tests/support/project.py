@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two hosts with a project folder each: a dotenv file with a token, a service that notes its restarts, no database."""
+"""Two hosts with a project folder each: a dotenv file with a token, services that note their restarts, no database."""
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from pathlib import Path
@@ -18,7 +19,7 @@ __all__ = ["FIRST", "SECRET", "Project"]
 SECRET = "API_TOKEN"
 FIRST = "first-value-of-this-token"
 _ROOT = Path(__file__).resolve().parents[2]
-_SERVICE = "api"
+_READER, _OTHER = "api", "web"
 
 
 class Project:
@@ -48,26 +49,27 @@ class Project:
 
     def write(self, backup: dict[str, Any] | None = None, **variables: Any) -> None:
         """Write the inventory with the catalog."""
-        note = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('x')", str(self.folder / "restarts")]
+        note = [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('x')"]
         catalog = {
             "keyturn_state_host": self.hosts[0],
             "keyturn_backup": {"retention_days": 30, **(backup or {})},
             "keyturn_services": {
-                _SERVICE: {
+                name: {
                     "hosts": self.hosts[1],
                     "manager": "command",
-                    "start": note,
+                    "start": [*note, str(self.folder / f"restarts-{name}")],
                     "stop": ["true"],
-                    "restart": note,
+                    "restart": [*note, str(self.folder / f"restarts-{name}")],
                     "health": {"command": ["true"]},
                 }
+                for name in (_READER, _OTHER)
             },
             "keyturn_secrets": {
                 SECRET: {
                     "kind": "example.kinds.token",
                     "generate": {"type": "string", "length": 32},
                     "stores": [{"hosts": host, "type": "env_file", "path": str(self.env(host))} for host in self.hosts],
-                    "consumers": [_SERVICE],
+                    "consumers": [_READER],
                 }
             },
             **variables,
@@ -95,13 +97,21 @@ class Project:
         """A host's backups, the oldest first."""
         return sorted(self.project(host).glob("backups/secrets/[!.]*"))
 
+    def older_backup(self, host: str, value: str) -> None:
+        """Make a backup as the older program leaves it."""
+        folder = self.project(host) / "backups/secrets/secrets-backup-20251031-143000"
+        folder.mkdir(parents=True)
+        (folder / ".env").write_text(f"A=1\n{SECRET}={value}\n")
+        metadata = {"timestamp": "20251031-143000", "rotated_secrets": [SECRET], "affected_services": [_READER, "kong"]}
+        (folder / "metadata.json").write_text(json.dumps(metadata))
+
     def values(self) -> set[str]:
         """The values that the hosts hold."""
         return {self.env(host).read_text().split(f"{SECRET}=")[1].strip() for host in self.hosts}
 
-    def restarts(self) -> int:
-        """How often the service was restarted."""
-        path = self.folder / "restarts"
+    def restarts(self, service: str = _READER) -> int:
+        """How often a service was restarted: the one that reads the token, or another one."""
+        path = self.folder / f"restarts-{service}"
         return len(path.read_text()) if path.exists() else 0
 
     def run(self, playbook: str, *arguments: str, **variables: Any) -> Ended:

@@ -121,7 +121,23 @@ def test_trap_35_two_in_one_second_under_a_form_of_ones_own(tmp_path: Path) -> N
     ]
     assert names == ["before-2026.11.21", "before-2026.11.21-1", "before-2026.11.21-2"]
     assert [known.rotation_id for known in backup.listing(str(tmp_path / "b"), form=_SHORT)] == ["r0", "r1", "r2"]
-    assert backup.find(str(tmp_path / "b"), "20261121-000000-1", form=_SHORT).rotation_id == "r1"
+    assert backup.find(str(tmp_path / "b"), "20261121-123015-1", form=_SHORT).rotation_id == "r1"
+
+
+def test_the_latest_is_the_one_that_was_made_last_also_where_a_name_was_free_again(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_bytes(b"KEY=x\n")
+    folder = str(tmp_path / "b")
+
+    def make(number: int) -> str:
+        order = Order((str(env),), f"r{number}", secrets=("KEY",), form=_SHORT)
+        return backup.create(folder, order, NOW + timedelta(minutes=number))[0].name
+
+    assert [make(0), make(1)] == ["before-2026.11.21", "before-2026.11.21-1"]
+    backup.prune(folder, Retention(90, keep=1), NOW, form=_SHORT)
+    assert make(2) == "before-2026.11.21"
+    assert backup.find(folder, "latest", form=_SHORT).rotation_id == "r2"
+    assert [known.rotation_id for known in backup.listing(folder, form=_SHORT)] == ["r1", "r2"]
 
 
 # -- where copies lie -------------------------------------------------------------------------------------------------

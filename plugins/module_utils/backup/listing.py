@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
@@ -58,12 +59,13 @@ def _read(unusable: Backup, root: str | None) -> Backup:
             return unusable
         if "schema_version" not in metadata:
             return _foreign(unusable, metadata, root)
-        days = metadata["retention_days"]
+        days, made_at = metadata["retention_days"], datetime.fromisoformat(metadata["made_at"])
         if metadata["schema_version"] != SCHEMA_VERSION or not (days is None or isinstance(days, int)):
             return unusable
         return replace(
             unusable,
             usable=True,
+            made_at=made_at.astimezone(timezone.utc).replace(microsecond=0),
             rotation_id=str(metadata["rotation_id"]),
             reason=str(metadata["reason"]),
             secrets=_texts(metadata["rotated_secrets"]),

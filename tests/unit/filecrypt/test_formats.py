@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,18 @@ def test_a_lock_proves_what_it_has_sealed(lock: Lock) -> None:
     assert unlock(lock.type, sealed, key, "/b") == b"KEY=value\n"
     assert _code(lambda: unlock(lock.type, sealed, None, "/b")) == "backup-key-missing"
     assert _code(lambda: unlock("zip", sealed, key, "/b")) == "backup-unusable"
+
+
+def test_the_program_age_opens_what_is_written_here_and_writes_what_opens_here(tmp_path: Path) -> None:
+    identity = tmp_path / "identity"
+    identity.write_text(_VECTORS["identities"][0] + "\n")
+    recipient = _VECTORS["age"][0]["recipients"][0]
+    content = os.urandom(70_000)  # more than one chunk
+
+    def run(*arguments: str, given: bytes) -> bytes:
+        return subprocess.run(["age", *arguments], input=given, capture_output=True, check=True).stdout
+
+    sealed, _proof = Lock("age", (recipient,)).seal(content)
+    assert run("--decrypt", "--identity", str(identity), given=sealed) == content
+    written = run("--recipient", recipient, given=content)
+    assert unlock("age", written, identity.read_bytes(), "here") == content
