@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dockerd import Dockerd
+from demo.dockerd import Dockerd
 
 _CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
 
