@@ -86,7 +86,7 @@ def judge(stack: Stack, turned: Collection[str]) -> Verdict:
     _judge_files(stack, verdict, kept, now)
     _judge_containers(stack, verdict, kept["containers"])
     for name in _CHECKED:
-        place = f"core/shop/.env:{name}"
+        place = f"core/keyturn-shop/.env:{name}"
         _judge_login(stack, verdict, name, now[place], kept["values"][place])
     return verdict
 
@@ -133,8 +133,9 @@ def _judge_containers(stack: Stack, verdict: Verdict, before: dict[str, str]) ->
             if environment.get(name) != files[host][name]:
                 verdict.wrong.append(f"the container of {service} has another {name} than the file")
         concerned = any(_secret(f":{name}") in verdict.turned for name in names)
-        if concerned and container["Id"] == before[service]:
-            verdict.wrong.append(f"the container of {service} was not made anew")
+        anew = container["Id"] != before[service]
+        if verdict.turned and anew != concerned:
+            verdict.wrong.append(f"the container of {service} was {'made anew' if anew else 'not made anew'}")
 
 
 def _judge_login(stack: Stack, verdict: Verdict, name: str, now: str, before: str) -> None:
@@ -159,7 +160,9 @@ def _accepts(stack: Stack, name: str, value: str) -> bool:
     """
     if name == "POSTGRES_PASSWORD":
         try:
-            psycopg.connect(host=stack.address("db"), user="app", dbname="app", password=value, connect_timeout=5).close()
+            psycopg.connect(
+                host=stack.address("db"), user="app", dbname="app", password=value, connect_timeout=5
+            ).close()
         except psycopg.OperationalError as error:
             if "password authentication failed" not in str(error):
                 raise

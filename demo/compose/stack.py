@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Two hosts with a Compose project each, on one Docker daemon, in one folder.
 
-    D/inventory.yml                  the hosts core and jobs, both on this machine
-    D/secrets-config.yaml            the catalog
-    D/group_vars/all/keyturn.yml     what is laid over it
-    D/core/shop, D/jobs/jobs         the projects: compose.yml, dotenv files, faults/
-    D/core/keyturn.dsn               who may change passwords in PostgreSQL; 0600
-    D/<host>/state                   what the collection keeps there
+What lies there:
+
+D/inventory.yml                  the hosts core and jobs, both on this machine
+D/secrets-config.yaml            the catalog
+D/group_vars/all/keyturn.yml     what is laid over it
+D/core/keyturn-shop, …           the projects: compose.yml, dotenv files, faults/
+D/core/keyturn.dsn               who may change passwords in PostgreSQL; 0600
+D/<host>/state                   what the collection keeps there
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ SECRETS = ("ANON_KEY", "JWT_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "SER
 _HERE = Path(__file__).resolve().parent
 _NETWORK = "keyturn-demo"
 _BRIDGE = "keyturn1"
-_PROJECTS = {"core": "shop", "jobs": "jobs"}
+_PROJECTS = {"core": "keyturn-shop", "jobs": "keyturn-jobs"}
 _DAY = 86_400
 
 
@@ -137,9 +139,8 @@ class Stack:
         """
         if not self.inventory.exists():
             self._create()
-        self._docker("network", "inspect", _NETWORK, fallback=[
-            "network", "create", f"--subnet={self.network}.0/24", f"--opt=com.docker.network.bridge.name={_BRIDGE}", _NETWORK,
-        ])  # fmt: skip
+        options = [f"--subnet={self.network}.0/24", f"--opt=com.docker.network.bridge.name={_BRIDGE}"]
+        self._docker("network", "inspect", _NETWORK, fallback=["network", "create", *options, _NETWORK])
         for host in HOSTS:
             self.compose(host, "up", "--detach", "--wait")
             if host == "core" and not (self.folder / "core/keyturn.dsn").exists():
@@ -224,10 +225,12 @@ class Stack:
     def _add_admin(self) -> None:
         """A role that may change the password of the application's."""
         password = secrets.token_urlsafe(24)
-        self.compose(
-            "core", "exec", "--no-TTY", "db", "psql", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--dbname=postgres",
-            given=f"CREATE ROLE keyturn LOGIN CREATEROLE PASSWORD '{password}';\nGRANT app TO keyturn WITH ADMIN OPTION;\n"
-            "GRANT pg_monitor TO keyturn;\n",
-        )  # fmt: skip
+        statements = [
+            f"CREATE ROLE keyturn LOGIN CREATEROLE PASSWORD '{password}';",
+            "GRANT app TO keyturn WITH ADMIN OPTION;",
+            "GRANT pg_monitor TO keyturn;",
+        ]
+        client = ["psql", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--dbname=postgres"]
+        self.compose("core", "exec", "--no-TTY", "db", *client, given="\n".join(statements))
         dsn = f"postgresql://keyturn:{password}@{self.address('db')}:5432/app"
         _write(self.folder / "core/keyturn.dsn", dsn, 0o600)

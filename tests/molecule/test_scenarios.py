@@ -7,9 +7,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo.compose.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent.name for path in (ROOT / "extensions" / "molecule").glob("*/molecule.yml"))
@@ -26,11 +28,21 @@ MARKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def compose_stack(docker_host: str) -> Iterator[None]:
+    """The stack that the scenarios on Compose start where it does not run, and leave as they found it."""
+    stack = Stack(ROOT / ".demo" / "molecule", docker_host)
+    stack.down()  # of a run that was killed
+    yield
+    Stack(stack.folder, docker_host).down()
+
+
 def test_every_scenario_says_what_it_has_looked_at() -> None:
     assert sorted(MARKS) == SCENARIOS
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.usefixtures("compose_stack")
 def test_scenario(scenario: str, docker_host: str) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{scenario}.log"
@@ -40,6 +52,7 @@ def test_scenario(scenario: str, docker_host: str) -> None:
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
         "ANSIBLE_HOME": str(ROOT / ".cache" / "ansible"),
         "DOCKER_HOST": docker_host,
+        "KEYTURN_KEEP_STACK": "1",
         "NO_COLOR": "1",
     }
     with log.open("wb") as output:

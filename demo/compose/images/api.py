@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
-from common import ERRORS, Stores, content
+from demo.compose.images.common import ERRORS, Stores, content
 
 __all__ = ["main"]
 
@@ -79,7 +79,9 @@ class _Handler(BaseHTTPRequestHandler):
             sys.stderr.write(f"{type(error).__name__}\n")
             self._answer(503, {"error": "a server does not answer"})
 
-    do_GET = do_POST = _handle
+
+for _method in _ROLES:
+    setattr(_Handler, f"do_{_method}", _Handler._handle)
 
 
 def main() -> None:

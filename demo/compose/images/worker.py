@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker on another host: it uses the database, Redis and the API, each with a secret. A file tells that it is well."""
+"""A worker on another host: it uses the database, Redis and the API, each with a secret. A file says it is well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import urllib.request
 from pathlib import Path
 
-from common import ERRORS, Stores, content
+from demo.compose.images.common import ERRORS, Stores, content
 
 __all__ = ["main"]
 
