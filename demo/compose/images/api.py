@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
+
 from demo.compose.images.common import ERRORS, Stores, content
 
 __all__ = ["main"]
