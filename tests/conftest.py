@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.support.dockerd import Dockerd
+from demo.dockerd import Dockerd
 
 _CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the daemon, and runs every test that needs it; otherwise a file is run by one worker."""
+    for item in items:
+        needs_docker = "docker_host" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("docker" if needs_docker else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo.dockerd import BASE_IMAGE, BRIDGE, build_image
 
 from tests.integration.conftest import ProjectMaker
 from tests.support.compose import sleeper
-from tests.support.dockerd import BASE_IMAGE, BRIDGE, build_image
 from tests.support.modules import run_module_process
 from tests.support.steady_client import SteadyClient
 from tests.unit.test_restart_role import play

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from demo.compose.client import Client
+from demo.compose.judge import judge, mark
+from demo.compose.stack import SECRETS
+from demo.compose.stack import Stack as RealStack
 
 from tests.integration.conftest import ProjectMaker
 from tests.support.compose import Project, sleeper
@@ -117,6 +121,29 @@ def test_a_rotation_reaches_every_container_in_the_order_of_compose_and_catalog(
     back = stack.run("rollback", only="TOKEN")
     assert back.code == 0, back.output
     assert [found["TOKEN"] for found in stack.shop.environment("api")] == [OLD]
+
+
+def test_a_real_stack_turns_under_traffic_and_goes_back(docker_host: str, tmp_path: Path) -> None:
+    """PostgreSQL, Redis, an API that verifies tokens, nginx and a worker, in two projects on two hosts."""
+    controller = Controller(tmp_path / "controller", {"ANSIBLE_FORKS": "2"})
+    with RealStack(tmp_path / "stack", docker_host) as real:
+        mark(real)
+        values = set(real.values().values())
+        with Client(real.gateway) as client:
+            planned = controller.run(real.inventory, "plan", only="all")
+            ended = controller.run(real.inventory, "rotate", only="all")
+            assert (planned.code, ended.code) == (0, 0), ended.output
+            turned = judge(real, SECRETS)
+            assert turned.ok, turned
+            assert turned.refused == ["POSTGRES_PASSWORD of before", "REDIS_PASSWORD of before", "ANON_KEY of before"]
+            values |= set(real.values().values())
+            back = controller.run(real.inventory, "rollback", only="JWT_SECRET")
+            assert back.code == 0, back.output
+        verdict = judge(real, ())
+        assert verdict.ok, verdict
+        assert (client.failed, client.served > 0, client.refused > 0) == (0, True, True)
+        for value in values:
+            assert len(value) < 20 or value not in planned.output + ended.output + back.output
 
 
 def test_a_container_that_still_has_the_old_value_brings_everything_back(stack: Stack) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support.dockerd import BASE_IMAGE
+from demo.dockerd import BASE_IMAGE
 
 __all__ = ["Project", "sleeper"]
 

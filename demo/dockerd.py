@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Docker daemon of the tests' own: private socket, private data, one rule in the firewall while it runs.
+"""A Docker daemon of our own: private socket, private data, one rule in the firewall while it runs.
 
 Its data stays between runs, so that images are made once. Where no registry is reachable the base image is made from
 Debian packages and gets the name under which it would be pulled.
@@ -20,13 +20,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["BASE_IMAGE", "BRIDGE", "DockerError", "Dockerd", "build_image"]
+__all__ = ["BASE_IMAGE", "BRIDGE", "DockerError", "Dockerd", "build_image", "build_target"]
 
 BASE_IMAGE = "debian:trixie-slim"
-#: The bridge that a network must have for its containers to reach each other.
+#: A bridge that lets the containers of its network reach each other; so does every other one that begins like it.
 BRIDGE = "keyturn0"
 _SUITE = "trixie"
-_RULE = ("--in-interface", BRIDGE, "--out-interface", BRIDGE, "--jump", "ACCEPT")
+_RULE = ("--in-interface", "keyturn+", "--out-interface", "keyturn+", "--jump", "ACCEPT")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 
@@ -192,12 +192,27 @@ def build_image(docker_host: str, name: str, dockerfile: str) -> str:
     :raises DockerError: when it cannot be built.
     """
     tag = f"{name}:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
+    return _build(docker_host, tag, ["-"], dockerfile.encode())
+
+
+def build_target(docker_host: str, name: str, context: Path, target: str) -> str:
+    """The image of one stage of a folder's Dockerfile, made once; see :func:`build_image`.
+
+    :raises DockerError: when it cannot be built.
+    """
+    files = sorted(path for path in context.iterdir() if path.is_file())
+    content = b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in files)
+    tag = f"{name}-{target}:{hashlib.sha256(content).hexdigest()[:12]}"
+    return _build(docker_host, tag, ["--target", target, str(context)])
+
+
+def _build(docker_host: str, tag: str, arguments: list[str], given: bytes = b"") -> str:
     client = [_program("docker"), "--host", docker_host]
     if subprocess.run([*client, "image", "inspect", tag], capture_output=True, check=False).returncode == 0:
         return tag
     built = subprocess.run(
-        [*client, "build", "--network=host", "--tag", tag, "-"],
-        input=dockerfile.encode(),
+        [*client, "build", "--network=host", "--tag", tag, *arguments],
+        input=given,
         env={**os.environ, "DOCKER_BUILDKIT": "0"},
         capture_output=True,
         check=False,
