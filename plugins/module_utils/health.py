@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, compose, web
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import kept_values, mask_lines, values_in
 from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import (
@@ -64,7 +64,13 @@ def _timeout(health: Mapping[str, Any]) -> float:
     return float(health.get("timeout") or _TIMEOUT)
 
 
+# A host pays for what it imports in every execution, so what speaks to containers and to the web is read where it is
+# needed: on most hosts one of them, or neither.
+
+
 def _check_url(health: Mapping[str, Any]) -> Outcome:
+    from ansible_collections.keyturn.rotation.plugins.module_utils import web
+
     headers = {str(name): str(value) for name, value in (health.get("headers") or {}).items()}
     answer = web.ask(
         web.Question(
@@ -262,6 +268,8 @@ def _check_systemd(health: Mapping[str, Any]) -> Outcome:
 
 def _check_compose(health: Mapping[str, Any]) -> Outcome:
     """All containers of the service. Their own check counts; without one, running does where something else looks."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
     asked = health["compose"]
     try:
         with compose.connected(asked["place"].docker_host, _timeout(health)) as client:
@@ -292,6 +300,8 @@ def _declared(service: Mapping[str, Any]) -> dict[str, Any]:
     if health.get("running_is_enough") and not watched and service.get("unit"):
         health["systemd"] = service["unit"]
     if service.get("manager") == "compose":
+        from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
         besides = tuple(service.get("besides") or ())
         health["compose"] = {"place": compose.place_of(service), "besides": besides, "other_checks": watched}
     return health
@@ -325,6 +335,8 @@ def _validate(services: Sequence[Mapping[str, Any]]) -> None:
     for service in services:
         where, health = f"service {service['name']}", _declared(service)
         if "url" in health:
+            from ansible_collections.keyturn.rotation.plugins.module_utils import web
+
             web.check_url(str(health["url"]), where)
         if "tcp" in health and _address(str(health["tcp"])) is None:
             raise KeyturnError("health-invalid", "tcp is no host:port", where=where, hint="Write 127.0.0.1:5432")
@@ -411,6 +423,8 @@ def _sentence(outcomes: Iterable[tuple[str, Outcome]]) -> str:
 
 def _logs(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequence[str]) -> list[str]:
     """The last lines of the worst container of a service, masked; none where the engine does not give them."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
     place = compose.place_of(service)
     try:
         with compose.connected(place.docker_host) as client:

@@ -17,7 +17,6 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Place, backup_key, contents
 from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known, find_copies
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -118,6 +117,9 @@ def _in_backup(session: Session, asked: Mapping[str, Any] | None) -> dict[str, b
     """What the files would hold if a backup were restored; nothing where none is asked for."""
     if not asked:
         return {}
+    # Read here, since every execution pays for what it imports and only a restore needs backups
+    from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Place, backup_key, contents
+
     return contents(Place.of(asked, session).find(asked["name"]), backup_key(session, asked))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.stack import HOSTS, SECRET, Stack
 
-from tests.bench import reencryption
+from tests.bench import fleet, reencryption
 from tests.bench.report import Figure, Report
 from tests.bench.tables import Table, timed
 from tests.support.controller import Controller
@@ -65,7 +65,7 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="also a million rows, and ten million for the memory")
-    parser.add_argument("--only", help="one part: rotation, in_place, shadows, live, processors, peers or picture")
+    parser.add_argument("--only", help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, peers or picture")
     options = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmbeddedPostgres() as server:
@@ -73,6 +73,8 @@ def main() -> int:
         narrow = Table(server, folder, 200_000, 200)
         parts = {
             "rotation": lambda: whole_rotation(report, folder),
+            "secrets": lambda: fleet.many_secrets(report, folder),
+            "hosts": lambda: fleet.hosts(report, folder),
             "in_place": lambda: _in_place(report, server, folder, narrow),
             "shadows": lambda: reencryption.shadows(report, narrow, 3),
             "live": lambda: reencryption.live(report, narrow),

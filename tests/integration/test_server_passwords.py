@@ -68,7 +68,7 @@ class Estate:
         return {
             "kind": kind,
             "generate": {"type": "string", "length": 32, "charset": "alnum"},
-            "stores": [{"hosts": "apis", "type": "env_file", "path": "{{ env_path }}"}],
+            "stores": [{"hosts": host, "type": "env_file", "path": str(self.env_file(host))} for host in _APIS],
             "server": server,
             "consumers": ["api"],
             "overlap_min": "1h",
@@ -77,8 +77,6 @@ class Estate:
     def save(self) -> None:
         """Write the inventory."""
         hosts = {name: {"keyturn_state_dir": str(self.folder / name / "state")} for name in (*_APIS, "db", "cache")}
-        for name in _APIS:
-            hosts[name]["env_path"] = str(self.env_file(name))
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         content = {
             "all": {
@@ -140,7 +138,7 @@ class Estate:
         over = threading.Event()
 
         def work() -> None:
-            while not over.wait(0.02):
+            while not over.wait(0.1):
                 for name in self.values:
                     if not self.accepts(name, self.held(name)):
                         failed[name].append(time.monotonic())
