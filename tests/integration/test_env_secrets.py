@@ -221,6 +221,7 @@ def test_a_url_and_a_yaml_file_with_the_password_follow(series: _Series) -> None
     assert unquote(parts.password or "") == password
     assert (parts.scheme, parts.username, parts.hostname, parts.port) == ("https", "birch", "kong", 8443)
     assert url.endswith("@kong:8443/auth?x=1")
+    assert b"\r\nAUTH_URL=https://birch:" in series.files["all"]["other"], "no quotes where there were none"
     assert yaml.safe_load(series.files["all"]["kong"])["users"] == [{"name": "birch", "password": password}]
 
 
