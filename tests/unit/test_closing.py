@@ -12,7 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 
 _STARTED, _TURNED, _RETIRED = (f"2026-11-21T{hour}:00:00.000Z" for hour in ("10", "11", "18"))
 _ENV = "/srv/app/.env"
-HOSTS = {
+HOSTS: dict[str, Any] = {
     host: {"secrets": [{"name": "KEY", "stores": [{"path": _ENV}]}]} if host != "state" else {"secrets": []}
     for host in ("one", "two", "state")
 }

@@ -60,7 +60,7 @@ def test_a_copy_goes_from_the_host_that_made_the_key_to_another_and_is_removed(t
 def test_an_escrow_needs_its_folder_and_refuses_a_run_that_was_taken_over(tmp_path: Path) -> None:
     box = Host(tmp_path)
     assert "directory" in _escrow(box, "stored")["msg"]
-    later = {"directory": str(tmp_path / "e"), "epoch": 3, "copies": {"KEY": "eA=="}}
+    later: dict[str, Any] = {"directory": str(tmp_path / "e"), "epoch": 3, "copies": {"KEY": "eA=="}}
     assert _escrow(box, "stored", **later)["changed"]
     assert _escrow(box, "stored", **{**later, "epoch": 2})["code"] == "fenced"
 
