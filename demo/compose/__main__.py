@@ -30,7 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = judge(stack, SECRETS if options.turned == ["all"] else options.turned)
         print(verdict)
         return 0 if verdict.ok else 1
-    {"up": stack.up, "down": stack.down, "mark": lambda: mark(stack)}[options.do]()
+    if options.do == "up":
+        stack.up()
+    elif options.do == "down":
+        stack.down()
+    else:
+        mark(stack)
     return 0
 
 
