@@ -12,6 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import origins_of
 
 
 class ActionModule(KeyturnAction):
@@ -28,6 +29,12 @@ class ActionModule(KeyturnAction):
             answers = {step: answers_of(task_vars, f"__rotation_{step}") for step in ("session", "found", "baseline")}
             problems = gates.preflight(plan, answers, bool(args.get("check_health", True)))
             result["boxes"] = _boxes(answers["found"], sessions)
+            result["publics"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
+            if not problems:
+                result["origins"] = origins_of(plan, str(args.get("rotation_id")), answers["found"])
+        elif gate == "made":
+            problems = []
+            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
         elif gate == "staged":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
             result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)

@@ -29,6 +29,8 @@ class ActionModule(KeyturnAction):
             args["facts"] = {"cause": _cause(task_vars)}
         result = self.call("rotation_state", args, task_vars)
         result.pop("invocation", None)
+        if args.get("action") == "seal":
+            result["publics"] = args["recipients"]  # so that no host has to ask all the others for it
         if line:
             display.display(line, color="bright blue" if display.verbosity == 0 else None)
         return result

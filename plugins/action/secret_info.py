@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import from_backup
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients, sealed_for
 
@@ -18,13 +18,13 @@ class ActionModule(KeyturnAction):
         """Fill in what only the controller knows and run the module."""
         arguments = dict(self._task.args)
         plan = arguments.pop("plan", None)
+        publics = arguments.pop("publics", None) or {}
         if "policy" in arguments:
             arguments["backup"] = from_backup(arguments, self._templar, self._loader, task_vars)
         if plan is not None:
-            sessions = answers_of(task_vars, "__rotation_session")
             work = plan["hosts"][task_vars["inventory_hostname"]]
             arguments["secrets"] = [
-                {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
+                {**secret, "seal_to": recipients(plan, secret["name"], publics, stores=False)}
                 for secret in work["secrets"]
             ]
             if not arguments.get(

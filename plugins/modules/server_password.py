@@ -34,7 +34,8 @@ options:
       - V(verified) shows that it is accepted, and for PostgreSQL that the old one is refused. Nothing is changed.
       - V(retired) takes the old password away where it is still valid, shows that it is refused, and forgets what was
         kept for the way back.
-      - V(rolled_back) makes the old password the only valid one.
+      - V(rolled_back) makes the old password valid again. In Redis the new one stays valid beside it, until V(retired)
+        with O(direction=back) takes it away.
     type: str
     choices: [changed, verified, retired, rolled_back]
     required: true

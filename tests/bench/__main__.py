@@ -65,7 +65,9 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="also a million rows, and ten million for the memory")
-    parser.add_argument("--only", help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, peers or picture")
+    parser.add_argument(
+        "--only", help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, peers or picture"
+    )
     options = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmbeddedPostgres() as server:

@@ -68,11 +68,12 @@ class Fleet:
         for file in range(files):
             names = [f"SECRET_{file}_{number}" for number in range(secrets_per_file)]
             self.names += names
+            content = "".join(f"{name}={secrets.token_hex(16)}\n" for name in names)
             for host in self.hosts:
                 place = self._file(host, file)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.touch(0o600)
-                place.write_text("".join(f"{name}={secrets.token_hex(16)}\n" for name in names))
+                place.write_text(content)
             for name in names:
                 variables["keyturn_secrets"][name] = {
                     "kind": "env_secret",
@@ -98,6 +99,11 @@ class Fleet:
     def _file(self, host: str, number: int) -> Path:
         return self.folder / host / f"{number}.env"
 
+    def values(self, host: str) -> dict[str, str]:
+        """What the files of a host hold, by secret."""
+        lines = [line for path in sorted((self.folder / host).glob("*.env")) for line in path.read_text().splitlines()]
+        return dict(line.split("=", 1) for line in lines)
+
     def rotate(self, names: Sequence[str] = ()) -> Cost:
         """Turn these secrets, or all, on every host.
 
@@ -117,11 +123,12 @@ class Fleet:
         return {host: sum(row["host"] == host for row in rows) for host in self.hosts}
 
     def empty(self, counts: dict[str, int]) -> Cost:
-        """A play of as many empty modules as each host executed: those of all hosts first, then the rest of the first."""
+        """A play of as many empty modules on each host: those of all hosts first, then what the first has besides."""
         everywhere = min(counts.values())
-        once = "      run_once: true\n"
-        tasks = [f"    - ansible.builtin.ping:\n        data: n{number}\n" for number in range(everywhere)]
-        tasks += [f"    - ansible.builtin.ping:\n        data: o{n}\n{once}" for n in range(max(counts.values()) - everywhere)]
+        ping = "    - ansible.builtin.ping:\n        data: {}\n"
+        tasks = [ping.format(number) for number in range(everywhere)]
+        besides = range(everywhere, max(counts.values()))
+        tasks += [f"{ping.format(number)}      run_once: true\n" for number in besides]
         play = self.folder / "empty.yml"
         play.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{''.join(tasks)}")
         command = self._controller.command(self.inventory, "rotate")

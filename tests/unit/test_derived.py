@@ -16,7 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Ca
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import with_dependents
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import for_staging
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import for_making
 
 from tests.support.hosts import Host
 
@@ -211,12 +211,12 @@ def test_all_is_made_where_the_parent_is() -> None:
     assert built["origins"] == {"ANON_KEY": "a", "EDGE_KEY": "a", _PARENT: "a"}
     on_a = {entry["name"]: len(entry["stores"]) for entry in built["hosts"]["a"]["secrets"]}
     assert on_a == {"ANON_KEY": 1, "EDGE_KEY": 0, _PARENT: 1}
-    sessions: dict[str, dict[str, Any]] = {"a": {"public": "A"}, "b": {"public": "B"}}
-    entries = {e["name"]: e for e in for_staging(built, "a", "r1", sessions=sessions, found={}, made=None)}
+    publics = {"a": "A", "b": "B"}
+    entries = {e["name"]: e for e in for_making(built, "a", built["origins"], publics)}
     assert entries["EDGE_KEY"]["derive"] == _derive("edge", "ANON_KEY")
     assert "generate" not in entries["EDGE_KEY"]
     assert [target["host"] for target in entries["EDGE_KEY"]["seal_to"]] == ["a", "b"]
-    assert for_staging(built, "b", "r1", sessions=sessions, found={}, made=None) == []
+    assert for_making(built, "b", built["origins"], publics) == []
 
 
 def test_a_child_alone_is_made_where_its_parent_can_be_read() -> None:

@@ -18,7 +18,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.backup.restoring 
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.retention import Retention, prune
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import Lock
-from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt.age import check_recipients
 from ansible_collections.keyturn.rotation.plugins.module_utils.ignored import keep_out_of_git
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
@@ -94,6 +93,8 @@ def _lock(session: Session, encrypt: Mapping[str, Any] | None) -> Lock | None:
     if not encrypt:
         return None
     if encrypt["type"] == "age":
+        from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt.age import check_recipients
+
         check_recipients(encrypt["recipients"], "encrypt.recipients")
         return Lock("age", tuple(encrypt["recipients"]))
     if not encrypt.get("key"):

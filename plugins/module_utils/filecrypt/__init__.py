@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are encrypted at rest, in formats that people's own tools open: ansible-vault and age."""
+"""Files that are encrypted at rest, in formats that people's own tools open: ansible-vault and age.
+
+Every backup comes here, and few are encrypted: the formats are imported where one is used, since a host compiles what a
+module imports in every execution.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age, vault
 
 __all__ = ["ENDINGS", "Lock", "seal_for", "unlock"]
 
@@ -35,11 +38,17 @@ class Lock:
     def seal(self, content: bytes, randbytes: Callable[[int], bytes] = os.urandom) -> tuple[bytes, bytes]:
         """The encrypted file, and what :meth:`proves` opens it with."""
         if self.type == "age":
+            from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
+
             return age.encrypt(content, self.recipients, randbytes)
+        from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import vault
+
         return vault.encrypt(content, self.password, randbytes), self.password
 
     def proves(self, sealed: bytes, proof: bytes, content: bytes) -> bool:
         """Whether an encrypted file, read back, holds this content."""
+        from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age, vault
+
         opened = age.open_payload(sealed, proof) if self.type == "age" else vault.decrypt(sealed, proof)
         return hmac.compare_digest(opened, content)
 
@@ -57,6 +66,8 @@ def unlock(type_: str, sealed: bytes, key: bytes | None, where: str) -> bytes:
             where=where,
             hint="Name its key with keyturn_backup_key: a file on the controller with the identity or the password",
         )
+    from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age, vault
+
     try:
         if type_ == "age":
             return age.decrypt(sealed, key.decode("utf-8", "replace"))

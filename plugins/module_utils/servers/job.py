@@ -173,8 +173,8 @@ def _reach(server: _Server, state: str, is_back: bool, check_mode: bool) -> dict
     elapsed = round(1000 * (time.perf_counter() - started))
     shown: list[dict[str, Any]] = []
     if not (check_mode and changed):
-        # beside each other both are valid until the former one is taken away
-        both = login.both_valid and state in ("changed", "verified") and not is_back
+        # beside each other both are valid until one is taken away, which is the last step of either way
+        both = login.both_valid and state != "retired"
         prove(login.ask, keep, None if both else drop, login.place)
         shown = rows(keep, None if both else drop)
     if state == "retired" and not login.both_valid:

@@ -124,25 +124,29 @@ class RedisLogin:
                 where=self.place,
                 hint="Put the password that is valid into the store, or the store's into the server",
             )
-        is_missing = "new" not in accepted
-        if not check_mode:
-            link = self._admin()
-            try:
-                self._hashes(link)
-                self._kept.save({"former": "", "made": ""})
-                with _Explained(self.place):
-                    if is_missing:
-                        link.execute_command("ACL", "SETUSER", self.user, "#" + _hash(new.value))
-                    if old is not None:
-                        _follow(link, old.value, new.value)
-                self._persist(link)
-            finally:
-                link.close()
-        return is_missing
+        return self._add(new, old, check_mode, begin=True)
 
     def back(self, new: Side | None, old: Side, check_mode: bool) -> bool:
-        """Make the old password the only one of the two again."""
-        return self._only(old, new, check_mode, bool(self._kept.load()))
+        """Make the old password valid beside the new one, which goes when no store holds it any more."""
+        return self._add(old, new, check_mode, begin=False)
+
+    def _add(self, keep: Side, other: Side | None, check_mode: bool, begin: bool) -> bool:
+        link = self._admin()
+        try:
+            is_missing = _hash(keep.value) not in self._hashes(link)
+            if check_mode or not (begin or is_missing or self._kept.load()):
+                return is_missing
+            if begin:
+                self._kept.save({"former": "", "made": ""})
+            with _Explained(self.place):
+                if is_missing:
+                    link.execute_command("ACL", "SETUSER", self.user, "#" + _hash(keep.value))
+                if other is not None:
+                    _follow(link, other.value, keep.value)
+            self._persist(link)
+        finally:
+            link.close()
+        return is_missing
 
     def finish(self, keep: Side, drop: Side | None, check_mode: bool) -> bool:
         """Take the other password away."""

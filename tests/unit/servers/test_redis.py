@@ -128,25 +128,45 @@ def test_both_are_valid_until_retire_and_a_restart_forgets_nothing(make_cache: C
 
 
 @pytest.mark.parametrize("way", ["config_file", "acl_file", "arguments"])
-def test_going_back_takes_the_new_one_away(make_cache: Callable[..., Cache], way: str) -> None:
+def test_going_back_takes_the_new_one_away_last(make_cache: Callable[..., Cache], way: str) -> None:
+    """Stores and readers go back in between, so that there is no gap on the way back either."""
     cache = make_cache(way)
     assert not cache.call("rolled_back")["changed"]
+    assert cache.valid == ["old"]
     cache.call("changed")
-    assert cache.call("rolled_back", check=True)["changed"]
-    assert cache.valid == ["old", "new"]
+    assert not cache.call("rolled_back", check=True)["changed"]
     done = cache.call("rolled_back")
+    assert [(row["version"], row["result"]) for row in done["servers"][0]["logins"]] == [("old", "accepted")]
+    assert not cache.call("verified", direction="back")["changed"]
+    assert cache.valid == ["old", "new"]
+    assert cache.call("retired", direction="back", check=True)["changed"]
+    done = cache.call("retired", direction="back")
     assert done["changed"]
     assert [(row["version"], row["result"]) for row in done["servers"][0]["logins"]] == [
         ("old", "accepted"),
         ("new", "refused"),
     ]
     assert cache.valid == ["old"]
-    assert not cache.call("rolled_back")["changed"]
-    assert not cache.call("verified", direction="back")["changed"]
-    cache.call("retired", direction="back")
     assert not cache.call("retired", direction="back")["changed"]
     if way != "arguments":
         cache.restart()
+    assert cache.valid == ["old"]
+
+
+@pytest.mark.parametrize("way", ["config_file", "acl_file"])
+def test_an_old_password_that_is_gone_is_valid_again_on_the_way_back(
+    make_cache: Callable[..., Cache], way: str
+) -> None:
+    cache = make_cache(way)
+    cache.call("changed")
+    cache.server.link(cache.new).execute_command(
+        "ACL", "SETUSER", "default", "!" + hashlib.sha256(cache.old.encode()).hexdigest()
+    )
+    assert cache.call("rolled_back", check=True)["changed"]
+    assert cache.call("rolled_back")["changed"]
+    assert cache.valid == ["old", "new"]
+    cache.call("retired", direction="back")
+    cache.restart()
     assert cache.valid == ["old"]
 
 
@@ -208,6 +228,7 @@ def test_a_change_that_was_killed_is_finished_by_the_same_call(cache: Cache, poi
 def test_a_change_that_was_killed_goes_back(cache: Cache, point: tuple[type, str, str]) -> None:
     assert killed_at(*point, lambda: cache.call("changed"))
     cache.call("rolled_back")
+    cache.call("retired", direction="back")
     cache.restart()
     assert cache.valid == ["old"]
 
@@ -215,16 +236,16 @@ def test_a_change_that_was_killed_goes_back(cache: Cache, point: tuple[type, str
 _SWAP = [(RedisLogin, "_swap", "before"), (RedisLogin, "_swap", "after"), (RedisLogin, "_persist", "before")]
 
 
-@pytest.mark.parametrize("state", ["rolled_back", "retired"])
+@pytest.mark.parametrize("direction", ["back", "forward"])
 @pytest.mark.parametrize("point", _SWAP, ids=[f"{when}-{method}" for _owner, method, when in _SWAP])
 def test_the_last_step_that_was_killed_is_finished_by_the_same_call(
-    cache: Cache, point: tuple[type, str, str], state: str
+    cache: Cache, point: tuple[type, str, str], direction: str
 ) -> None:
     cache.call("changed")
-    assert killed_at(*point, lambda: cache.call(state))
-    cache.call(state)
+    assert killed_at(*point, lambda: cache.call("retired", direction=direction))
+    cache.call("retired", direction=direction)
     cache.restart()
-    assert cache.valid == (["new"] if state == "retired" else ["old"])
+    assert cache.valid == (["new"] if direction == "forward" else ["old"])
 
 
 # -- what proves nothing -------------------------------------------------------------------------------------------
