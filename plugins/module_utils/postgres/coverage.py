@@ -33,6 +33,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages im
     Pages,
     Reading,
     Window,
+    finer_at_the_end,
     page_ranges,
     windows,
 )
@@ -176,7 +177,7 @@ def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace
             return False, _cover_pages(link, pages, target, side, size).plain()
 
     ranges = page_ranges(crew.first, target.column.table, size.window_rows)
-    parts = [None, *ranges]  # the database counts while the first rows are opened
+    parts = [None, *finer_at_the_end(ranges, crew.workers)]  # the database counts while the first rows are opened
     done = crew.each(count, parts, lambda link: joined(link, moment))
     for is_count, plain in done if len(ranges) > 1 else (count(crew.first, part) for part in parts):
         if is_count:

@@ -33,6 +33,7 @@ __all__ = [
     "Reading",
     "Window",
     "fetch",
+    "finer_at_the_end",
     "page_ranges",
     "tid_text",
     "windows",
@@ -41,6 +42,7 @@ __all__ = [
 #: A window's rows are dealt out like cards to so many batches: pages are visited again and again, so that dead row
 #: versions are pruned in between.
 STRIPES = 8
+_PIECES = 4  # of each of the last ranges
 _TID = struct.Struct("!IH")
 
 
@@ -179,6 +181,20 @@ def page_ranges(link: Link, table: Table, rows: int) -> list[Pages]:
             Pages(schema, name, first, min(first + step, int(count)), has_toast) for first in range(0, int(count), step)
         ]
     return ranges
+
+
+def finer_at_the_end(ranges: list[Pages], workers: int) -> list[Pages]:
+    """The last ranges in smaller pieces, so that no worker has long to do alone while the others have nothing."""
+    if workers < 2 or len(ranges) <= workers:
+        return ranges
+    pieces = []
+    for pages in ranges[-workers:]:
+        step = max(1, -(-(pages.end - pages.first) // _PIECES))
+        pieces += [
+            pages._replace(first=first, end=min(first + step, pages.end))
+            for first in range(pages.first, pages.end, step)
+        ]
+    return [*ranges[:-workers], *pieces]
 
 
 def fetch(link: Link, query: sql.Composed, parameters: Sequence[object]) -> Window:

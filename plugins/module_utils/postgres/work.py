@@ -21,7 +21,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, Pages, page_ranges
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    BatchSize,
+    Pages,
+    finer_at_the_end,
+    page_ranges,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts
@@ -162,7 +167,7 @@ class Work:
 
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
-        parts = page_ranges(self.link, target.column.table, size.window_rows)
+        parts = finer_at_the_end(page_ranges(self.link, target.column.table, size.window_rows), self.crew.workers)
 
         def one(link: Link, pages: Pages) -> tuple[int, int, int, list[Key]]:
             return held(link, source.batches(link, pages, size, patiently))
