@@ -83,10 +83,12 @@ projects:
   elements: dict
 """
 
+from typing import Any
+
 from ansible_collections.keyturn.rotation.plugins.module_utils.compose import info
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, dict[str, Any]] = {
     "services": {"type": "list", "elements": "dict", "default": []},
     "of_catalog": {"type": "bool", "default": False},
     "required": {"type": "bool", "default": False},
