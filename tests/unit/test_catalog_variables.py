@@ -57,7 +57,8 @@ def test_the_plan_knows_where_the_project_lies(variables: dict[str, Any]) -> Non
     catalog = load_catalog(catalog_variables(_templar(variables), variables), _GROUPS)
     assert catalog.project == {"hosts": ["one"], "directory": "/srv/localai"}
     assert catalog.backup["directory"] == "backups/secrets"
-    assert load_catalog({**variables, "keyturn_project": None, "keyturn_secrets": _secrets()}, _GROUPS).project == {}
+    without = {"keyturn_state_host": "two", "keyturn_secrets": _secrets()}
+    assert load_catalog(without, _GROUPS).project == {}
 
 
 def _secrets() -> dict[str, Any]:
