@@ -30,7 +30,7 @@ MARKS = {
         "rotate ended with exit code 2 and says: everything is back",
         _AS_BEFORE,
     ],
-    "compose_restore": ["restore ended with exit code 0 and says: failed=0", _AS_BEFORE],
+    "compose_restore": ["restore ended with exit code 0 and says: what was there is in", _AS_BEFORE],
     "compose_sick": ["rotate ended with exit code 2 and says: (?s)worker is unhealthy", _AS_BEFORE],
     "compose_subset": [
         "rotate ended with exit code 0 and says: has turned",
