@@ -26,7 +26,7 @@ MARKS = {
         "refused: POSTGRES_PASSWORD of before, REDIS_PASSWORD of before, ANON_KEY of before",
     ],
     "compose_lost": [
-        "rotate ended with exit code 2 and says: bring jobs back",
+        "rotate ended with exit code 4 and says: bring jobs back",
         "rotate ended with exit code 2 and says: everything is back",
         _AS_BEFORE,
     ],

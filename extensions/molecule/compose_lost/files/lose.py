@@ -10,7 +10,7 @@ from pathlib import Path
 
 __all__ = ["main"]
 
-_SECONDS = 300.0
+_SECONDS = 900.0
 
 
 def main(watched: str, lost: str) -> int:
