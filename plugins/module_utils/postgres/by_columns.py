@@ -41,7 +41,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     aliased,
     identifier,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, join_on_key, key_parameters
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key, key_parameters
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle, settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.snapshots import wait_for_snapshots
@@ -103,7 +103,7 @@ class _ColumnWriter(Writer, ShadowWriter):
             truths, others = others, truths
         raced = 0
         for is_wrong in (False, True):
-            at = [index for index, row in enumerate(pairs.rows) if (row.raw != truths[index]) is is_wrong]
+            at = [place for place, raw in enumerate(pairs.rows.raws) if (raw != truths[place]) is is_wrong]
             if at:
                 raced += len(at) - self._write_pairs(link, pairs, truths if is_wrong else None, others, at)
         return raced
@@ -114,19 +114,19 @@ class _ColumnWriter(Writer, ShadowWriter):
         kind = self._cells.array_sql
         names = [("o", kind), ("s", kind)]
         values = [(self._shadow, self._cells.value(aliased("u", "s")))]
-        rows = [pairs.rows[index] for index in at]
-        arrays: list[TextArray] = [*key_parameters(self._table, [row.key for row in rows])]
-        arrays.append(self._cells.array([row.raw for row in rows]))
-        arrays.append(self._cells.array([others[index] for index in at]))
+        rows = pairs.rows.pick(at)
+        arrays: list[TextArray] = [*key_parameters(self._table, rows.key_parts)]
+        arrays.append(self._cells.array(rows.raws))
+        arrays.append(self._cells.array([others[place] for place in at]))
         if truths is not None:
             names.append(("t", kind))
             values.append((self._column.identifier, self._cells.value(aliased("u", "t"))))
-            arrays.append(self._cells.array([truths[index] for index in at]))
+            arrays.append(self._cells.array([truths[place] for place in at]))
         meant = self._cells.value(aliased("u", "o" if truths is None else "t"))
         query = self._assign(values, self._list(names), self._guarded("u", self._same_cell("u")), meant)
         return written(self._column, link.execute(query, arrays))
 
-    def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
+    def write_plain(self, link: Link, rows: Rows, under_new: Sequence[bytes]) -> int:
         """Guarded by the version of the row; what is in clear is copied by the server."""
         text = sql.SQL("text[]")
         new = self._cells.value(aliased("u", "n"))
@@ -151,7 +151,7 @@ class _ColumnWriter(Writer, ShadowWriter):
         query = self._assign(values, staged, self._guarded("n", self._same_cell("n")), meant)
         return len(rows) - written(self._column, link.execute(query, NO_PARAMETERS))
 
-    def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
+    def write_kept(self, link: Link, rows: Rows) -> None:
         """Such as empty cells: copied by the server where nothing is there yet."""
         text = sql.SQL("text[]")
         is_empty = sql.SQL("{} AND c.{} IS NULL").format(self._version_guard(), self._shadow)

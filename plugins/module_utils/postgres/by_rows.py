@@ -24,7 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import lock_mode, writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
@@ -61,16 +61,15 @@ class _SideWriter(ShadowWriter):
     def write_ciphered(self, link: Link, pairs: Pairs) -> int:
         """The table's own rows only where they are under the wrong key."""
         truths = pairs.under_new if self._truth_is_new else pairs.under_old
-        wrong = [index for index, row in enumerate(pairs.rows) if row.raw != truths[index]]
+        wrong = [place for place, raw in enumerate(pairs.rows.raws) if raw != truths[place]]
         raced = 0
         if wrong:
-            rows = [pairs.rows[index] for index in wrong]
-            raced = len(wrong) - self._writer.replace_cells(link, rows, [truths[index] for index in wrong])
-        keys = [row.key for row in pairs.rows]
-        self._writer.put_pairs(link, self._side, keys, pairs.under_old, pairs.under_new)
+            rows = pairs.rows.pick(wrong)
+            raced = len(wrong) - self._writer.replace_cells(link, rows, [truths[place] for place in wrong])
+        self._writer.put_pairs(link, self._side, pairs.rows, pairs.under_old, pairs.under_new)
         return raced
 
-    def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
+    def write_plain(self, link: Link, rows: Rows, under_new: Sequence[bytes]) -> int:
         """Guarded by the version of the row."""
         self._writer.copy_pairs(link, self._side, rows, under_new)
         return len(rows) - self._writer.replace_versions(link, rows, under_new) if self._truth_is_new else 0
@@ -80,10 +79,10 @@ class _SideWriter(ShadowWriter):
         truths, name = (pairs.under_new, "k1") if self._truth_is_new else (pairs.under_old, "k0")
         self._writer.stage(link, pairs.rows, k0=pairs.under_old, k1=pairs.under_new)
         self._writer.put_staged(link, self._side)
-        wrong = sum(1 for row, truth in zip(pairs.rows, truths) if row.raw != truth)
+        wrong = sum(1 for raw, truth in zip(pairs.rows.raws, truths) if raw != truth)
         return wrong - self._writer.replace_staged(link, name) if wrong else 0
 
-    def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
+    def write_kept(self, link: Link, rows: Rows) -> None:
         """Copied by the server."""
         self._writer.copy_pairs(link, self._side, rows, None)
 

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
-from typing import Any, Union, cast
+from typing import Any, Callable, NamedTuple, Union, cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, EnvelopeSpec, plaintext_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -29,8 +27,13 @@ _SAMPLES = 10
 
 #: What a value says: the plaintext of a cell, or of several.
 Content = Union[bytes, Parts]
-#: Class and content of a value; no content for unknown and either, and none that counts for null.
-Judged = tuple[str, "Content | None"]
+
+
+class Judged(NamedTuple):
+    """Class and content of each of some values; no content for unknown and either, and none that counts for null."""
+
+    kinds: list[str]
+    contents: Sequence[Content | None]
 
 
 class Target:
@@ -128,8 +131,8 @@ class Target:
 
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()
-    ) -> list[tuple[str, bytes | None]]:
-        """The class of each cell. An empty cell holds nothing and counts as null.
+    ) -> tuple[list[str], list[bytes | None]]:
+        """The class of each cell and what it says. An empty cell holds nothing and counts as null.
 
         :param prefer: the key that wins where an unauthenticated cipher opens under both; without it such a cell is
             :data:`EITHER`.
@@ -139,7 +142,7 @@ class Target:
         second = OLD if first == NEW else NEW
         opened = {first: self._open(first, cells, keys)}
         if self.authenticated and None not in opened[first]:
-            return list(zip(repeat(first), opened[first]))
+            return [first] * len(cells), opened[first]
         if not self.authenticated:
             opened[second] = self._open(second, cells, keys)
         else:  # a cell opens under one key only, so the other need not try
@@ -150,7 +153,8 @@ class Target:
                 opened[second][index] = plaintext
             if 2 * len(left) > len(cells):
                 self._likely = second
-        return [self._class_of(cell, new, old, prefer) for cell, new, old in zip(cells, opened[NEW], opened[OLD])]
+        classed = [self._class_of(cell, new, old, prefer) for cell, new, old in zip(cells, opened[NEW], opened[OLD])]
+        return [kind for kind, _plaintext in classed], [plaintext for _kind, plaintext in classed]
 
     def _class_of(self, cell: bytes, new: bytes | None, old: bytes | None, prefer: str) -> tuple[str, bytes | None]:
         if not cell:
@@ -168,20 +172,19 @@ class Target:
 
     # -- values --------------------------------------------------------------------------------------------------
 
-    def judge_values(
-        self, raws: Sequence[bytes], keys: Sequence[tuple[bytes, ...]] = (), prefer: str = ""
-    ) -> Sequence[Judged]:
+    def judge_values(self, raws: Sequence[bytes], keys: Sequence[tuple[bytes, ...]] = (), prefer: str = "") -> Judged:
         """The class of each raw value.
 
         :param keys: the rows' primary keys where :attr:`needs_context`.
         """
         shape = self.shape
         if shape is None:
-            return self.judge(self.cell_type.decode(raws), prefer, keys)
+            return Judged(*self.judge(self.cell_type.decode(raws), prefer, keys))
         values = judge_values(shape, raws, keys, lambda cells, rows: self.judge(cells, prefer, rows))
-        return [(NULL, None) if not raw else self._class_of_parts(value) for raw, value in zip(raws, values)]
+        classed = [(NULL, None) if not raw else self._class_of_parts(value) for raw, value in zip(raws, values)]
+        return Judged([kind for kind, _parts in classed], [parts for _kind, parts in classed])
 
-    def _class_of_parts(self, parts: Parts | None) -> Judged:
+    def _class_of_parts(self, parts: Parts | None) -> tuple[str, Parts | None]:
         if parts is None:
             return (UNKNOWN, None)
         for kind in (UNKNOWN, EITHER):
@@ -237,14 +240,14 @@ class Counts:
     unknown_keys: list[str] = field(default_factory=list)
     plaintext_keys: list[str] = field(default_factory=list)
 
-    def add_many(self, kinds: Sequence[str], keys: Sequence[tuple[bytes, ...]]) -> None:
+    def add_many(self, kinds: list[str], keys: Callable[[], Sequence[tuple[bytes, ...]]]) -> None:
         """Count rows, and note the keys of some that want a look."""
-        found = Counter(kinds)
+        found = {kind: kinds.count(kind) for kind in set(kinds)}
         self.either += found.pop(EITHER, 0)
         for kind, count in found.items():
             self.rows[kind] += count
         if EITHER in kinds or UNKNOWN in found or PLAINTEXT in found:
-            for kind, key in zip(kinds, keys):
+            for kind, key in zip(kinds, keys()):
                 if kind in (UNKNOWN, PLAINTEXT, EITHER):
                     texts = self.plaintext_keys if kind == PLAINTEXT else self.unknown_keys
                     text = ", ".join(part.decode(errors="replace") for part in key)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -31,12 +32,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages im
     BatchSize,
     Pages,
     Reading,
+    Window,
+    finer_at_the_end,
     page_ranges,
     windows,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, aliased
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import join_shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, join_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 
 try:
@@ -120,24 +123,22 @@ def _totals(link: Link, target: Target) -> tuple[int, int, int]:
     return int(row[0]), int(row[1]), int(row[2])
 
 
-def _check_pairs(covered: Covered, side: Shadow, rows: Sequence[tuple[bytes, ...]], judged: Sequence[Judged]) -> None:
+def _check_pairs(covered: Covered, side: Shadow, rows: Rows, window: Window, judged: Judged) -> None:
     """Compare what the shadow keeps of each row that it is up to date with."""
     target = covered.target
-    width = len(target.column.table.key)
-    settled = [
-        (row[-3], row[-1], kind, plaintext, row[:width])
-        for row, (kind, plaintext) in zip(rows, judged)
-        if row[-2] is not None and row[-2] == row[-3]
-    ]
-    others = [row for row in settled if row[0] != row[1]]
+    at = len(target.column.table.key) + 1
+    raws, known, kept = rows.raws, window.nullable(at), window.column(at + 1)
+    settled = [place for place, raw in enumerate(raws) if known[place] == raw]
+    others = [place for place in settled if kept[place] != raws[place]]
     was_before = target.is_adoption and target.shape is not None and side.truth == OLD
-    covered.explained_new += sum(1 for row in settled if row[2] == NEW and (was_before or row[0] == row[1]))
+    explained_new = set(settled) if was_before else set(settled) - set(others)
+    covered.explained_new += sum(1 for place in explained_new if judged.kinds[place] == NEW)
     prefer = OLD if side.truth == NEW else NEW
     fitting = (prefer, PLAINTEXT, NEW) if target.is_adoption and target.shape else (prefer, PLAINTEXT)
-    keys = [row[4] for row in others] if target.needs_context else ()
-    judged_others = target.judge_values([row[1] for row in others], keys, prefer)
-    for (_raw, _other, _kind, plaintext, _key), (kind, kept) in zip(others, judged_others):
-        if kept != plaintext or kind not in fitting:
+    keys = rows.pick(others).keys if target.needs_context else ()
+    kinds, contents = target.judge_values([kept[place] for place in others], keys, prefer)
+    for place, kind, content in zip(others, kinds, contents):
+        if content != judged.contents[place] or kind not in fitting:
             covered.wrong_pairs += 1
 
 
@@ -145,35 +146,47 @@ def _cover_pages(link: Link, pages: Pages, target: Target, side: Shadow, size: B
     """The rows of some pages."""
     covered = Covered(target, Counts())
     counts, width, has_side = covered.counts, len(target.column.table.key), side.fact != NONE
-    for rows in windows(link, pages, _reading(target, side), size):
-        keys = [row[:width] for row in rows] if target.needs_context else ()
-        judged = target.judge_values([row[width] for row in rows], keys, side.truth if has_side else "")
-        told = target.cell_type.told([row[:width] for row in rows], [row[width] for row in rows])
-        counts.add_many([kind for kind, _content in judged], told)
+    for window in windows(link, pages, _reading(target, side), size):
+        rows = Rows(window, width)
+        keys = rows.keys if target.needs_context else ()
+        judged = target.judge_values(rows.raws, keys, side.truth if has_side else "")
+        counts.add_many(judged.kinds, partial(_told, target, rows))
         if has_side:
-            _check_pairs(covered, side, [row[:-1] for row in rows], judged)
+            _check_pairs(covered, side, rows, window, judged)
         if target.shape is not None:
-            counts.paths.update(*(value.frame.paths for _kind, value in judged if isinstance(value, Parts)))
+            counts.paths.update(*(value.frame.paths for value in judged.contents if isinstance(value, Parts)))
         counts.total += len(rows)
     return covered
 
 
+def _told(target: Target, rows: Rows) -> list[Key]:
+    """The keys as a message tells them."""
+    return target.cell_type.told(rows.keys, rows.raws)
+
+
 def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace, size: BatchSize) -> Covered:
-    counts = Counts()
-    covered = Covered(target, counts)
-    in_table, total, filled = _totals(crew.first, target)
-    counts.skipped = in_table - total
-    counts.rows[NULL] = total - filled
-    pace.begin(str(target.column.table), target.column.name, total)
+    covered = Covered(target, Counts())
+    counts, in_table, total, filled = covered.counts, 0, 0, 0
+    pace.begin(str(target.column.table), target.column.name, 0)
     size = size.limited(target.rows_a_second())
 
-    def count(link: Link, pages: Pages) -> tuple[Any, ...]:
+    def count(link: Link, pages: Pages | None) -> tuple[bool, tuple[Any, ...]]:
         with explained(target.place):
-            return _cover_pages(link, pages, target, side, size).plain()
+            if pages is None:
+                return True, _totals(link, target)
+            return False, _cover_pages(link, pages, target, side, size).plain()
 
-    parts = page_ranges(crew.first, target.column.table, size.window_rows)
-    for plain in crew.each(count, parts, lambda link: joined(link, moment)):
-        pace.did(covered.add(plain))
+    ranges = page_ranges(crew.first, target.column.table, size.window_rows)
+    parts = [None, *finer_at_the_end(ranges, crew.workers)]  # the database counts while the first rows are opened
+    done = crew.each(count, parts, lambda link: joined(link, moment))
+    for is_count, plain in done if len(ranges) > 1 else (count(crew.first, part) for part in parts):
+        if is_count:
+            in_table, total, filled = plain
+            pace.expect(total)
+        else:
+            pace.did(covered.add(plain))
+    counts.skipped = in_table - total
+    counts.rows[NULL] += total - filled
     seen, counts.total = counts.total, total
     target.prefer = counts.settle()
     if seen != filled or sum(counts.rows.values()) != counts.total:
@@ -203,7 +216,7 @@ def cover(crew: Crew, targets: Sequence[Target], sides: Sequence[Shadow], pace: 
 def unreadable(target: Target, kind: str, key: tuple[bytes, ...]) -> KeyturnError:
     """The refusal of a row that was written meanwhile and cannot be taken over."""
     counts = Counts(1)
-    counts.add_many([kind], [key])
+    counts.add_many([kind], partial(list, (key,)))
     return _refuse_rows(target, counts, kind, "Find out who writes such rows, then run again")
 
 

@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.statements import Statement
 
 try:
     import psycopg
@@ -96,6 +97,7 @@ class Fence:
         self._token = 0
         self._former: tuple[Any, ...] | None = None
         self._table = identifier(schema, "fence")
+        self._share = Statement(self._hold("SHARE"))
         self.turned_back = False
         self.in_place = False
         self.is_closed = False
@@ -181,15 +183,18 @@ class Fence:
             with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                 link.execute(query, self._former)
 
+    def _hold(self, how: str) -> sql.Composed:
+        query = "SELECT 1 FROM {} WHERE name = %s AND token = %s FOR {}"
+        return sql.SQL(query).format(self._table, sql.SQL(how))
+
     def hold(self, link: Link, strong: bool = False) -> None:
         """Keep the fence until the present transaction ends: shared for a batch, ``strong`` for a change of tables.
 
         :raises KeyturnError: ``fenced``.
         """
-        query = sql.SQL("SELECT 1 FROM {} WHERE name = %s AND token = %s FOR {}").format(
-            self._table, sql.SQL("UPDATE" if strong else "SHARE")
-        )
-        if link.execute(query, (self._name, self._token), prepare=not strong).fetchone() is None:
+        parameters = (self._name, self._token)
+        ran = link.execute(self._hold("UPDATE"), parameters) if strong else self._share.run(link, parameters)
+        if ran.fetchone() is None:
             raise self._refused(link)
 
     def note_cleared(self, link: Link, place: str) -> None:

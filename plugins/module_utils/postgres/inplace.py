@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
@@ -15,74 +17,74 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tidy import Tidier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 __all__ = ["re_encrypt"]
+
+
+@dataclass
+class _Change:
+    """Rows with what comes in the place of their cells."""
+
+    rows: Rows
+    cells: Sequence[bytes]
+
+    def only(self, keys: frozenset[Key] | None) -> _Change:
+        """Those of the rows with these keys; None for all."""
+        if keys is None:
+            return self
+        at = self.rows.places(keys)
+        return _Change(self.rows.pick(at), [self.cells[place] for place in at])
 
 
 class _Batch:
     """One batch, judged and encrypted: the rows to change with what comes in their place."""
 
-    def __init__(self, target: Target, schema: str, rows: list[Row], back: bool) -> None:
-        self._writer = writer_for(target.column, schema, OLD if back else NEW)
-        keys = [row.key for row in rows] if target.needs_context else ()
-        judged = target.judge_values([row.raw for row in rows], keys, target.prefer)
+    def __init__(self, target: Target, writer: Writer, rows: Rows, back: bool) -> None:
+        self._writer = writer
+        kinds, contents = target.judge_values(rows.raws, rows.keys if target.needs_context else (), target.prefer)
         wanted = NEW if back else OLD
-        self.ciphered, plain = [], []
-        texts: list[Content] = []
-        plain_texts: list[Content] = []
-        if {kind for kind, _plaintext in judged} == {wanted}:  # mostly: no step for each row
-            self.ciphered, texts, rows = rows, [cast("Content", plaintext) for _kind, plaintext in judged], []
-        for row, (kind, plaintext) in zip(rows, judged):
-            if plaintext is not None and kind == wanted:
-                self.ciphered.append(row)
-                texts.append(plaintext)
-            elif plaintext is None or kind != PLAINTEXT or back or target.plaintext != "encrypt":
-                continue
-            elif target.shape is not None:
-                self.ciphered.append(row)
-                texts.append(plaintext)
-            else:
-                plain.append(row)
-                plain_texts.append(plaintext)
-        self.plain = plain
         to_plaintext = back and target.is_adoption
-        self.is_staged = to_plaintext or target.shape is not None  # what may hold text in clear is no parameter
-        if to_plaintext:
-            self._new_cells = target.bare_values(texts)
-        else:
-            keys = [row.key for row in self.ciphered] if target.needs_context else ()
-            self._new_cells = target.seal_values(OLD if back else NEW, texts, keys)
-        keys = [row.key for row in plain] if target.needs_context else ()
-        self._new_plain = target.seal_values(NEW, plain_texts, keys)
-
-    @property
-    def rows(self) -> list[Row]:
-        """All rows to change."""
-        return [*self.ciphered, *self.plain]
+        ciphered: Sequence[int] = range(len(rows))
+        plain: Sequence[int] = ()
+        if kinds.count(wanted) < len(kinds):  # mostly all are: no step for each row then
+            encrypts = not back and target.plaintext == "encrypt"
+            taken = {wanted, PLAINTEXT} if encrypts and target.shape is not None else {wanted}
+            ciphered = [place for place, kind in enumerate(kinds) if kind in taken and contents[place] is not None]
+            plain = [place for place, kind in enumerate(kinds) if encrypts and kind == PLAINTEXT and kind not in taken]
+        self._is_staged = to_plaintext or target.shape is not None  # what may hold text in clear is no parameter
+        under = OLD if back else NEW
+        self._ciphered = _sealed(target, None if to_plaintext else under, rows, contents, ciphered)
+        self._plain = _sealed(target, NEW, rows, contents, plain)
+        self.rows = rows.pick([*ciphered, *plain]) if plain else self._ciphered.rows  # all rows to change
 
     def write(self, link: Link, keys: frozenset[Key] | None) -> int:
         """Write the rows with these keys (None for all); how many somebody else had changed."""
-        rows, raws = _only(self.ciphered, self._new_cells, keys)
-        done = 0
-        if rows and self.is_staged:
-            self._writer.stage(link, rows, n=raws)
+        ciphered, plain, done = self._ciphered.only(keys), self._plain.only(keys), 0
+        if ciphered.rows and self._is_staged:
+            self._writer.stage(link, ciphered.rows, n=ciphered.cells)
             done += self._writer.replace_staged(link, "n")
-        elif rows:
-            done += self._writer.replace_cells(link, rows, raws)
-        plain_rows, plain_raws = _only(self.plain, self._new_plain, keys)
-        if plain_rows:
-            done += self._writer.replace_versions(link, plain_rows, plain_raws)
-        return len(rows) + len(plain_rows) - done
+        elif ciphered.rows:
+            done += self._writer.replace_cells(link, ciphered.rows, ciphered.cells)
+        if plain.rows:
+            done += self._writer.replace_versions(link, plain.rows, plain.cells)
+        return len(ciphered.rows) + len(plain.rows) - done
 
 
-def _only(rows: list[Row], raws: list[bytes], keys: frozenset[Key] | None) -> tuple[list[Row], list[bytes]]:
-    if keys is None:
-        return rows, raws
-    chosen = [(row, raw) for row, raw in zip(rows, raws) if row.key in keys]
-    return [row for row, _raw in chosen], [raw for _row, raw in chosen]
+def _sealed(
+    target: Target, under: str | None, rows: Rows, contents: Sequence[Content | None], places: Sequence[int]
+) -> _Change:
+    """The change of these rows; with ``under`` None they become plaintext again."""
+    rows = rows.pick(places)
+    if len(rows) < len(contents):
+        contents = [contents[place] for place in places]
+    texts = cast("Sequence[Content]", contents)
+    if under is None:
+        return _Change(rows, target.bare_values(texts))
+    return _Change(rows, target.seal_values(under, texts, rows.keys if target.needs_context else ()))
 
 
 def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
@@ -90,14 +92,15 @@ def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
 
     :param back: from the new key to the old one, or to plaintext where there was no key before.
     """
+    writer = writer_for(target.column, work.schema, OLD if back else NEW)
     tidier = Tidier(work.link, target.column.table, work.crew.workers)
 
-    def one(link: Link, rows: list[Row]) -> Outcome:
-        batch = _Batch(target, work.schema, rows, back)
+    def one(link: Link, rows: Rows) -> Outcome:
+        batch = _Batch(target, writer, rows, back)
         if not batch.rows:
             return Outcome(len(rows))
         outcome = work.write(link, target, batch.rows, batch.write)
-        tidier.replaced(link, sum([len(row.raw) for row in batch.rows]))
+        tidier.replaced(link, sum(map(len, batch.rows.raws)))
         return outcome
 
     return work.run(target, Source(target.column), one)

@@ -27,7 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     aliased,
     identifier,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Row, join_on_key, key_parameters
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key, key_parameters
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import WRITERS, Work
@@ -237,14 +237,14 @@ class _ObjectWriter(Writer):
         row = link.execute(self._counted(source, join, done, self._set()), parameters).fetchone()
         return int(row[0]) if row else 0
 
-    def replace_cells(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
+    def replace_cells(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
         """Compare-and-swap of encrypted cells; how many were still as read."""
         kind = self._cells.array_sql
-        cells = [self._cells.array([row.raw for row in rows]), self._cells.array(raws)]
-        parameters = [*key_parameters(self._table, [row.key for row in rows]), *cells]
+        cells = [self._cells.array(rows.raws), self._cells.array(raws)]
+        parameters = [*key_parameters(self._table, rows.key_parts), *cells]
         return self._replace(link, self._list([("o", kind), ("n", kind)]), "u", "n", parameters)
 
-    def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
+    def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
         """Sent by COPY: the version of a row says nothing of its object."""
         self.stage(link, rows, n=raws)
         return self.replace_staged(link, "n")
@@ -253,10 +253,9 @@ class _ObjectWriter(Writer):
         """Compare-and-swap by the staged values of this name, where they differ; how many were still as read."""
         return self._replace(link, sql.SQL("pg_temp.keyturn_plain n"), "n", name, [])
 
-    def copy_pairs(self, link: Link, side: Side, rows: Sequence[Row], under_new: Sequence[bytes] | None) -> None:
+    def copy_pairs(self, link: Link, side: Side, rows: Rows, under_new: Sequence[bytes] | None) -> None:
         """Keep cells that are not encrypted, sent by COPY as they were read."""
-        raws = [row.raw for row in rows]
-        self.stage(link, rows, k0=raws, k1=raws if under_new is None else under_new)
+        self.stage(link, rows, k0=rows.raws, k1=rows.raws if under_new is None else under_new)
         self.put_staged(link, side)
 
     def swap(self, link: Link, side: Side) -> int:

@@ -69,6 +69,11 @@ class Pace:
         self._place, self._done, self._total, self._began = (table, column), 0, total, self.clock()
         self._report()
 
+    def expect(self, total: int) -> None:
+        """So many rows they are in all."""
+        self._total = total
+        self._report()
+
     def tick(self) -> None:
         """Say once a second where the work is, also while it waits; workers that were forked off say nothing."""
         if os.getpid() == self._process and self.clock() - self._last_report >= 1:

@@ -9,10 +9,10 @@ cell, and the proof at the end reads everything in one snapshot, where nothing m
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple, cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import identifier
@@ -20,18 +20,59 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 
 try:
     from psycopg import sql
+    from psycopg.pq.abc import PGresult
 except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["STRIPES", "BatchSize", "Pages", "Patiently", "Reading", "page_ranges", "tid_text", "windows"]
+__all__ = [
+    "STRIPES",
+    "BatchSize",
+    "Pages",
+    "Patiently",
+    "Reading",
+    "Window",
+    "fetch",
+    "finer_at_the_end",
+    "page_ranges",
+    "tid_text",
+    "windows",
+]
 
 #: A window's rows are dealt out like cards to so many batches: pages are visited again and again, so that dead row
 #: versions are pruned in between.
 STRIPES = 8
-Window = list[tuple[bytes, ...]]
-Patiently = Callable[[Callable[[], Window]], Window]
+_PIECES = 4  # of each of the last ranges
 _TID = struct.Struct("!IH")
+
+
+class Window:
+    """Rows as the server gave them: a list for each field that is asked for, and no object for each row.
+
+    :param result: in binary form; None for no rows.
+    """
+
+    def __init__(self, result: PGresult | None) -> None:
+        self._result = result
+        self._count = 0 if result is None else result.ntuples
+
+    def __len__(self) -> int:
+        return self._count
+
+    def nullable(self, field: int, at: Iterable[int] | None = None) -> list[bytes | None]:
+        """A field of all rows, or of these."""
+        if self._result is None:
+            return []
+        get = self._result.get_value
+        return [get(index, field) for index in (range(self._count) if at is None else at)]
+
+    def column(self, field: int, at: Iterable[int] | None = None) -> list[bytes]:
+        """The same of a field that is never null."""
+        return cast("list[bytes]", self.nullable(field, at))
+
+
+#: Reads again where somebody has locked the table.
+Patiently = Callable[[Callable[[], Window]], Window]
 
 
 class Pages(NamedTuple):
@@ -142,26 +183,41 @@ def page_ranges(link: Link, table: Table, rows: int) -> list[Pages]:
     return ranges
 
 
-def _fetch(link: Link, query: sql.Composed, parameters: Sequence[str]) -> Window:
-    return raw_cursor(link).execute(query, parameters).fetchall()
+def finer_at_the_end(ranges: list[Pages], workers: int) -> list[Pages]:
+    """The last ranges in smaller pieces, so that no worker has long to do alone while the others have nothing."""
+    if workers < 2 or len(ranges) <= workers:
+        return ranges
+    pieces = []
+    for pages in ranges[-workers:]:
+        step = max(1, -(-(pages.end - pages.first) // _PIECES))
+        pieces += [
+            pages._replace(first=first, end=min(first + step, pages.end))
+            for first in range(pages.first, pages.end, step)
+        ]
+    return [*ranges[:-workers], *pieces]
+
+
+def fetch(link: Link, query: sql.Composed, parameters: Sequence[object]) -> Window:
+    """What a query gives."""
+    cursor = raw_cursor(link)
+    cursor.execute(query, parameters)
+    return Window(cursor.pgresult)
 
 
 def windows(
     link: Link, pages: Pages, reading: Reading, size: BatchSize, patiently: Patiently = lambda read: read()
 ) -> Iterator[Window]:
-    """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form.
-
-    :param patiently: reads again where somebody has locked the table.
-    """
+    """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form."""
     last, end = f"({pages.first},0)", f"({pages.end},0)"
     while True:
         limit = STRIPES * size.now
         query = reading.query(pages, limit, size.window_bytes)
-        rows = patiently(partial(_fetch, link, query, (last, end)))
-        if not rows:
+        window = patiently(partial(fetch, link, query, (last, end)))
+        if not window:
             return
-        yield rows
-        size.learn(len(rows), sum([len(row[reading.wide]) for row in rows]))
-        if len(rows) < limit and not pages.has_toast and not reading.lies_apart:
+        yield window
+        some = window.column(reading.wide, range(0, len(window), STRIPES))
+        size.learn(len(some), sum(map(len, some)))
+        if len(window) < limit and not pages.has_toast and not reading.lies_apart:
             return
-        last = tid_text(rows[-1][-1])
+        last = tid_text(window.column(len(reading.fields), (len(window) - 1,))[0])

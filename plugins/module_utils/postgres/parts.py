@@ -30,7 +30,7 @@ def judge_values(
     shape: Shape,
     raws: Sequence[bytes],
     keys: Sequence[tuple[bytes, ...]],
-    judge: Callable[[list[bytes], list[tuple[bytes, ...]]], Sequence[tuple[str, bytes | None]]],
+    judge: Callable[[list[bytes], list[tuple[bytes, ...]]], tuple[Sequence[str], Sequence[bytes | None]]],
 ) -> list[Parts | None]:
     """The parts of each value, judged; None for a value that is not of this shape.
 
@@ -48,16 +48,16 @@ def judge_values(
         splits.append(split)
         cells += split[1]
         rows += [keys[index]] * len(split[1]) if keys else []
-    judged = judge(cells, rows)
+    kinds, plaintexts = judge(cells, rows)
     values: list[Parts | None] = []
     at = 0
     for known in splits:
         if known is None:
             values.append(None)
             continue
-        mine = judged[at : at + len(known[1])]
-        at += len(mine)
-        values.append(Parts(known[0], tuple(one[0] for one in mine), tuple(one[1] for one in mine)))
+        end = at + len(known[1])
+        values.append(Parts(known[0], tuple(kinds[at:end]), tuple(plaintexts[at:end])))
+        at = end
     return values
 
 

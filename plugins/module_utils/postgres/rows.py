@@ -5,17 +5,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
     STRIPES,
     BatchSize,
     Pages,
     Patiently,
     Reading,
+    Window,
+    fetch,
     windows,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
@@ -32,18 +35,60 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Key", "Row", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters"]
+__all__ = ["Key", "Rows", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters"]
 
 Key = tuple[bytes, ...]
 
 
-class Row(NamedTuple):
-    """One row as read: key as texts, the cell raw, and which version of the row it was (both in binary form)."""
+class Rows:
+    """Rows as read, field by field: millions of small objects would cost more than the crypto.
 
-    key: Key
-    raw: bytes
-    xmin: bytes
-    ctid: bytes
+    :param window: its fields are the columns of the key as texts, the cell raw, and last, where rows are to be written,
+        which version of the row that was: ``xmin`` and ``ctid``, in binary form.
+    :param width: how many columns the key has.
+    :param at: which rows of the window; None for all.
+    """
+
+    def __init__(self, window: Window, width: int, at: Sequence[int] | None = None) -> None:
+        self._window, self._width = window, width
+        self._at = range(len(window)) if at is None else at
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @cached_property
+    def raws(self) -> list[bytes]:
+        """The cells."""
+        return self._window.column(self._width, self._at)
+
+    @cached_property
+    def key_parts(self) -> list[list[bytes]]:
+        """A list for each column of the key."""
+        return [self._window.column(field, self._at) for field in range(self._width)]
+
+    @property
+    def keys(self) -> list[Key]:
+        """The key of each row."""
+        return list(zip(*self.key_parts))
+
+    @property
+    def versions(self) -> tuple[list[bytes], list[bytes]]:
+        """``xmin`` and ``ctid`` of each row."""
+        return self._window.column(self._width + 1, self._at), self._window.column(self._width + 2, self._at)
+
+    def pick(self, places: Sequence[int]) -> Rows:
+        """The rows at these places, in this order."""
+        if places == range(len(self)):
+            return self
+        return Rows(self._window, self._width, [self._at[place] for place in places])
+
+    def stripe(self, number: int, count: int) -> Rows:
+        """Every so manieth row."""
+        return Rows(self._window, self._width, self._at[number::count])
+
+    def places(self, keys: frozenset[Key]) -> list[int]:
+        """Where the rows with these keys are."""
+        return [place for place, key in enumerate(self.keys) if key in keys]
 
 
 def key_names(table: Table) -> list[str]:
@@ -68,9 +113,9 @@ def join_shadow(table: Table, shadow: Shadow) -> sql.Composed:
     return sql.SQL("LEFT JOIN {} s ON {}").format(shadow.beside, join_on_key(table, "s", is_text=False))
 
 
-def key_parameters(table: Table, keys: Sequence[Key]) -> list[TextArray]:
+def key_parameters(table: Table, parts: Sequence[Sequence[bytes]]) -> list[TextArray]:
     """One array for each column of the key."""
-    return [column.array(part) for column, part in zip(table.key, zip(*keys))]
+    return [column.array(part) for column, part in zip(table.key, parts)]
 
 
 class Source:
@@ -99,32 +144,26 @@ class Source:
             also,
         )
 
-    def _rows(self, fetched: Sequence[tuple[bytes, ...]]) -> list[Row]:
-        width, make = self._width, Row
-        return [make(row[:width], row[width], row[width + 1], row[width + 2]) for row in fetched]
+    def _read(self, link: Link, also: sql.Composable, parameters: Sequence[object]) -> Rows:
+        return Rows(fetch(link, self._select(also), parameters), self._width)
 
-    def some(self, link: Link, limit: int) -> list[Row]:
+    def some(self, link: Link, limit: int) -> Rows:
         """So many of the rows."""
-        query = self._select(sql.SQL("LIMIT {}").format(sql.Literal(limit)))
-        return self._rows(raw_cursor(link).execute(query, NO_PARAMETERS).fetchall())
+        return self._read(link, sql.SQL("LIMIT {}").format(sql.Literal(limit)), NO_PARAMETERS)
 
-    def by_key(self, link: Link, keys: Sequence[Key]) -> list[Row]:
+    def by_key(self, link: Link, keys: Sequence[Key]) -> Rows:
         """These rows, where they still are."""
         names = sql.SQL(", ").join([identifier(name) for name in key_names(self._table)])
         arrays = sql.SQL(", ").join([sql.SQL("%s::{}").format(part.array_sql) for part in self._table.key])
         listed = sql.SQL("AND EXISTS (SELECT FROM unnest({}) u({}) WHERE {})").format(
             arrays, names, join_on_key(self._table, "u", is_text=True)
         )
-        query = self._select(listed)
-        return self._rows(raw_cursor(link).execute(query, key_parameters(self._table, keys)).fetchall())
+        return self._read(link, listed, key_parameters(self._table, list(zip(*keys))))
 
-    def batches(self, link: Link, pages: Pages, size: BatchSize, patiently: Patiently) -> Iterator[list[Row]]:
-        """All rows of these pages once, in batches; each window is dealt out like cards.
-
-        :param patiently: reads again where somebody has locked the table.
-        """
-        for fetched in windows(link, pages, self._reading, size, patiently):
-            rows = self._rows(fetched)
+    def batches(self, link: Link, pages: Pages, size: BatchSize, patiently: Patiently) -> Iterator[Rows]:
+        """All rows of these pages once, in batches; each window is dealt out like cards."""
+        for window in windows(link, pages, self._reading, size, patiently):
+            rows = Rows(window, self._width)
             count = min(len(rows), STRIPES)
-            for stripe in range(count):
-                yield rows[stripe::count]
+            for number in range(count):
+                yield rows.stripe(number, count)

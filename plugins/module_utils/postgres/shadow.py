@@ -9,6 +9,7 @@ carrying over and sweeping, in both directions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
     EITHER,
@@ -17,12 +18,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     PLAINTEXT,
     UNKNOWN,
     Content,
-    Judged,
     Target,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import unreadable
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
@@ -32,35 +32,54 @@ __all__ = ["Batch", "settle", "settle_all"]
 _FEW = 3
 
 
+@dataclass
+class _Found:
+    """Rows of a batch, by their places, with their cell under both keys."""
+
+    places: list[int] = field(default_factory=list)
+    under_old: list[bytes] = field(default_factory=list)
+    under_new: list[bytes] = field(default_factory=list)
+
+    def add(self, places: Sequence[int], under_old: Sequence[bytes], under_new: Sequence[bytes]) -> None:
+        """Append."""
+        self.places += places
+        self.under_old += under_old
+        self.under_new += under_new
+
+    def pairs(self, rows: Rows) -> Pairs:
+        """The same with the rows themselves."""
+        return Pairs(rows.pick(self.places), self.under_old, self.under_new)
+
+
 class Batch:
     """One batch, judged and encrypted, ready to be written.
 
     :param back: whether the rotation goes back: nothing may stop it then, so a row that cannot be read stays as it is.
     """
 
-    def __init__(self, way: Way, target: Target, shadow: Shadow, rows: Sequence[Row], back: bool) -> None:
+    def __init__(self, way: Way, target: Target, shadow: Shadow, rows: Rows, back: bool) -> None:
         self._writer = way.writer(target, shadow)
-        self._keeps = self._writer.keeps
-        self._ciphered = Pairs()  # both cells encrypted
-        self._plain = Pairs()  # was plaintext: the server copies it, under_old is not used
-        self._sent = Pairs()  # to become plaintext, or with other text around: sent by COPY
-        self._kept: list[Row] = []  # the same under both keys
+        self._ciphered = _Found()  # both cells encrypted
+        self._plain = _Found()  # was plaintext: the server copies it, under_old is not used
+        self._sent = _Found()  # to become plaintext, or with other text around: sent by COPY
+        self._kept: list[int] = []  # the same under both keys
         self._truth_is_new = shadow.truth == NEW
-        by_class: dict[str, tuple[list[Row], list[Content]]] = {}
-        keys = [row.key for row in rows] if target.needs_context else ()
-        judged = target.judge_values([row.raw for row in rows], keys, shadow.truth)
-        for row, (kind, plaintext) in zip(rows, judged):
-            group = by_class.setdefault(self._group(target, back, row, (kind, plaintext)), ([], []))
-            group[0].append(row)
-            group[1].append(b"" if plaintext is None else plaintext)
-        for kind, (group_rows, plaintexts) in by_class.items():
-            self._prepare(target, kind, group_rows, plaintexts)
+        self._read = rows
+        by_class: dict[str, tuple[list[int], list[Content]]] = {}
+        kinds, contents = target.judge_values(rows.raws, rows.keys if target.needs_context else (), shadow.truth)
+        for place, (kind, content) in enumerate(zip(kinds, contents)):
+            group = by_class.setdefault(self._group(target, back, place, kind), ([], []))
+            group[0].append(place)
+            group[1].append(b"" if content is None else content)
+        for group_name, (places, texts) in by_class.items():
+            self._prepare(target, group_name, places, texts)
+        chosen = [*self._ciphered.places, *self._plain.places, *self._sent.places, *self._kept]
+        self.rows = rows.pick(chosen)  # those to write
 
-    def _group(self, target: Target, back: bool, row: Row, judged: Judged) -> str:
-        kind = judged[0]
+    def _group(self, target: Target, back: bool, place: int, kind: str) -> str:
         if kind in (UNKNOWN, EITHER) or (kind == PLAINTEXT and target.plaintext == "refuse"):
             if not back:
-                raise unreadable(target, kind, row.key)
+                raise unreadable(target, kind, self._read.keys[place])
             return "keep"
         if kind == PLAINTEXT:
             return PLAINTEXT if target.plaintext == "encrypt" else "keep"
@@ -70,44 +89,40 @@ class Batch:
             return "skip" if self._truth_is_new else "keep"
         return kind if kind in (NEW, OLD) else "keep"
 
-    def _prepare(self, target: Target, group: str, rows: list[Row], plaintexts: list[Content]) -> None:
-        raws = [row.raw for row in rows]
-        keys = [row.key for row in rows] if target.needs_context else ()
+    def _prepare(self, target: Target, group: str, places: list[int], texts: list[Content]) -> None:
+        rows = self._read.pick(places)
+        keys = rows.keys if target.needs_context else ()
         if group == "keep":
-            self._kept = rows if self._keeps else []
+            self._kept = places if self._writer.keeps else []
         elif group == "bare":
-            self._sent.add(rows, target.bare_values(plaintexts), raws)
+            self._sent.add(places, target.bare_values(texts), rows.raws)
         elif group == "skip":
             return
         elif target.shape is not None:
-            under_old = target.seal_values(OLD, plaintexts, keys)
-            self._sent.add(rows, under_old, target.seal_values(NEW, plaintexts, keys))
+            under_old = target.seal_values(OLD, texts, keys)
+            self._sent.add(places, under_old, target.seal_values(NEW, texts, keys))
         elif group == OLD:
-            self._ciphered.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
+            self._ciphered.add(places, rows.raws, target.seal_values(NEW, texts, keys))
         elif group == NEW:
-            self._ciphered.add(rows, target.seal_values(OLD, plaintexts, keys), raws)
+            self._ciphered.add(places, target.seal_values(OLD, texts, keys), rows.raws)
         elif group == PLAINTEXT:
-            self._plain.add(rows, raws, target.seal_values(NEW, plaintexts, keys))
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows to write."""
-        return [*self._ciphered.rows, *self._plain.rows, *self._sent.rows, *self._kept]
+            self._plain.add(places, rows.raws, target.seal_values(NEW, texts, keys))
 
     def write(self, link: Link, keys: frozenset[Key] | None) -> int:
         """Write the rows with these keys (None for all); how many of the table's own somebody else had changed."""
         writer, raced = self._writer, 0
         writer.begin(link)
-        ciphered = self._ciphered.only(keys)
+        ciphered = self._ciphered.pairs(self._read).only(keys)
         if ciphered.rows:
             raced += writer.write_ciphered(link, ciphered)
-        plain = self._plain.only(keys)
+        plain = self._plain.pairs(self._read).only(keys)
         if plain.rows:
             raced += writer.write_plain(link, plain.rows, plain.under_new)
-        sent = self._sent.only(keys)
+        sent = self._sent.pairs(self._read).only(keys)
         if sent.rows:
             raced += writer.write_sent(link, sent)
-        kept = [row for row in self._kept if keys is None or row.key in keys]
+        kept = self._read.pick(self._kept)
+        kept = kept if keys is None else kept.pick(kept.places(keys))
         if kept:
             writer.write_kept(link, kept)
         return raced
@@ -119,7 +134,7 @@ def settle(work: Work, way: Way, target: Target, shadow: Shadow, back: bool, eve
     :param everything: the other rows too, by this host alone: their shadow is not to be trusted.
     """
 
-    def one(link: Link, rows: list[Row]) -> Outcome:
+    def one(link: Link, rows: Rows) -> Outcome:
         batch = Batch(way, target, shadow, rows, back)
         outcome = work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome()
         outcome.seen = len(rows)

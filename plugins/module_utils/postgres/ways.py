@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
@@ -25,25 +25,17 @@ __all__ = ["Pairs", "ShadowWriter", "Way"]
 class Pairs:
     """Rows with their cell under the old key and under the new one."""
 
-    rows: list[Row] = field(default_factory=list)
-    under_old: list[bytes] = field(default_factory=list)
-    under_new: list[bytes] = field(default_factory=list)
-
-    def add(self, rows: Sequence[Row], under_old: Sequence[bytes], under_new: Sequence[bytes]) -> None:
-        """Append."""
-        self.rows += rows
-        self.under_old += under_old
-        self.under_new += under_new
+    rows: Rows
+    under_old: Sequence[bytes]
+    under_new: Sequence[bytes]
 
     def only(self, keys: frozenset[Key] | None) -> Pairs:
         """Those of the rows with these keys; None for all."""
         if keys is None:
             return self
-        at = [index for index, row in enumerate(self.rows) if row.key in keys]
+        at = self.rows.places(keys)
         return Pairs(
-            [self.rows[index] for index in at],
-            [self.under_old[index] for index in at],
-            [self.under_new[index] for index in at],
+            self.rows.pick(at), [self.under_old[place] for place in at], [self.under_new[place] for place in at]
         )
 
 
@@ -64,7 +56,7 @@ class ShadowWriter(ABC):
         """Rows whose cell is encrypted under both keys."""
 
     @abstractmethod
-    def write_plain(self, link: Link, rows: Sequence[Row], under_new: Sequence[bytes]) -> int:
+    def write_plain(self, link: Link, rows: Rows, under_new: Sequence[bytes]) -> int:
         """Rows in clear, to be encrypted under the new key. The server copies what is in clear."""
 
     @abstractmethod
@@ -72,7 +64,7 @@ class ShadowWriter(ABC):
         """Rows of which a value may hold text in clear: one that was so before the first encryption, or text around."""
 
     @abstractmethod
-    def write_kept(self, link: Link, rows: Sequence[Row]) -> None:
+    def write_kept(self, link: Link, rows: Rows) -> None:
         """Rows that are the same under both keys."""
 
 

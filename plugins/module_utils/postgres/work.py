@@ -21,9 +21,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize, Pages, page_ranges
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    BatchSize,
+    Pages,
+    finer_at_the_end,
+    page_ranges,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Row, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle
@@ -110,7 +115,7 @@ class Work:
         """A fresh batch size."""
         return BatchSize(self.batch_rows, self.batch_bytes)
 
-    def write(self, link: Link, target: Target, rows: Sequence[Row], work: Write) -> Outcome:
+    def write(self, link: Link, target: Target, rows: Rows, work: Write) -> Outcome:
         """Run ``work`` on these rows in one fenced transaction; on a lock of somebody else do without those rows.
 
         :param work: takes the keys that it may write, None for all.
@@ -123,15 +128,15 @@ class Work:
             if not is_retryable(error):
                 raise
         else:
-            again = [row.key for row in rows] if raced else []
+            again = rows.keys if raced else []
             return Outcome(len(rows), len(rows) - raced, raced, again)
-        keys = frozenset(row.key for row in rows)
+        keys = frozenset(rows.keys)
         free: frozenset[Key] = frozenset()
         raced = 0
         try:
             with transaction(link):
                 self.fence.hold(link)
-                free = frozenset(row.key for row in Writer(target.column).unlocked(link, rows))
+                free = Writer(target.column).unlocked(link, rows)
                 raced = work(link, free) if free else 0
         except psycopg.Error as error:
             if not is_retryable(error):
@@ -140,7 +145,7 @@ class Work:
         return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
 
     def run(
-        self, target: Target, source: Source, work: Callable[[Link, list[Row]], Outcome], is_shared: bool = True
+        self, target: Target, source: Source, work: Callable[[Link, Rows], Outcome], is_shared: bool = True
     ) -> Outcome:
         """One pass over the rows of a source, then second visits to those that others held or changed.
 
@@ -149,7 +154,7 @@ class Work:
         """
         size = self.size().limited(min(self.rate or target.rows_a_second(), target.rows_a_second()))
 
-        def held(link: Link, batches: Iterable[list[Row]]) -> tuple[int, int, int, list[Key]]:
+        def held(link: Link, batches: Iterable[Rows]) -> tuple[int, int, int, list[Key]]:
             done = Outcome()
             with explained(target.place):
                 for rows in batches:
@@ -162,7 +167,7 @@ class Work:
 
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
-        parts = page_ranges(self.link, target.column.table, size.window_rows)
+        parts = finer_at_the_end(page_ranges(self.link, target.column.table, size.window_rows), self.crew.workers)
 
         def one(link: Link, pages: Pages) -> tuple[int, int, int, list[Key]]:
             return held(link, source.batches(link, pages, size, patiently))

@@ -9,6 +9,7 @@ by the version of its row instead and copied within the server; where a plaintex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray, copy_rows
@@ -23,12 +24,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import (
     Key,
-    Row,
+    Rows,
     join_on_key,
     key_names,
     key_parameters,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.statements import Statement
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.written import asking, written
 
@@ -101,25 +103,29 @@ class Writer:
         old = sql.SQL("{}.o").format(identifier(alias))
         return sql.SQL("{} = {}").format(self._cells.compare(self._cell), old)
 
-    def replace_cells(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
-        """Compare-and-swap of encrypted cells; how many were still as read."""
+    @cached_property
+    def _replace_cells(self) -> Statement:
         kind = self._cells.array_sql
-        query = self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n")
-        olds = self._cells.array([row.raw for row in rows])
-        keys = key_parameters(self._table, [row.key for row in rows])
-        return written(self._column, link.execute(query, [*keys, olds, self._cells.array(raws)], prepare=True))
+        return Statement(self._update(self._list([("o", kind), ("n", kind)]), "u", self._same_cell("u"), "n"))
 
-    def replace_versions(self, link: Link, rows: Sequence[Row], raws: Sequence[bytes]) -> int:
+    def replace_cells(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
+        """Compare-and-swap of encrypted cells; how many were still as read."""
+        cells = [self._cells.array(rows.raws), self._cells.array(raws)]
+        parameters = [*key_parameters(self._table, rows.key_parts), *cells]
+        return written(self._column, self._replace_cells.run(link, parameters))
+
+    def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
         """Replace plaintext cells in rows that are still of the version that was read; how many were."""
         text = sql.SQL("text[]")
         listed = self._list([("x", text), ("v", text), ("n", self._cells.array_sql)])
         query = self._update(listed, "u", sql.SQL(VERSION), "n")
         return written(self._column, link.execute(query, [*self._versions(rows), self._cells.array(raws)]))
 
-    def _versions(self, rows: Sequence[Row]) -> list[TextArray]:
-        xmins = TextArray([b"%d" % int.from_bytes(row.xmin, "big") for row in rows])
-        ctids = TextArray([tid_text(row.ctid).encode() for row in rows])
-        return [*key_parameters(self._table, [row.key for row in rows]), xmins, ctids]
+    def _versions(self, rows: Rows) -> list[TextArray]:
+        xmins, ctids = rows.versions
+        transactions = TextArray([b"%d" % int.from_bytes(xmin, "big") for xmin in xmins])
+        places = TextArray([tid_text(ctid).encode() for ctid in ctids])
+        return [*key_parameters(self._table, rows.key_parts), transactions, places]
 
     # -- side tables ---------------------------------------------------------------------------------------------
 
@@ -134,7 +140,7 @@ class Writer:
         return [column.cast(aliased(alias, name)) for column, name in zip(self._table.key, self._names)]
 
     def put_pairs(
-        self, link: Link, side: Side, keys: Sequence[Key], under_old: Sequence[bytes], under_new: Sequence[bytes]
+        self, link: Link, side: Side, rows: Rows, under_old: Sequence[bytes], under_new: Sequence[bytes]
     ) -> None:
         """Keep cells, both encrypted, in the side table."""
         kind = self._cells.array_sql
@@ -143,9 +149,9 @@ class Writer:
             sql.SQL(", ").join(fields), self._list([("k0", kind), ("k1", kind)])
         )
         pairs = [self._cells.array(under_old), self._cells.array(under_new)]
-        link.execute(self._upsert(side, select), [*key_parameters(self._table, keys), *pairs], prepare=True)
+        link.execute(self._upsert(side, select), [*key_parameters(self._table, rows.key_parts), *pairs], prepare=True)
 
-    def copy_pairs(self, link: Link, side: Side, rows: Sequence[Row], under_new: Sequence[bytes] | None) -> None:
+    def copy_pairs(self, link: Link, side: Side, rows: Rows, under_new: Sequence[bytes] | None) -> None:
         """Keep cells that are not encrypted, copied by the server from rows still of the version that was read.
 
         :param under_new: the encrypted cells; None when the cell itself stays under the new key too.
@@ -171,7 +177,7 @@ class Writer:
 
     # -- values with text in clear -------------------------------------------------------------------------------
 
-    def stage(self, link: Link, rows: Sequence[Row], **values: Sequence[bytes]) -> None:
+    def stage(self, link: Link, rows: Rows, **values: Sequence[bytes]) -> None:
         """Send raw values by COPY into a temporary table, with those that were read as ``o``.
 
         :param values: one for each row, by the name of the temporary table's column.
@@ -182,7 +188,7 @@ class Writer:
         create = sql.SQL("CREATE TEMPORARY TABLE keyturn_plain ({}) ON COMMIT DROP")
         link.execute(create.format(sql.SQL(", ").join([*keys, *cells])), NO_PARAMETERS)
         with link.cursor().copy("COPY pg_temp.keyturn_plain FROM STDIN (FORMAT binary)") as copy:
-            copy.write(copy_rows([*row.key, row.raw, *more] for row, *more in zip(rows, *values.values())))
+            copy.write(copy_rows(zip(*rows.key_parts, rows.raws, *values.values())))
 
     def replace_staged(self, link: Link, name: str) -> int:
         """Compare-and-swap by the staged values of this name, where they differ; how many were still as read."""
@@ -199,14 +205,13 @@ class Writer:
 
     # -- rows and their locks ------------------------------------------------------------------------------------
 
-    def unlocked(self, link: Link, rows: Sequence[Row]) -> list[Row]:
-        """Those rows that nobody else holds, locked for the rest of the transaction."""
+    def unlocked(self, link: Link, rows: Rows) -> frozenset[Key]:
+        """The keys of those rows that nobody else holds, locked for the rest of the transaction."""
         keys = sql.SQL(", ").join([sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key])
         query = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} FOR NO KEY UPDATE OF c SKIP LOCKED").format(
             keys, self._list([]), self._table.identifier, join_on_key(self._table, "u", is_text=True)
         )
-        free = set(raw_cursor(link).execute(query, key_parameters(self._table, [row.key for row in rows])).fetchall())
-        return [row for row in rows if row.key in free]
+        return frozenset(raw_cursor(link).execute(query, key_parameters(self._table, rows.key_parts)).fetchall())
 
     def swap(self, link: Link, side: Side) -> int:
         """Exchange every row's cell for the one under the other key; how many rows were exchanged."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, UNKNOWN, Counts
 
@@ -67,6 +68,6 @@ def test_a_row_that_opens_under_both_keys_goes_with_its_column() -> None:
     for others in ([], [OLD], [NEW], [NEW, OLD]):
         counts = Counts(total=len(others) + 1)
         for kind in (*others, "either"):
-            counts.add_many([kind], [(b"1",)])
+            counts.add_many([kind], partial(list, ((b"1",),)))
         classes.append((counts.settle(), sum(counts.rows.values()), counts.unknown_keys))
     assert classes == [(OLD, 1, []), (OLD, 2, []), (NEW, 2, []), (UNKNOWN, 3, ["1"])]
