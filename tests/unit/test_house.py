@@ -153,3 +153,12 @@ def test_galaxy_and_changelog_agree_on_the_version() -> None:
     galaxy = _load(ROOT / "galaxy.yml")
     released = _load(ROOT / "changelogs" / "changelog.yaml")["releases"]
     assert galaxy["version"] in released
+
+
+def test_trap_55_rows_are_swapped_before_any_store_turns() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/rotation/tasks/phase_promote.yml").read_text(encoding="utf-8"))
+    at = {next(key for key in task if "." in key): number for number, task in enumerate(tasks)}
+    swap, store = at["ansible.builtin.import_tasks"], at["keyturn.rotation.secret"]
+    assert tasks[swap]["vars"] == {"__rotation_step": "promote"}
+    assert tasks[store]["keyturn.rotation.secret"]["state"] == "promoted"
+    assert swap < store

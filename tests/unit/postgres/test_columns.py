@@ -297,7 +297,7 @@ _REFUSED = {
 
 
 @pytest.mark.parametrize("what", sorted(_REFUSED), ids=lambda what: what.replace(" ", "-"))
-def test_what_would_stay_with_the_old_column_is_refused_by_name(rig: Rig, what: str) -> None:
+def test_trap_48_what_would_stay_with_the_old_column_is_refused_by_name(rig: Rig, what: str) -> None:
     rig.fill(2)
     statement, name = _REFUSED[what]
     rig.sql.execute(statement)

@@ -57,7 +57,7 @@ def _left(rig: Rig, server: EmbeddedPostgres, needles: list[bytes]) -> int:
     return sum(needle in content for needle in needles)
 
 
-def test_old_ciphertext_stays_in_the_files_unless_it_is_to_go(
+def test_trap_58_old_ciphertext_stays_in_the_files_unless_it_is_to_go(
     rig: Rig, server: EmbeddedPostgres, turned: list[bytes]
 ) -> None:
     cells = dict(rig.cells())
