@@ -98,7 +98,7 @@ def _in_place(report: Report, server: EmbeddedPostgres, folder: Path, narrow: Ta
 
 
 def _processors(report: Report, server: EmbeddedPostgres, folder: Path) -> None:
-    reencryption.processors(report, server, folder, 2_000)
+    reencryption.processors(report, server, folder)
     reencryption.fernet(report)
 
 

@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,11 @@ class Table:
         with psycopg.connect(self.dsn, autocommit=True) as link:
             return timed(lambda: link.execute("UPDATE creds SET secret = substr(secret, 2) || left(secret, 1)"))
 
-    def call(self, state: str, **more: Any) -> dict[str, Any]:
-        """One state of ``reencrypt`` in a process of its own: ``seconds``, ``rss_mb`` and ``result``."""
+    def call(self, state: str, *, within: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+        """One state of ``reencrypt`` in a process of its own: ``seconds``, ``rss_mb`` and ``result``.
+
+        :param within: a command that runs it, such as ``taskset``.
+        """
         arguments = Rig.arguments(
             self.dsn,
             self.folder / "state",
@@ -111,7 +114,11 @@ class Table:
             },
         )
         done = subprocess.run(
-            [sys.executable, str(_CALL)], input=json.dumps(arguments), capture_output=True, text=True, check=False
+            [*within, sys.executable, str(_CALL)],
+            input=json.dumps(arguments),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(done.stderr)

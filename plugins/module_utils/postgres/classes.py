@@ -13,9 +13,11 @@ from typing import Any, Callable, NamedTuple, Union, cast
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, EnvelopeSpec, plaintext_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import STRIPES
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts, judge_values, replace_parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import Shape
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import processors
 
 __all__ = ["CLASSES", "EITHER", "NEW", "NULL", "OLD", "PLAINTEXT", "UNKNOWN", "Content", "Counts", "Judged", "Target"]
 
@@ -125,9 +127,19 @@ class Target:
             slowest = max(slowest, time.perf_counter() - started)
         return slowest
 
+    @property
+    def derives_slowly(self) -> bool:
+        """Whether each cell has a key of its own that takes long to derive: threads do that, on all processors."""
+        specs = (self.new.spec, self.old.spec)
+        return any(spec.is_salted and spec.derive is not None and spec.derive.slow for spec in specs)
+
     def rows_a_second(self) -> float:
-        """How many rows are opened, sealed and opened again in a second, by one process."""
-        return 1 / max(3 * self.seconds_to_seal(), 1e-6)
+        """How many rows are opened, sealed and opened again in a second, by one process.
+
+        Where keys are derived slowly, at least as many as keep the processors busy: it happens outside transactions.
+        """
+        rows = 1 / max(3 * self.seconds_to_seal(), 1e-6)
+        return max(rows, STRIPES * 8 * processors()) if self.derives_slowly else rows
 
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()

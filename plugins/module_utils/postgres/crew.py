@@ -45,9 +45,19 @@ class Crew:
 
     def __init__(self, first: Link, open_link: Callable[[], Link], workers: int) -> None:
         self.first = first
+        self._asked = workers
         self.workers = workers or processors() + 1
         self.idle: Callable[[], None] = lambda: None  # called about once a second while workers work
         self._open_link = open_link
+
+    def stay_alone(self) -> None:
+        """Work in this process only, unless a number of workers was asked for.
+
+        For cells with keys of their own that take long to derive: threads derive on all processors, and what one pass
+        has derived serves the next, which processes would not know of.
+        """
+        if not self._asked:
+            self.workers = 1
 
     def each(
         self,

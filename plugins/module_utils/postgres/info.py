@@ -47,7 +47,10 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             begun = next((side.way for side in known if side.fact != NONE), "")
             size = BatchSize(params["batch_rows"], params["batch_bytes"])
             started = time.perf_counter()
-            covered = cover(Crew(link, database.open, params["workers"]), targets, known, Pace("info"), size)
+            crew = Crew(link, database.open, params["workers"])
+            if any(target.derives_slowly for target in targets):
+                crew.stay_alone()
+            covered = cover(crew, targets, known, Pace("info"), size)
             seconds = time.perf_counter() - started
             rows = sum(one.counts.total for one in covered)
             seal_seconds = max((target.seconds_to_seal() for target in targets), default=0.0)

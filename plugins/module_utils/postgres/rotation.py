@@ -78,6 +78,8 @@ class Rotation:
         self.link: Link = crew.first
         need = ("SELECT",) if check_mode else ("SELECT", "UPDATE")
         self.targets = find_targets(self.link, database, params, need)
+        if any(target.derives_slowly for target in self.targets):
+            crew.stay_alone()
         if self.targets and database.new is None:
             raise KeyturnError("key-missing", "needs the new key", where="keys.new", hint="Give a reference to it")
         self.schema: str = params["schema"]
