@@ -49,7 +49,6 @@ def assert_untouched(stack: Stack, before: bytes | None) -> None:
     assert all(answer == 200 for answer in healths(stack))
 
 
-
 def assert_nothing_stays_open(output: str) -> None:
     """Runs that change nothing keep their keys in folders of their own, and remove them."""
     (run,) = set(re.findall(r'"run": "([0-9a-f]{8})"', output))
