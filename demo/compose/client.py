@@ -13,8 +13,8 @@ from types import TracebackType
 
 __all__ = ["Client"]
 
-_PAUSE = 0.05
-_RETRY = 0.1
+_PAUSE = 0.1
+_RETRY = 0.2
 _TIMEOUT = 5.0
 
 
