@@ -13,8 +13,8 @@ from types import TracebackType
 
 __all__ = ["Client"]
 
-_PAUSE = 0.05
-_RETRY = 0.1
+_PAUSE = 0.1
+_RETRY = 0.2
 _TIMEOUT = 5.0
 
 
@@ -25,7 +25,7 @@ class Client:
     :param patience: seconds after which a request that was tried again and again has failed.
     """
 
-    def __init__(self, url: str, patience: float = 180.0) -> None:
+    def __init__(self, url: str, patience: float = 600.0) -> None:
         self.served = 0
         self.failed = 0
         self.refused = 0

@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -22,14 +25,20 @@ from demo.compose.images.common import ERRORS, Stores, content
 __all__ = ["main"]
 
 _ROLES = {"GET": ("anon", "service_role"), "POST": ("service_role",)}
-_KEPT = threading.local()
+#: Connections that nobody uses now; each request of nginx comes in a thread of its own.
+_FREE: queue.LifoQueue[Stores] = queue.LifoQueue()
 
 
-def _stores() -> Stores:
-    if not hasattr(_KEPT, "stores"):
-        _KEPT.stores = Stores()
-    stores: Stores = _KEPT.stores
-    return stores
+@contextlib.contextmanager
+def _stores() -> Iterator[Stores]:
+    try:
+        stores = _FREE.get_nowait()
+    except queue.Empty:
+        stores = Stores()
+    try:
+        yield stores
+    finally:
+        _FREE.put(stores)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -59,26 +68,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        stores = _stores()
-        try:
-            if self.path == "/health":
-                stores.database.execute("SELECT 1")
-                stores.redis.ping()
-                self._answer(200 if content() else 503, {})
-            elif self.path != "/items":
-                self._answer(404, {"error": "there is no such path"})
-            elif self._role() not in _ROLES[self.command]:
-                self._answer(401, {"error": "the token is refused"})
-            elif self.command == "POST":
-                stores.database.execute("INSERT INTO items (note) VALUES ('worked')")
-                self._answer(201, {"done": stores.redis.incr("done")})
-            else:
-                row = stores.database.execute("SELECT count(*) FROM items").fetchone()
-                self._answer(200, {"items": row[0] if row else 0, "done": int(stores.redis.get("done") or 0)})
-        except ERRORS as error:
-            stores.forget()
-            sys.stderr.write(f"{type(error).__name__}\n")
-            self._answer(503, {"error": "a server does not answer"})
+        with _stores() as stores:
+            try:
+                status, answer = self._look(stores)
+            except ERRORS as error:
+                stores.forget()
+                sys.stderr.write(f"{type(error).__name__}\n")
+                status, answer = 503, {"error": "a server does not answer"}
+        self._answer(status, answer)
+
+    def _look(self, stores: Stores) -> tuple[int, dict[str, Any]]:
+        if self.path == "/health":
+            stores.database.execute("SELECT 1")
+            stores.redis.ping()
+            return (200 if content() else 503), {}
+        if self.path != "/items":
+            return 404, {"error": "there is no such path"}
+        if self._role() not in _ROLES[self.command]:
+            return 401, {"error": "the token is refused"}
+        if self.command == "POST":
+            stores.database.execute("INSERT INTO items (note) VALUES ('worked')")
+            return 201, {"done": stores.redis.incr("done")}
+        row = stores.database.execute("SELECT count(*) FROM items").fetchone()
+        return 200, {"items": row[0] if row else 0, "done": int(stores.redis.get("done") or 0)}
 
 
 for _method in _ROLES:
