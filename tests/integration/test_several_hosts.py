@@ -119,6 +119,9 @@ def test_hosts_that_help_may_be_missing_and_may_be_lost(shared: Stack, flaky: tu
 
 def test_all_hosts_are_paused_and_go_on(shared: Stack, controller: Controller) -> None:
     before = shared.key()
+    variables = load(shared)
+    variables["keyturn_databases"]["app"]["rate"] = 60  # slow enough for the order to find all of them at work
+    edit(shared, variables)
     process = controller.start(shared.inventory, "rotate", only=SECRET)
     _wait_for_parts(shared, process, "work1")
     paused = controller.run(shared.inventory, "pace", only=SECRET, pace="pause")
