@@ -21,8 +21,7 @@ from tests.integration.test_rotation import assert_turned, assert_untouched, evi
 from tests.support.campaign import wait_for_phase
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller
-
-_CONNECTIONS = Path(__file__).resolve().parents[1] / "support/connections"
+from tests.support.losing import losing_hosts
 
 
 def service_down(stack: Stack) -> None:
@@ -159,13 +158,7 @@ def test_a_way_back_that_fails_is_stuck_and_says_what_to_do(stack: Stack, contro
 
 @pytest.fixture
 def flaky(stack: Stack, tmp_path: Path) -> tuple[Controller, Path]:
-    """A controller whose connection to a host is lost while a file named after the host is there."""
-    lost = tmp_path / "lost"
-    lost.mkdir()
-    text = stack.inventory.read_text().replace("ansible_connection: local", "ansible_connection: flaky")
-    stack.inventory.write_text(text)
-    environment = {"ANSIBLE_CONNECTION_PLUGINS": str(_CONNECTIONS), "KEYTURN_LOST": str(lost)}
-    return Controller(tmp_path / "controller", environment), lost
+    return losing_hosts(stack, tmp_path)
 
 
 def test_trap_24_a_host_that_cannot_be_reached_is_named_and_nothing_changes(

@@ -18,8 +18,8 @@ from tests.integration.conftest import StackMaker
 from tests.integration.test_rotation import assert_turned, assert_untouched, evidence, status_of, tables
 from tests.support.catalog_file import edit, load
 from tests.support.controller import Controller
+from tests.support.losing import losing_hosts
 
-_CONNECTIONS = Path(__file__).resolve().parents[1] / "support/connections"
 _ROWS = 2000
 
 
@@ -41,13 +41,7 @@ def shared(make_stack: StackMaker) -> Stack:
 
 @pytest.fixture
 def flaky(shared: Stack, tmp_path: Path) -> tuple[Controller, Path]:
-    """A controller whose connection to a host is lost while a file named after the host is there."""
-    lost = tmp_path / "lost"
-    lost.mkdir()
-    text = shared.inventory.read_text().replace("ansible_connection: local", "ansible_connection: flaky")
-    shared.inventory.write_text(text)
-    environment = {"ANSIBLE_CONNECTION_PLUGINS": str(_CONNECTIONS), "KEYTURN_LOST": str(lost)}
-    return Controller(tmp_path / "controller", environment), lost
+    return losing_hosts(shared, tmp_path)
 
 
 def _rows_by_host(stack: Stack) -> dict[str, int]:

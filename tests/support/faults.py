@@ -35,16 +35,15 @@ __all__ = [
     "check_truth",
     "connection_cut",
     "deadlock",
+    "killed",
     "lock_held",
     "named_instead",
-    "parent_killed",
     "read_only_replica",
     "role_limited",
     "role_settings",
     "rotate",
     "sessions_of_ours",
     "trigger",
-    "worker_killed",
     "workers_killed",
 ]
 
@@ -158,11 +157,16 @@ class KilledError(Exception):
 
 
 @contextlib.contextmanager
-def worker_killed(bed: Bed) -> Iterator[Run]:
-    """SIGKILL in the middle of a batch; its session stays in the database, with its locks."""
+def killed(bed: Bed, slowness: float) -> Iterator[Run]:
+    """SIGKILL in the middle of a batch; its session stays in the database, with its locks.
+
+    With several workers only the process that has started them is killed.
+
+    :param slowness: seconds that the batch takes.
+    """
     with ExitStack() as stack:
         link = bed.other(stack)
-        _slow_row(bed.other(stack), stack, 60)
+        _slow_row(bed.other(stack), stack, slowness)
         killable = stack.enter_context(contextlib.closing(Killable()))
 
         def run(state: str) -> None:
@@ -202,23 +206,6 @@ def workers_killed(bed: Bed, most: int) -> Iterator[None]:
 
         bed.meanwhile(stack, kill)
         yield
-
-
-@contextlib.contextmanager
-def parent_killed(bed: Bed) -> Iterator[Run]:
-    """SIGKILL of the process that has started several workers, while one of them writes a batch."""
-    with ExitStack() as stack:
-        link = bed.other(stack)
-        _slow_row(bed.other(stack), stack, 2)
-        killable = stack.enter_context(contextlib.closing(Killable()))
-
-        def run(state: str) -> None:
-            writes_creds = "cut_over" if bed.way == "rows" else STATES[bed.way][0]
-            asleep = partial(_wait_for, link, "wait_event = 'PgSleep'") if state == writes_creds else None
-            if killable.run(bed.rig.params(state), asleep) == "killed":
-                raise KilledError
-
-        yield run
 
 
 def sessions_of_ours(link: Link) -> list[int]:

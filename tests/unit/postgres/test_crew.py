@@ -8,18 +8,21 @@ import contextlib
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import derivation
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 
-from tests.support.reencryption import Rig
+from tests.support.reencryption import Rig, seal
 
 _ITEMS = list(range(40))
+_ROWS, _SLOW = 12, "pbkdf2-aes256gcm-b64"
 
 
 @pytest.fixture
@@ -130,3 +133,29 @@ def test_a_count_by_several_lets_somebody_alter_the_table(rig: Rig) -> None:
         over.set()
         thread.join()
     assert altered
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(0, 1), (3, 3)])
+def test_a_number_of_workers_that_was_asked_for_is_kept(link: Any, dsn: str, asked: int, kept: int) -> None:
+    crew = _crew(link, dsn, asked)
+    crew.stay_alone()
+    assert crew.workers == kept
+
+
+def test_slow_keys_of_cells_are_derived_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    derived: Counter[tuple[bytes, bytes]] = Counter()
+    real = derivation.derive
+
+    def counted(how: Any, key: bytes, salt: bytes, size: int) -> bytes:
+        derived[key, salt] += 1
+        return real(how, key, salt, size)
+
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text, pad text DEFAULT repeat('x', 3000))")
+    rig.sql.execute("ALTER TABLE creds ALTER pad SET STORAGE PLAIN")  # two rows a page, so that there are several parts
+    rig.insert([(number, seal("old", b"x", _SLOW).decode()) for number in range(_ROWS)])
+    rig.sql.execute("ANALYZE creds")
+    rig.columns = [rig.column("creds", "secret", envelope=_SLOW)]
+    monkeypatch.setattr(derivation, "derive", counted)
+    rig.run("in_place", workers=0, batch_rows=1)
+    assert set(derived.values()) == {1}
+    assert len(derived) >= 2 * _ROWS  # in this process: each cell's key under the old key and under the new one

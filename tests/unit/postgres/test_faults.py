@@ -24,16 +24,15 @@ from tests.support.faults import (
     check_truth,
     connection_cut,
     deadlock,
+    killed,
     lock_held,
     named_instead,
-    parent_killed,
     read_only_replica,
     role_limited,
     role_settings,
     rotate,
     sessions_of_ours,
     trigger,
-    worker_killed,
     workers_killed,
 )
 
@@ -50,7 +49,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "worker killed": Fault(worker_killed, "killed"),
+    "worker killed": Fault(partial(killed, slowness=60), "killed"),
     "connection cut in a batch": Fault(connection_cut, "connection-lost"),
     "deadlock": Fault(deadlock, "success"),
     "row lock, released": Fault(lock_held(ROW_LOCK, True), "success"),
@@ -127,7 +126,7 @@ FAULTS = {
 CREW_FAULTS = {
     "a worker killed": Fault(partial(workers_killed, most=1), "success"),
     "all workers killed": Fault(partial(workers_killed, most=3), "success"),
-    "parent killed": Fault(parent_killed, "killed"),
+    "parent killed": Fault(partial(killed, slowness=2), "killed"),
     "connection cut in a batch": FAULTS["connection cut in a batch"],
     "deadlock": FAULTS["deadlock"],
     "row lock, released": FAULTS["row lock, released"],
