@@ -26,7 +26,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "cutover": ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify"),
 }
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
-_PACE = {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100}
+_PACE = {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
 _CALM = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
 #: Time kept for going back when the catalog does not say, in seconds.
 DEFAULT_OVERLAP = 86400
