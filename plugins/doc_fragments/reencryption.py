@@ -113,7 +113,7 @@ options:
   batch_rows:
     description: Rows of one transaction at most.
     type: int
-    default: 1000
+    default: 500
   batch_bytes:
     description: Bytes of one transaction, about.
     type: int

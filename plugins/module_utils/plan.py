@@ -44,7 +44,7 @@ PHASES: dict[str, tuple[str, ...]] = {
     "cutover": ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify"),
 }
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
-_PACE = {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100}
+_PACE = {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
 _CALM = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
 #: In place of names: every secret that turns by itself, due or not.
 ALL = "all"

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,6 +114,22 @@ def processors(report: Report, server: EmbeddedPostgres, folder: Path) -> None:
             all_of_them.append(table.call("in_place")["seconds"])
         speed_up = statistics.median(one) / statistics.median(all_of_them)
         report.add(Figure(name, speed_up, "one process on one processor: speed-up", 3))
+    report.add(Figure("bare_hashing", _bare_speed_up(), "one process on one processor: what this machine can give", 3))
+
+
+def _hash() -> float:
+    return timed(lambda: hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2_000_000))
+
+
+def _bare_speed_up() -> float:
+    """What all processors hash in the time in which one hashes one: they share caches, power and more."""
+    count, ratios = len(os.sched_getaffinity(0)), []
+    for _repeat in range(3):
+        alone = _hash()
+        with ProcessPoolExecutor(count) as pool:
+            together = max(future.result() for future in [pool.submit(_hash) for _number in range(count)])
+        ratios.append(count * alone / together)
+    return statistics.median(ratios)
 
 
 def fernet(report: Report, count: int = 20_000) -> None:

@@ -106,7 +106,7 @@ class Table:
             state,
             **{
                 "rotation_id": f"bench{self._number}",
-                "batch_rows": 1000,
+                "batch_rows": 500,
                 "workers": 0,
                 "columns": [Rig.column("creds", "secret", envelope=self.envelope)],
                 "keys": {"old": {"value": KEYS[0]}, "new": {"value": KEYS[1]}},

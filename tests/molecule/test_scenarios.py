@@ -84,7 +84,8 @@ def test_scenario(scenario: str, docker_host: str) -> None:
             check=False,
         )
     told = log.read_text(encoding="utf-8", errors="replace")
-    closing = "\n".join(told.splitlines()[-60:])
+    lines = told.splitlines()
+    closing = "\n".join([*(line for line in lines if line.startswith(("fatal: ", "[ERROR]"))), *lines[-60:]])
     assert run.returncode == 0, f"{log.relative_to(ROOT)} ends with:\n{closing}"
     missing = [mark for mark in MARKS[scenario] if mark not in told]
     assert not missing, f"{log.relative_to(ROOT)} does not say: {missing}"

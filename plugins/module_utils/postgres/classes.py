@@ -13,7 +13,6 @@ from typing import Any, Callable, NamedTuple, Union, cast
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, EnvelopeSpec, plaintext_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import STRIPES
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts, judge_values, replace_parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import Shape
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
@@ -26,6 +25,8 @@ CLASSES = (NEW, OLD, PLAINTEXT, NULL, UNKNOWN)
 #: Opens under both keys of a cipher that is not authenticated: the column decides (:meth:`Counts.settle`).
 EITHER = "either"
 _SAMPLES = 10
+_TRIALS = 64
+_QUICK = 0.002  # seconds
 
 #: What a value says: the plaintext of a cell, or of several.
 Content = Union[bytes, Parts]
@@ -119,13 +120,20 @@ class Target:
         return cells
 
     def seconds_to_seal(self) -> float:
-        """The time of one encryption, under the slower of the two envelopes."""
-        slowest, keys = 0.0, [(b"1",) * len(self.column.table.key)]
-        for envelope in (self.new, self.old):
+        """The time of one encryption among many, under the slower of the two envelopes."""
+        return max(self._seconds_under(self.new), self._seconds_under(self.old))
+
+    def _seconds_under(self, envelope: Envelope) -> float:
+        """The first cell costs what is done once; where it was quick, the mean of some more says what each costs."""
+        seconds, row = 0.0, (b"1",) * len(self.column.table.key)
+        for count in (1, _TRIALS):
+            associated = self._associated(envelope.spec, [row] * count)
             started = time.perf_counter()
-            envelope.seal_many([b"keyturn"], self._associated(envelope.spec, keys))
-            slowest = max(slowest, time.perf_counter() - started)
-        return slowest
+            envelope.seal_many([b"keyturn"] * count, associated)
+            seconds = (time.perf_counter() - started) / count
+            if seconds > _QUICK:
+                break
+        return seconds
 
     @property
     def derives_slowly(self) -> bool:
@@ -139,7 +147,7 @@ class Target:
         Where keys are derived slowly, at least as many as keep the processors busy: it happens outside transactions.
         """
         rows = 1 / max(3 * self.seconds_to_seal(), 1e-6)
-        return max(rows, STRIPES * 8 * processors()) if self.derives_slowly else rows
+        return max(rows, 64 * processors()) if self.derives_slowly else rows
 
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()

@@ -40,13 +40,13 @@ class Crew:
 
     :param first: the connection that is there already; with one worker all work is done on it, in this process.
     :param open_link: opens another one, in each worker.
-    :param workers: how many; 0 for one more than there are processors, since each waits for the disk now and then.
+    :param workers: how many; 0 for as many as there are processors.
     """
 
     def __init__(self, first: Link, open_link: Callable[[], Link], workers: int) -> None:
         self.first = first
         self._asked = workers
-        self.workers = workers or processors() + 1
+        self.workers = workers or processors()
         self.idle: Callable[[], None] = lambda: None  # called about once a second while workers work
         self._open_link = open_link
 

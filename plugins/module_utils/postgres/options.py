@@ -55,7 +55,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     "dsn": {"type": "dict", "required": True, "options": VALUE_OPTIONS},
     "columns": {"type": "list", "elements": "dict", "default": [], "options": _COLUMN},
     "keys": {"type": "dict", "no_log": False, "default": {}, "options": _KEYS},
-    "batch_rows": {"type": "int", "default": 1000},
+    "batch_rows": {"type": "int", "default": 500},
     "batch_bytes": {"type": "int", "default": 2_097_152},
     "schema": {"type": "str", "default": "keyturn"},
     "cut_over": {"type": "str", "choices": ["auto", "rows", "columns"], "default": "rows"},

@@ -41,8 +41,9 @@ __all__ = [
 
 #: A window's rows are dealt out like cards to so many batches: pages are visited again and again, so that dead row
 #: versions are pruned in between.
-STRIPES = 8
+STRIPES = 16
 _PIECES = 4  # of each of the last ranges
+_FILLED = 0.95  # of a window: a range with a few rows more than fit would be read in two
 _TID = struct.Struct("!IH")
 
 
@@ -176,7 +177,7 @@ def page_ranges(link: Link, table: Table, rows: int) -> list[Pages]:
         ORDER BY n.nspname, c.relname"""
     ranges = []
     for schema, name, count, density, has_toast in link.execute(query, {"oid": table.oid}).fetchall():
-        step = max(1, int(rows / (density or 50)))
+        step = max(1, int(_FILLED * rows / (density or 50)))
         ranges += [
             Pages(schema, name, first, min(first + step, int(count)), has_toast) for first in range(0, int(count), step)
         ]
