@@ -84,7 +84,7 @@ def test_a_plan_says_what_each_host_does() -> None:
 @pytest.mark.parametrize(
     ("said", "pace"),
     [
-        ({}, {"workers": 0, "batch_rows": 1000, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
+        ({}, {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
         ({"calm": True}, {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50, "rate": 0, "max_lag": 0}),
         (
             {"calm": True, "batch_rows": 50, "rate": 900, "max_lag": 16},
