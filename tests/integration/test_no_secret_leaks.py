@@ -84,7 +84,7 @@ def bring(*args: Any) -> bytes:
         "plugins/module_utils/envelopes/envelope.py",
         """
 def _crash(self, plaintexts, associated=None):
-    if list(plaintexts) == [b"keyturn"]:  # how long one takes is measured with this
+    if set(plaintexts) == {b"keyturn"}:  # how long one takes is measured with this
         return _seal_many(self, plaintexts, associated)
     raise ValueError(f"cannot seal {list(plaintexts)!r}")
 
