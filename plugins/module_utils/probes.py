@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import values, web
-from ansible_collections.keyturn.rotation.plugins.module_utils.container_env import environments, holders
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
@@ -176,6 +175,8 @@ def _validate_command(probe: Probe, where: str) -> None:
 
 def _judge_containers(probe: Probe, value_of: Values) -> Verdict:
     """No container of the service may have the old value in its environment any more."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.container_env import environments, holders
+
     secret = str(probe.get("secret"))
     new = value_of(secret, "new")
     try:
