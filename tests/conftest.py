@@ -14,6 +14,7 @@ from demo.dockerd import Dockerd
 _CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker has the daemon, and runs every test that needs it; otherwise a file is run by one worker."""
     for item in items:
