@@ -50,7 +50,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 
 .PHONY: test-integration
 test-integration: $(DEV_READY) ## Tests that run playbooks and start services
-	pytest tests/integration -n $(WORKERS) --dist loadgroup
+	pytest tests/integration -n $(WORKERS) --dist loadfile
 
 .PHONY: molecule
 molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test

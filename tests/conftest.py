@@ -7,19 +7,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from demo.dockerd import Dockerd
+from xdist.scheduler import LoadFileScheduling
 
 _CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the daemon, and runs every test that needs it; otherwise a file is run by one worker."""
-    for item in items:
-        needs_docker = "docker_host" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("docker" if needs_docker else item.nodeid.partition("::")[0]))
+class _ByFileAndDaemon(LoadFileScheduling):
+    """A file is run by one worker; one worker has the daemon, and runs every file that needs it."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "docker" if Path(file).name.startswith("test_compose") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFileAndDaemon:
+    """Who runs what with ``-n``."""
+    return _ByFileAndDaemon(config, log)
 
 
 @pytest.fixture(scope="session")
