@@ -16,6 +16,7 @@ packages=(
     openssh-client
     pgbouncer           # a real pooler, to be refused
     procps
+    python3-venv        # the distribution's Python, which is the fastest
     shellcheck          # ansible-test sanity
     strace              # every program that a run starts
 )
