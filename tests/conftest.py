@@ -13,7 +13,9 @@ import pytest
 from demo.dockerd import Dockerd
 from xdist.scheduler import LoadFileScheduling
 
-_CACHE = Path(__file__).resolve().parents[1] / ".cache" / "molecule"
+_TESTS = Path(__file__).resolve().parent
+_CACHE = _TESTS.parent / ".cache" / "molecule"
+os.environ["KEYTURN_COMPILED"] = str(_TESTS / "support" / "compiled.py")  # for all that tests start
 
 
 class _ByFileAndDaemon(LoadFileScheduling):

@@ -17,6 +17,7 @@ packages=(
     openssh-client
     pgbouncer           # a real pooler, to be refused
     procps
+    python3-venv        # the distribution's Python, which is the fastest
     redis-server        # a server that checks passwords
     shellcheck          # ansible-test sanity
     strace              # every program that a run starts

@@ -9,9 +9,11 @@ set -euo pipefail
 requirements=$1
 cd "$(dirname "$0")/../.."
 
+# That of the distribution comes first: it is built with all optimizations, those of version managers often are not, and
+# everything here takes half as long again with them.
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+    for candidate in "${PYTHON:-}" /usr/bin/python3.11 python3.11 python3.12 python3.13 python3; do
         if [ -n "$candidate" ] && "$candidate" -c \
             'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
             printf '%s\n' "$candidate"
@@ -27,3 +29,8 @@ if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv
 fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$requirements"
+
+# For tests/support/compiled.py
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+echo 'import os; exec(open(os.environ["KEYTURN_COMPILED"]).read(), {}) if "KEYTURN_COMPILED" in os.environ else None' \
+    >"$site/keyturn_compiled.pth"

@@ -46,6 +46,7 @@ class Controller:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
+            "KEYTURN_COMPILED": str(_ROOT / "tests/support/compiled.py"),
             _MARK: str(folder),
             **(environment or {}),
         }

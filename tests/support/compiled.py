@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What modules import is compiled once for all tests.
+
+Ansible sends every module with all that it imports as a zip, from which Python compiles anew each time: half of a
+module's processor time. ``tests/setup/venv.sh`` has each Python of ``.venv`` run this file where ``KEYTURN_COMPILED``
+names it, which only the controllers of tests do. Code is kept under the digest of its source.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+import zipimport
+from _blake2 import blake2b  # hashlib would load OpenSSL
+
+_FOLDER = os.path.join(os.environ["KEYTURN_COMPILED"].rpartition("/tests/")[0], ".cache", "compiled")
+_VERSION = repr((sys.version, sys.flags.optimize)).encode()
+_compile = zipimport._compile_source  # type: ignore[attr-defined]
+
+
+def _compiled(path: str, source: bytes) -> object:
+    kept = os.path.join(_FOLDER, blake2b(source, digest_size=20, key=_VERSION[:64]).hexdigest())
+    try:
+        with open(kept, "rb") as file:
+            return marshal.load(file)
+    except (OSError, ValueError, EOFError, TypeError):
+        pass
+    code = _compile(path, source)
+    try:
+        os.makedirs(_FOLDER, mode=0o700, exist_ok=True)
+        mine = f"{kept}.{os.getpid()}"
+        with open(mine, "wb") as file:
+            marshal.dump(code, file)
+        os.replace(mine, kept)
+    except OSError:
+        pass
+    return code
+
+
+zipimport._compile_source = _compiled  # type: ignore[attr-defined]
