@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
-from demo.stack import Stack
+from demo.stack import APIS, Stack
 
 from tests.support.compose import Project
 from tests.support.controller import Controller
@@ -47,12 +47,15 @@ StackMaker = Callable[..., Stack]
 
 
 @pytest.fixture
-def make_stack(tmp_path: Path, server: PostgresServer, jwks: list[dict[str, str]]) -> Iterator[StackMaker]:
-    """Make stacks that are gone after the test."""
+def make_stack(
+    tmp_path: Path, server: PostgresServer, jwks: list[dict[str, str]], request: pytest.FixtureRequest
+) -> Iterator[StackMaker]:
+    """Make stacks that are gone after the test; see the marker ``one_instance``."""
+    apis = APIS[:1] if request.node.get_closest_marker("one_instance") else APIS
     with ExitStack() as stacks:
 
         def make(**options: Any) -> Stack:
-            options = {"rows": 120, "tokens": 12, **options}
+            options = {"rows": 120, "tokens": 12, "apis": apis, **options}
             name = f"t{uuid.uuid4().hex[:12]}"
             return stacks.enter_context(Stack(tmp_path / name, server=server, database=name, jwks=jwks, **options))
 

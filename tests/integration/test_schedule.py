@@ -21,6 +21,8 @@ from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller, Ended, registry
 from tests.support.endpoint import Endpoint, endpoint
 
+pytestmark = pytest.mark.one_instance
+
 
 class Round:
     """The command of the unit that the role has installed for a stack, run as systemd would run it."""
