@@ -17,7 +17,7 @@ from _blake2 import blake2b  # hashlib would load OpenSSL
 
 _FOLDER = os.path.join(os.environ["KEYTURN_COMPILED"].rpartition("/tests/")[0], ".cache", "compiled")
 _VERSION = repr((sys.version, sys.flags.optimize)).encode()
-_compile = zipimport._compile_source  # type: ignore[attr-defined]
+_compile = vars(zipimport)["_compile_source"]
 
 
 def _compiled(path: str, source: bytes) -> object:
@@ -39,4 +39,4 @@ def _compiled(path: str, source: bytes) -> object:
     return code
 
 
-zipimport._compile_source = _compiled  # type: ignore[attr-defined]
+vars(zipimport)["_compile_source"] = _compiled
