@@ -9,8 +9,8 @@ set -euo pipefail
 requirements=$1
 cd "$(dirname "$0")/../.."
 
-# That of the distribution comes first: it is built with all optimizations, those of version managers often are not, and
-# everything here takes half as long again with them.
+# That of the distribution comes first: it is built with all optimizations. Those of version managers often are not, and
+# take 1.4 times as long.
 find_python() {
     local candidate
     for candidate in "${PYTHON:-}" /usr/bin/python3.11 python3.11 python3.12 python3.13 python3; do
@@ -32,5 +32,5 @@ fi
 
 # For tests/support/compiled.py
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-echo 'import os; exec(open(os.environ["KEYTURN_COMPILED"]).read(), {}) if "KEYTURN_COMPILED" in os.environ else None' \
+echo 'import os; exec(open(os.environ["KEYTURN_COMPILED"]).read(), {}) if os.environ.get("KEYTURN_COMPILED") else None' \
     >"$site/keyturn_compiled.pth"

@@ -4,7 +4,7 @@
 
 Ansible sends every module with all that it imports as a zip, from which Python compiles anew each time: half of a
 module's processor time. ``tests/setup/venv.sh`` has each Python of ``.venv`` run this file where ``KEYTURN_COMPILED``
-names it, which only the controllers of tests do. Code is kept under the digest of its source.
+names it, which only the controllers of tests do. Code is kept under the digest of its source and of this Python.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import zipimport
 from _blake2 import blake2b  # hashlib would load OpenSSL
 
 _FOLDER = os.path.join(os.environ["KEYTURN_COMPILED"].rpartition("/tests/")[0], ".cache", "compiled")
-_VERSION = repr((sys.version, sys.flags.optimize)).encode()
+_PYTHON = f"{sys.version} {sys.flags.optimize}".encode()
 _compile = vars(zipimport)["_compile_source"]
 
 
 def _compiled(path: str, source: bytes) -> object:
-    kept = os.path.join(_FOLDER, blake2b(source, digest_size=20, key=_VERSION[:64]).hexdigest())
+    kept = os.path.join(_FOLDER, blake2b(_PYTHON + b"\0" + source, digest_size=20).hexdigest())
     try:
         with open(kept, "rb") as file:
             return marshal.load(file)

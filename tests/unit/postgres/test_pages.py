@@ -1,11 +1,24 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a table is cut up."""
+"""How a table is cut up, and how large a batch is."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import Pages, finer_at_the_end
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import classes
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    Pages,
+    finer_at_the_end,
+    page_ranges,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import find_column, find_table
+
+from tests.support.reencryption import KEYS, Rig
 
 
 def _ranges(*lengths: int) -> list[Pages]:
@@ -31,3 +44,36 @@ def test_only_the_last_ranges_are_cut() -> None:
 def test_few_ranges_stay_whole() -> None:
     ranges = _ranges(10, 10)
     assert finer_at_the_end(ranges, 3) == ranges
+
+
+def test_the_rows_of_a_range_fit_into_one_window(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text)")
+    rig.sql.execute("INSERT INTO creds SELECT n, repeat('x', 150 + n % 100) FROM generate_series(1, 5000) n")
+    rig.sql.execute("ANALYZE creds")
+    ranges = page_ranges(rig.sql, find_table(rig.sql, "creds"), 800)
+    query = "SELECT count(*) FROM creds WHERE ctid >= %s::tid AND ctid < %s::tid"
+    counts = [rig.sql.execute(query, (f"({one.first},0)", f"({one.end},0)")).fetchone()[0] for one in ranges]
+    assert sum(counts) == 5000
+    assert max(counts) <= 800
+    assert len(counts) <= 8  # seven if every window could be full
+
+
+@pytest.mark.parametrize(("quick", "sealed"), [(60.0, [1, 64] * 2), (0.0, [1, 1])])
+def test_how_long_a_cell_takes_is_the_mean_of_many_unless_one_takes_long(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, quick: float, sealed: list[int]
+) -> None:
+    """The first one costs what is done once; taken for all, it made batches a quarter as large as they may be."""
+    counts = []
+    real = Envelope.seal_many
+
+    def counted(self: Envelope, plaintexts: Sequence[bytes], associated: Any = None) -> list[bytes]:
+        counts.append(len(plaintexts))
+        return real(self, plaintexts, associated)
+
+    rig.fill(1)
+    column = find_column(rig.sql, find_table(rig.sql, "creds"), "secret")
+    target = Target(column, load_spec("aes256gcm-b64"), KEYS["new"], KEYS["old"])
+    monkeypatch.setattr(classes, "_QUICK", quick)
+    monkeypatch.setattr(Envelope, "seal_many", counted)
+    assert target.seconds_to_seal() > 0
+    assert counts == sealed
