@@ -25,7 +25,6 @@ from tests.support.postgres import EmbeddedPostgres
 _ROOT = Path(__file__).resolve().parents[2]
 _COUNTER = _ROOT / "tests/support/callbacks"
 _PICTURE = _ROOT / "docs/performance.svg"
-_AS_PEOPLE_RUN_IT = {"KEYTURN_COMPILED": ""}  # without the code that tests keep
 
 
 def whole_rotation(report: Report, folder: Path) -> None:
@@ -36,7 +35,6 @@ def whole_rotation(report: Report, folder: Path) -> None:
             "ANSIBLE_CALLBACK_PLUGINS": str(_COUNTER),
             "ANSIBLE_CALLBACKS_ENABLED": "count_executions",
             "KEYTURN_EXECUTIONS": str(log),
-            **_AS_PEOPLE_RUN_IT,
         }
         client = stack.client(rate=100, workers=2, failover=False)
         controller = Controller(folder / "home", counting)
@@ -57,7 +55,7 @@ def _empty_play(stack: Stack, folder: Path, executions: int) -> None:
     tasks = "".join(f"    - ansible.builtin.ping:\n        data: n{number}\n" for number in range(executions))
     play = folder / "empty.yml"
     play.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}")
-    controller = Controller(folder / "empty-home", _AS_PEOPLE_RUN_IT)
+    controller = Controller(folder / "empty-home")
     command = controller.command(stack.inventory, "rotate")
     command[command.index("keyturn.rotation.rotate")] = str(play)
     subprocess.run(command, env=controller.environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)

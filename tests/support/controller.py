@@ -46,7 +46,7 @@ class Controller:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
-            "KEYTURN_COMPILED": str(_ROOT / "tests/support/compiled.py"),
+            "KEYTURN_COMPILED": os.environ.get("KEYTURN_COMPILED", ""),
             _MARK: str(folder),
             **(environment or {}),
         }
