@@ -74,6 +74,7 @@ class Dockerd:
         try:
             self._let_through()
             self._start()
+            self._remove_stale()
             self._make_base_image()
         except BaseException:
             self._end()
@@ -141,6 +142,13 @@ class Dockerd:
                 while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
                     time.sleep(0.1)
         self._unmount()
+
+    def _remove_stale(self) -> None:
+        """Remove the containers and networks that a killed run left behind: their bridges would be in the way."""
+        containers = self._docker("ps", "--all", "--quiet").stdout.decode().split()
+        if containers:
+            self._docker("rm", "--force", "--volumes", *containers)
+        self._docker("network", "prune", "--force")
 
     def _unmount(self) -> None:
         """Unmount whatever is mounted below our folders, the deepest first."""
