@@ -41,7 +41,9 @@ class Round:
         }
         role = {"name": "S", "ansible.builtin.include_role": {"name": "keyturn.rotation.schedule"}, "vars": variables}
         play = folder / "install.yml"
-        play.write_text(json.dumps([{"name": "P", "hosts": "localhost", "gather_facts": False, "tasks": [role]}]))
+        given = {"ansible_python_interpreter": sys.executable}
+        content = {"name": "P", "hosts": "localhost", "gather_facts": False, "vars": given, "tasks": [role]}
+        play.write_text(json.dumps([content]))
         installed = self._call(["ansible-playbook", "-i", "localhost,", "-c", "local", str(play)], folder)
         assert installed.code == 0, installed.output
         unit = dict(
