@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, plan_table, remains
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
     "COUNTS",
@@ -326,10 +326,11 @@ def summary_lines(
     run: Run, status: str, lost: Sequence[str], record: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[str]:
     """The end of a run in a few lines: what was turned, how far it is proven, where the evidence is, the way back."""
-    names = ", ".join(secret["name"] for secret in run.plan["secrets"])
+    turned = [secret["name"] for secret in run.plan["secrets"]]
+    names = ", ".join(turned)
     after = f"in {run.rotation.get('phase')}" if run.answers.get("stopped") else f"after {run.until}"
     heads = {
-        "overlap": f"{names} has turned",
+        "overlap": f"{names} {have_turned(turned)}",
         "open": f"{names}: stopped {after} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",

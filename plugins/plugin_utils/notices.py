@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Field, Shape
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import have_turned
 
 __all__ = [
     "EVENTS",
@@ -129,13 +130,12 @@ def notice(event: str, about: Mapping[str, Any], now: str) -> dict[str, Any]:
     """
     names = [str(name) for name in about.get("secrets", ())]
     only = ",".join(names)
-    shown = ", ".join(names) or "secrets"
     status, mode = str(about.get("status") or ""), str(about.get("mode") or "")
     who = about.get("who") or {}
     return {
         "schema_version": 1,
         "event": event,
-        "title": _title(event, status, mode, shown),
+        "title": _title(event, status, mode, names),
         "secrets": names,
         "rotation_id": str(about.get("rotation_id") or ""),
         "mode": mode,
@@ -154,13 +154,14 @@ def notice(event: str, about: Mapping[str, Any], now: str) -> dict[str, Any]:
     }
 
 
-def _title(event: str, status: str, mode: str, shown: str) -> str:
+def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names) or "secrets"
     if event == "started":
         return {"retire": f"Retiring the previous version of {shown}", "rollback": f"Going back: {shown}"}.get(
             mode, f"Turning {shown}"
         )
     if event == "succeeded":
-        return f"{shown}: the previous version is retired" if status == "retired" else f"{shown} has turned"
+        return f"{shown}: the previous version is retired" if status == "retired" else f"{shown} {have_turned(names)}"
     if event == "rolled_back":
         after = "as asked" if mode == "rollback" else "after a failure"
         return f"{shown}: everything is back on the version before, {after}"

@@ -21,7 +21,7 @@ _IN_FORCE = "10 values in 5 containers as their files say; accepted: POSTGRES_PA
 _AS_BEFORE = f"turned: nothing; {_IN_FORCE}; refused: nothing"
 MARKS = {
     "compose_all": [
-        "rotate ended with exit code 0 and says: has turned",
+        "rotate ended with exit code 0 and says: have turned",
         f"turned: {', '.join(SECRETS)}; {_IN_FORCE}; "
         "refused: POSTGRES_PASSWORD of before, REDIS_PASSWORD of before, ANON_KEY of before",
     ],
@@ -33,7 +33,7 @@ MARKS = {
     "compose_restore": ["restore ended with exit code 0 and says: what was there is in", _AS_BEFORE],
     "compose_sick": ["rotate ended with exit code 2 and says: (?s)worker is unhealthy", _AS_BEFORE],
     "compose_subset": [
-        "rotate ended with exit code 0 and says: has turned",
+        "rotate ended with exit code 0 and says: have turned",
         f"turned: ANON_KEY, REDIS_PASSWORD; {_IN_FORCE}; refused: REDIS_PASSWORD of before",
     ],
     "engine": [

@@ -210,7 +210,7 @@ def test_a_mail_without_tls_to_a_server_nearby() -> None:
     with mail_server() as server:
         assert send({**LETTER, "port": server.port, "tls": "none"}) == ""
     (letter,) = server.letters
-    assert letter["Subject"] == "[keyturn] JWT_SECRET, ANON_KEY has turned"
+    assert letter["Subject"] == "[keyturn] JWT_SECRET, ANON_KEY have turned"
     assert (letter["From"], letter["To"]) == ("keyturn@example.org", "a@example.org, b@example.org")
     assert letter["Auto-Submitted"] == "auto-generated"
     text = letter.get_content()
