@@ -33,9 +33,9 @@ ABOUT: dict[str, Any] = {
 TOLD = notices.notice("succeeded", ABOUT, STAMP)
 
 
-def send(recipient: dict[str, Any], told: dict[str, Any] = TOLD) -> str:
+def send(recipient: dict[str, Any], told: dict[str, Any] | None = None) -> str:
     notices.check(recipient, "keyturn_notify[0]")
-    return senders.send(recipient, told, "keyturn_notify[0]")
+    return senders.send(recipient, told or TOLD, "keyturn_notify[0]")
 
 
 # -- the message ---------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ BACKUP_OPTIONS: dict[str, dict[str, Any]] = {
         "options": {
             "type": {"type": "str", "choices": ["age", "ansible_vault"], "required": True},
             "recipients": {"type": "list", "elements": "str", "default": []},
-            "key": {"type": "dict", "options": VALUE_OPTIONS},
+            "key": {"type": "dict", "options": VALUE_OPTIONS, "no_log": False},
         },
     },
     "key": {"type": "dict", "options": VALUE_OPTIONS, "no_log": False},
