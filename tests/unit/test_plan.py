@@ -81,17 +81,24 @@ def test_a_plan_says_what_each_host_does() -> None:
     json.dumps(built)
 
 
+_CALM = {"workers": 1, "count_workers": 0, "lock_timeout_ms": 50}
+
+
 @pytest.mark.parametrize(
     ("said", "pace"),
     [
-        ({}, {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
-        ({"calm": True}, {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50, "rate": 0, "max_lag": 0}),
+        ({}, {"workers": 0, "count_workers": 0, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
+        ({"calm": True}, {**_CALM, "batch_rows": 200, "rate": 0, "max_lag": 0}),
+        (
+            {"workers": 3},
+            {"workers": 3, "count_workers": 3, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0},
+        ),
         (
             {"calm": True, "batch_rows": 50, "rate": 900, "max_lag": 16},
-            {"workers": 1, "batch_rows": 50, "lock_timeout_ms": 50, "rate": 900, "max_lag": 16 * 1024 * 1024},
+            {**_CALM, "batch_rows": 50, "rate": 900, "max_lag": 16 * 1024 * 1024},
         ),
     ],
-    ids=["default", "calm", "calm-and-more"],
+    ids=["default", "calm", "workers", "calm-and-more"],
 )
 def test_a_database_says_how_it_is_to_be_treated(said: dict[str, Any], pace: dict[str, int]) -> None:
     variables = catalog()

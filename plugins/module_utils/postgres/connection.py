@@ -99,7 +99,8 @@ _CONNECT_TEXTS = (
 
 def explain(error: psycopg.Error, where: str) -> KeyturnError:
     """The error in our words: SQLSTATE, and never the server's text."""
-    state = error.sqlstate or ("08000" if isinstance(error, psycopg.OperationalError) else "")
+    is_lost = isinstance(error, (psycopg.OperationalError, psycopg.InternalError))  # the latter in the middle of COMMIT
+    state = error.sqlstate or ("08000" if is_lost else "")
     if state == "42501" and "row-level security" in str(error):
         return row_security(where)
     known = _STATES.get(state) or _STATES.get(state[:2])

@@ -7,12 +7,15 @@ Once the fault is gone, the same rotation goes on where it stopped. A pooler is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Callable, NamedTuple
 
+import psycopg
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import explain
 
 from tests.support.faults import (
     OWNER,
@@ -149,6 +152,9 @@ def _check(bed: Bed, fault: Fault) -> None:
     assert bed.rig.plaintexts("new") == {row: f"{row}:0" for row in range(1, ROWS + 1)}
     bed.rig.run("cleaned")
     assert (bed.rig.shadows(), bed.rig.left_behind()) == ([], [])
+    deadline = time.monotonic() + 30  # a server ends what has lost its client when it notices
+    while sessions_of_ours(bed.rig.sql) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert sessions_of_ours(bed.rig.sql) == []
 
 
@@ -160,3 +166,9 @@ def test_a_fault_ends_in_success_or_in_one_clear_error(bed: Bed, what: str) -> N
 @pytest.mark.parametrize("what", CREW_FAULTS, ids=_name)
 def test_the_same_with_several_workers(crewed: Bed, what: str) -> None:
     _check(crewed, CREW_FAULTS[what])
+
+
+@pytest.mark.parametrize("kind", [psycopg.OperationalError, psycopg.InternalError])
+def test_what_the_driver_says_of_a_connection_that_is_cut(kind: type[psycopg.Error]) -> None:
+    """In the middle of COMMIT it is an internal error ("received 2 results from command 'COMMIT'")."""
+    assert explain(kind("the server's words"), "app").code == "connection-lost"
