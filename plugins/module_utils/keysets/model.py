@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["DEFAULT_KID", "KID_FORM", "Change", "Entry", "Keyset", "compare", "kid_for", "trimmed"]
+__all__ = ["DEFAULT_KID", "KID_FORM", "Change", "Entry", "Keyset", "compare", "kid_for", "text_of", "trimmed"]
 
 #: The active kid where a keyset names none.
 DEFAULT_KID = "default"
@@ -51,6 +51,19 @@ def _check_text(text: str, what: str, where: str) -> str:
             hint="Use printable text",
         )
     return text
+
+
+def text_of(value: bytes, where: str) -> str:
+    """A key as the text that keysets hold.
+
+    :raises KeyturnError: ``keyset-invalid`` for bytes that are no UTF-8.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise KeyturnError(
+            "keyset-invalid", "a key is no text", where=where, hint="Generate it with an encoding"
+        ) from None
 
 
 @dataclass(frozen=True)
