@@ -730,9 +730,12 @@ def _described_keyset(
     new = Entry.read(version.new) if version and version.new else None
     states = {new.kid: "staged"} if new else {}
     states[keyset.active] = "primary"
+    record = version.original(store.path, store.variable) if version else None
+    before = store.layout.load(store.original(record)) if record else None
     return {
         "keyset": {
             "active_kid": keyset.active,
+            "previous_active_kid": before.active if before else "",
             "fingerprint": session.fingerprint(job.name, keyset.canonical()),
             "keys": [
                 {
