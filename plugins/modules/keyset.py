@@ -122,7 +122,9 @@ options:
             choices: [new, old]
             default: [new, old]
       generate:
-        description: How the new key is made, with the options of M(keyturn.rotation.generate_secret). It must be text.
+        description:
+          - How the new key is made, with the options of M(keyturn.rotation.generate_secret). It must be text.
+          - The default is 32 random bytes in base64url.
         type: dict
       kid:
         description:

@@ -30,6 +30,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset imp
 
 __all__ = ["ENVIRONMENT_OPTIONS", "INFO_OPTIONS", "KEYSET_OPTIONS", "POLICY_OPTIONS", "run", "run_info"]
 
+_GENERATE = {"type": "bytes", "length": 32, "encoding": "base64url"}
 _STORE_NAMES = (
     *("type", "path", "variable", "active_variable", "if_missing", "mode"),
     *("read", "provision", "promote", "remove", "timeout"),
@@ -72,7 +73,10 @@ def _requests(keysets: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """One call of the module ``keyset``."""
     session = Session.from_params(params)
-    answer = secret.apply(session, params["state"], _requests(params["keysets"]), check_mode, secret.Sources())
+    requests = [
+        {**request, "generate": request.get("generate") or _GENERATE} for request in _requests(params["keysets"])
+    ]
+    answer = secret.apply(session, params["state"], requests, check_mode, secret.Sources())
     return {**answer, "keysets": answer.pop("secrets")}
 
 

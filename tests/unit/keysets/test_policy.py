@@ -136,7 +136,7 @@ def test_the_role_fails_with_all_reasons_and_passes_without_any(tmp_path: Path) 
         "keyset_policy_state_dir": str(tmp_path / "state"),
     }
     task = {"ansible.builtin.include_role": {"name": "keyturn.rotation.keyset_policy"}, "vars": variables}
-    weak = "aaaabbbbccccddddeeeeffff" * 2
+    weak = "aaaabbbb" * 6
     path.write_text(json.dumps({"active_kid": "a", "keys": {"a": weak, "b": GOOD[:20]}}))
     failed = run_tasks(tmp_path, {"one": {}}, [task])
     assert failed.code == 2
