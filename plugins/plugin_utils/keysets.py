@@ -27,6 +27,11 @@ def _latest(kinds: Results) -> dict[str, Mapping[str, Any]]:
     return found
 
 
+def _stamp(made_at: str) -> str | None:
+    """A time as the evidence writes it."""
+    return made_at.replace("+00:00", "Z") or None
+
+
 def told(kinds: Results) -> dict[str, Any]:
     """The field ``keysets`` of the evidence: kids, states and dates. Nothing where no keyset was turned."""
     keysets = [
@@ -39,7 +44,7 @@ def told(kinds: Results) -> dict[str, Any]:
                 {
                     "kid": key["kid"],
                     "state": key["state"],
-                    "since": key.get("since") or None,
+                    "since": _stamp(key.get("since") or ""),
                     "changed": key["kid"] in keyset["change"].get("changed", ()),
                 }
                 for key in keyset["keys"]

@@ -11,8 +11,11 @@ import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import build
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets
+
+from tests.support.evidence import small_record
 
 GROUPS = {"all": ["a1", "a2", "db"], "api": ["a1", "a2"]}
 KINDS = {kind: {"role": f"keyturn.rotation.{kind}", "phases": ["verify"]} for kind in ("keyset", "env_secret")}
@@ -175,14 +178,18 @@ def test_trap_24_hosts_hold_the_same_keyset_n_of_n() -> None:
     assert gates.keysets(plan, broken) == ["a2: is broken"]
 
 
+_MADE = "2026-11-21T12:30:15.000001+00:00"
+
+
 def test_what_was_seen_goes_into_the_evidence_and_the_summary() -> None:
-    keys = [{"kid": "k1", "state": "previous", "since": ""}, {"kid": "k2", "state": "primary", "since": "2026"}]
+    keys = [{"kid": "k1", "state": "previous", "since": ""}, {"kid": "k2", "state": "primary", "since": _MADE}]
     seen = {"active_kid": "k2", "previous_active_kid": "k1", "source": "env_file", "keys": keys, "change": {}}
     probe = {"name": "n", "type": "jwt", "version": "old", "expected": "accepted", "result": "accepted"}
     kinds = [("a1", "verify", {"keysets": {"K": seen}, "probes": [probe]}), ("a1", "migrate", {"coverage": []})]
     (told,) = keysets.told(kinds)["keysets"]
     assert (told["active_kid"], told["previous_active_kid"], told["source_mode"]) == ("k2", "k1", "inline")
-    assert [key["since"] for key in told["keys"]] == [None, "2026"]
+    assert [key["since"] for key in told["keys"]] == [None, "2026-11-21T12:30:15.000001Z"]
+    check_record(small_record(**keysets.told(kinds), probes=keysets.probe_rows(kinds)))
     assert keysets.probe_rows(kinds) == [{**probe, "host": "a1"}]
     assert keysets.lines(kinds) == ["  keyset      K: kid k2 is active; k1 previous, k2 primary"]
     assert keysets.told([]) == {}
