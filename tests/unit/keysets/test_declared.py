@@ -103,6 +103,15 @@ def test_probes_of_keysets_belong_to_keysets() -> None:
         load_catalog(made, GROUPS)
 
 
+def test_nothing_is_made_from_a_keyset() -> None:
+    made = catalog()
+    store = {"hosts": "api", "type": "env_file", "path": "/srv/.env"}
+    derive = {"type": "jwt", "from": "K", "lifetime": "1y"}
+    made["keyturn_secrets"]["T"] = {"kind": "env_secret", "strategy": "overlap", "stores": [store], "derive": derive}
+    with pytest.raises(KeyturnError, match="K is a keyset"):
+        load_catalog(made, GROUPS)
+
+
 @pytest.mark.parametrize(
     ("fields", "least", "seconds"),
     [({}, None, 900 + 60 + 60), ({"clock_skew": "5s"}, None, 965), ({}, "2h", 7200), ({}, "1m", 1020)],
