@@ -184,7 +184,8 @@ def test_a_keyset_turns_goes_back_turns_again_and_loses_its_old_key(fleet: _Flee
     assert keyset["source_mode"] == {"file": "file", "env": "inline"}[fleet.mode]
     assert [key["kid"] for key in keyset["keys"]] == [active]
     shown = {(probe["version"], probe["expected"], probe["result"]) for probe in records[-1]["probes"]}
-    assert shown == {("new", "accepted", "accepted"), ("old", "refused", "refused")}
+    assert ("old", "refused", "refused") in shown
+    assert all(expected == result for _version, expected, result in shown)
     rotated = next(record for record in records if record["event"] == "rotated")
     assert ("old", "accepted", "accepted") in {
         (probe["version"], probe["expected"], probe["result"]) for probe in rotated["probes"]
