@@ -66,6 +66,8 @@ class ActionModule(KeyturnAction):
             result.update(restarts.affected(plan, answers_of(task_vars, "__rotation_restored")))
             for line in result["lines"]:
                 display.display(line)
+        elif gate == "keysets":
+            problems = gates.keysets(plan, answers_of(task_vars, "__keyset_info"))
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:

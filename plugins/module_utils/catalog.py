@@ -15,6 +15,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DE
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import (
+    KEYSET,
+    KIND,
+    PROBE_TYPES,
+    check_hosts,
+    check_keyset,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -35,11 +42,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import command_place
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
 _CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
+#: The order of phases by kind, where it is not ``replace``.
+_STRATEGIES = {"encryption_key": "cutover", KIND: "overlap"}
 _HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
 _SOURCE = Shape(
     "where a person's own value comes from, on the controller",
@@ -53,16 +63,22 @@ _STORE = Shape(
     "store",
     {
         "hosts": _HOSTS,
-        "type": Field("str", "Where the value lives", required=True, choices=("env_file", "file")),
-        "path": Field("str", "An absolute path", required=True, pattern=r"^/"),
+        "type": Field("str", "Where the value lives", required=True, choices=("env_file", "file", "keyset_command")),
+        "path": Field("str", "An absolute path; commands have none", pattern=r"^/"),
         "variable": Field("str", "The name in the file; the secret's own by default"),
-        "layout": Field("str", "How many versions it holds", choices=("single", "list", "pair")),
+        "layout": Field("str", "How many versions it holds", choices=("single", "list", "pair", "keyset")),
         "separator": Field("str", "Between the versions of a list"),
         "previous_variable": Field("str", "The name of the previous version in a pair"),
         "if_missing": Field("str", "What a missing variable means", choices=("error", "add")),
         "count": Field("int", "How many hosts must be there; a shorter inventory is refused"),
         "newline": Field("bool", "Whether a plain file ends with a newline"),
         "inside": Field("str|map", "The part of the variable or file that is the value: url, or a pattern"),
+        "active_variable": Field("str", "A keyset in a dotenv file: the variable with the active kid"),
+        "mode": Field("str", "A keyset file: the most that its permissions may be; '0600' by default"),
+        "read": Field("list", "A keyset behind commands: prints it as JSON"),
+        "provision": Field("list", "A keyset behind commands: adds the key on its standard input"),
+        "promote": Field("list", "A keyset behind commands: makes the kid on its standard input active"),
+        "remove": Field("list", "A keyset behind commands: removes the kid on its standard input"),
     },
 )
 _CONDITION = Shape(
@@ -113,7 +129,7 @@ _PROBE = Shape(
     {
         "name": Field("str", "How reports call it"),
         "hosts": Field("str|list", "Where it runs; by default on the hosts of the consumers"),
-        "type": Field("str", "How it asks", required=True, choices=("http", "command")),
+        "type": Field("str", "How it asks", required=True, choices=("http", "command", "jwt", "active_kid")),
         "url": Field("str", "The address"),
         "method": Field("str", "The HTTP method"),
         "headers": Field("map", "Headers; {value} stands for the secret"),
@@ -121,6 +137,8 @@ _PROBE = Shape(
         "command": Field("list", "The command; the value comes on its standard input"),
         "expect": Field("int|list", "The status, or the exit code"),
         "expect_body": Field("str", "A regular expression that the answer must match"),
+        "claims": Field("map", "The claims of a jwt's token, without iat and exp"),
+        "lifetime": Field("int", "Seconds that a jwt's token is valid; 60 by default", minimum=1),
         "version": Field("str", "Which version it presents", choices=("new", "old", "none")),
         "refused": Field("bool", "Whether a refusal is what is expected"),
         "timeout": Field("int", "Seconds"),
@@ -140,6 +158,7 @@ _SECRET = Shape(
         "derive": Field("map", "How it is made from another secret's value", shape=DERIVE),
         "auto_rotate": Field("bool", "Whether it turns when it is due; otherwise only by name. Yes by default"),
         "held": Field("bool", "Whether it is held back; by default where data or a server depends on it unnamed"),
+        "keyset": Field("map", "What the readers of a keyset need", shape=KEYSET),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
         "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
@@ -420,7 +439,7 @@ def _check_secret(
     check_servers(secret, databases, where)
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
-        if probe["type"] == "http" and "url" not in probe:
+        if probe["type"] in ("http", *PROBE_TYPES) and "url" not in probe:
             raise KeyturnError(
                 "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"
             )
@@ -428,6 +447,7 @@ def _check_secret(
             raise KeyturnError(
                 "catalog-invalid", "field 'command' is missing", where=f"{where}.probes[{index}]", hint="Give a list"
             )
+    check_keyset(secret, where)
     if secret["kind"] == "encryption_key" and not secret.get("data"):
         raise KeyturnError(
             "catalog-invalid",
@@ -484,12 +504,16 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
             where="keyturn_state_host",
             hint=nearest(state, groups.get("all", ())),
         )
+    resolved_services = {
+        name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
+        for name, service in services.items()
+    }
+    resolved = _one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()})
+    for name, secret in resolved.items():
+        check_hosts(secret, resolved_services, f"keyturn_secrets.{name}")
     return Catalog(
-        secrets=_one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()}),
-        services={
-            name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
-            for name, service in services.items()
-        },
+        secrets=resolved,
+        services=resolved_services,
         databases={name: _resolved_database(name, entry, groups) for name, entry in databases.items()},
         state_host=state,
         backup=backup_policy(variables.get("keyturn_backup")),
@@ -540,11 +564,12 @@ def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     where = f"keyturn_secrets.{name}"
     resolved = dict(secret)
-    resolved.setdefault("strategy", "cutover" if secret["kind"] == "encryption_key" else "replace")
+    resolved.setdefault("strategy", _STRATEGIES.get(secret["kind"], "replace"))
     resolved["stores"] = [
         {
             **store,
             "variable": store.get("variable", name),
+            "path": store["path"] if "path" in store else command_place(store["read"]),
             "hosts": _resolve(store["hosts"], groups, f"{where}.stores[{index}].hosts"),
         }
         for index, store in enumerate(secret["stores"])

@@ -77,6 +77,13 @@ def check_derived(secrets: Mapping[str, Mapping[str, Any]]) -> None:
                 where=f"{where}.derive.from",
                 hint=nearest(parent, secrets),
             )
+        if secrets[parent].get("kind") == "keyset":
+            raise KeyturnError(
+                "catalog-invalid",
+                f"{parent} is a keyset, and nothing is made from one",
+                where=f"{where}.derive.from",
+                hint="Name a secret with one value",
+            )
         for other in ("generate", "value_from"):
             if other in secret:
                 raise KeyturnError(

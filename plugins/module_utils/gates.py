@@ -12,6 +12,7 @@ __all__ = [
     "agreement",
     "backups",
     "chosen_backup",
+    "keysets",
     "lost_hosts",
     "preflight",
     "readable",
@@ -128,6 +129,29 @@ def agreement(plan: Mapping[str, Any], answers: Answers, states: Iterable[str]) 
             for host, entry in sorted(said.items())
             if entry["state"] not in allowed
         ]
+    return problems
+
+
+def keysets(plan: Mapping[str, Any], answers: Answers) -> list[str]:
+    """Hosts that do not hold the same keyset, n/n: the same kids, keys and active kid.
+
+    :param answers: what ``keyset_info`` said on each host.
+    """
+    problems: list[str] = []
+    for name in (secret["name"] for secret in plan["secrets"] if secret["kind"] == "keyset"):
+        expected = [host for host, work in plan["hosts"].items() if any(s["name"] == name for s in work["secrets"])]
+        by_mark: dict[str, list[str]] = {}
+        for host in expected:
+            mark = answers.get(host, {}).get("keysets", {}).get(name, {}).get("fingerprint", "")
+            if mark:
+                by_mark.setdefault(mark, []).append(host)
+            else:
+                problems.append(f"{host}: did not tell what {name} holds.")
+        if len(by_mark) > 1:
+            apart = " against ".join(", ".join(hosts) for hosts in by_mark.values())
+            problems.append(f"{name}: hosts hold different keysets ({apart}).")
+    for host, said in sorted(answers.items()):
+        problems += [f"{host}: {problem['msg']}" for problem in said.get("problems", ())]
     return problems
 
 

@@ -55,6 +55,7 @@ __all__ = [
     "check_spec",
     "describe",
     "generate",
+    "hs256",
     "jwk_thumbprint",
 ]
 
@@ -352,9 +353,13 @@ def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -
         raise _invalid(where, f"the signing key has only {len(key)} bytes", "HS256 needs 32 or more, or allow_weak")
     issued = int(now)
     payload = {**spec["payload"], "iat": issued, "exp": _expires(issued, spec["lifetime"], where)}
-    parts = [{"alg": "HS256", "typ": "JWT"}, payload]
+    return hs256({"alg": "HS256", "typ": "JWT"}, payload, key)
+
+
+def hs256(header: Mapping[str, Any], payload: Mapping[str, Any], key: bytes) -> bytes:
+    """A compact JWS (RFC 7515) signed with HMAC-SHA256, JSON without blanks, members in the order given."""
     signed = ".".join(
-        _base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts
+        _base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in (header, payload)
     )
     return f"{signed}.{_base64url(hmac.digest(key, signed.encode(), 'sha256'))}".encode()
 

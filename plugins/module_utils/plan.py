@@ -17,6 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, root_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets import declared as keysets
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
@@ -68,10 +69,18 @@ def due(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> str
 
 
 def retire_after(secrets: Iterable[Mapping[str, Any]]) -> int:
-    """Seconds from verify to retire: the longest ``overlap_min`` among the secrets."""
-    return max(
-        (parse_duration(s["overlap_min"]) if "overlap_min" in s else DEFAULT_OVERLAP for s in secrets), default=0
-    )
+    """Seconds from verify to retire: the longest among the secrets.
+
+    A keyset's is computed, with ``overlap_min`` as its floor; any other's is ``overlap_min``.
+    """
+    return max((_overlap(secret) for secret in secrets), default=0)
+
+
+def _overlap(secret: Mapping[str, Any]) -> int:
+    least = parse_duration(secret["overlap_min"]) if "overlap_min" in secret else None
+    if secret.get("kind") == keysets.KIND:
+        return max(keysets.window(secret), least or 0)
+    return DEFAULT_OVERLAP if least is None else least
 
 
 def choose(
@@ -398,6 +407,29 @@ def _kinds(named: Sequence[str], kinds: Mapping[str, Mapping[str, Any]]) -> list
     return [by_role[role] for role in reversed(by_role)]
 
 
+#: Where a host's plan has the probes of :func:`keysets.probes_of`.
+_PROBES = {"always": "probes", "overlap": "overlap_probes", "late": "late_probes"}
+
+
+def _asked(secret: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What a probe asks, by its place in a host's plan."""
+    plain = {key: value for key, value in probe.items() if key != "hosts"}
+    if secret["kind"] != keysets.KIND:
+        return {"probes": [plain]}
+    return {_PROBES[when]: asked for when, asked in keysets.probes_of(plain).items()}
+
+
+def _reloading(catalog: Catalog, names: Iterable[str]) -> set[str]:
+    """Services that load what turns by themselves, so that they are not restarted."""
+    by_themselves = {
+        name
+        for name in names
+        if catalog.secrets[name]["kind"] == keysets.KIND
+        and keysets.summary(catalog.secrets[name])["readers"] == "reload"
+    }
+    return _consumers(catalog, by_themselves) - _consumers(catalog, set(names) - by_themselves)
+
+
 def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     """How a database is treated; what its entry says by itself goes before ``calm``."""
     pace = dict(_CALM if database.get("calm") else _PACE)
@@ -462,15 +494,17 @@ def build(
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
-            for host in probe.get("hosts", consumers):
-                of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
+            for when, asked in _asked(secret, probe).items():
+                for host in probe.get("hosts", consumers):
+                    of(host).setdefault(when, []).extend({"secret": name, **one} for one in asked)
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
     for host, work in hosts.items():
         if work["secrets"]:
             work["search"] = _searched(catalog, host)
+    reloading = _reloading(catalog, names)
     for host, service in _placed(catalog, waves):
-        of(host)["services"].append(service)
+        of(host)["services"].append({**service, **({"reloads": True} if service["name"] in reloading else {})})
     escrow = _escrow(catalog, names)
     for host in escrow["hosts"]:
         of(host)
@@ -572,5 +606,11 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
         "name": name,
         **{key: secret[key] for key in kept if key in secret},
         **({"derive": derive} if derive else {}),
+        **({"keyset": keysets.summary(secret), **_kid(secret)} if secret["kind"] == keysets.KIND else {}),
         "retire_seconds": retire_after([secret]),
     }
+
+
+def _kid(secret: Mapping[str, Any]) -> dict[str, str]:
+    """The form of new kids, where the catalog has one."""
+    return {"kid": secret["keyset"]["kid"]} if "kid" in secret["keyset"] else {}

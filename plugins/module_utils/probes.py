@@ -21,6 +21,7 @@ from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import values, web
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
@@ -29,6 +30,9 @@ __all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "misplaced_va
 
 ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
 _TIMEOUT = 10.0
+#: How long the token of a probe is valid, in seconds.
+_TOKEN_LIFETIME = 60
+_BEARER = {"Authorization": "Bearer {value}"}
 
 Probe = Mapping[str, Any]
 #: (secret, version) to the value.
@@ -170,6 +174,57 @@ def _validate_command(probe: Probe, where: str) -> None:
         raise _invalid("expect_body is for http", where, "What a command prints is not read; let it exit with a code")
 
 
+# -- keysets ----------------------------------------------------------------------------------------------------------
+
+
+def _entry(value: bytes | None) -> Entry:
+    return Entry.decode(value or b"", "the value of this probe")
+
+
+def _token_lifetime(probe: Probe) -> int:
+    return int(probe.get("lifetime") or _TOKEN_LIFETIME)
+
+
+def _ask_jwt(probe: Probe, value: bytes | None) -> Reply:
+    """With a token that is signed with the key, in place of the value."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.tokens import sign
+
+    token = sign(_entry(value), probe.get("claims") or {}, time.time(), _token_lifetime(probe))
+    headers = probe.get("headers") or ({} if probe.get("body") else _BEARER)
+    return _ask_http({**probe, "headers": headers}, token)
+
+
+def _validate_jwt(probe: Probe, where: str) -> None:
+    if not _version(probe):
+        raise _invalid("it signs a token but names no version", where, "Set version to new or old")
+    if {"iat", "exp"} & set(probe.get("claims") or {}):
+        raise _invalid("iat and exp come from the clock", where, "Leave them out of claims")
+    plain = probe.get("headers") or probe.get("body")
+    _validate_http(probe if plain else {**probe, "headers": _BEARER}, where)
+
+
+def _judge_active_kid(probe: Probe, value_of: Values) -> Verdict:
+    """Whether what a service signs, or says that it signs with, has the kid of the version."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.tokens import kids_in
+
+    kid = _entry(value_of(str(probe.get("secret")), _version(probe))).kid
+    reply = _ask_http(probe, None)
+    if reply.code not in (probe.get("expect") or (200,)):
+        return Verdict(FAILED, False, reply.detail)
+    kids = kids_in(reply.body)
+    if not kids:
+        return Verdict(UNPROVEN, False, f"{reply.detail}, but the answer names no kid")
+    if kids == {kid}:
+        return Verdict(ACCEPTED, True, f"it signs with kid {kid}")
+    return Verdict(REFUSED, False, "it still signs with another kid")
+
+
+def _validate_active_kid(probe: Probe, where: str) -> None:
+    if not _version(probe) or probe.get("refused"):
+        raise _invalid("it looks for the kid of a version", where, "Set version to new, and refused to false")
+    _validate_http({**probe, "version": "none"}, where)
+
+
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +270,8 @@ def _validate_containers(probe: Probe, where: str) -> None:
 PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
     "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
+    "jwt": ProbeType(_ask_jwt, _validate_jwt, accepted=(200,), refused=(401, 403)),
+    "active_kid": ProbeType(_ask_nothing, _validate_active_kid, (), (), _judge_active_kid),
     "container_env": ProbeType(_ask_nothing, _validate_containers, (), (), _judge_containers),
 }
 
@@ -238,7 +295,7 @@ def _matches(probe: Probe, reply: Reply) -> bool:
     return reply.code in _expected(probe) and (not pattern or re.search(pattern, reply.body) is not None)
 
 
-_SAME = ("type", "secret", "url", "method", "headers", "body", "command")
+_SAME = ("type", "secret", "url", "method", "headers", "body", "command", "claims")
 
 
 def _positive(probe: Probe, probes: Sequence[Probe]) -> Probe:

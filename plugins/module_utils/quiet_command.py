@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A command of the user's whose exit code is all that is kept: what it prints may hold a value, so nobody reads it."""
+"""Commands of the user's. What they print may hold a value: it is thrown away, or read and shown nowhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Ending", "run_quietly"]
+__all__ = ["Ending", "run_quietly", "run_reading"]
+
+_LONGEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,40 @@ class Ending:
 def run_quietly(argv: Sequence[str], timeout: float, value: bytes | None = None) -> Ending:
     """Run a command without a shell, with ``value`` on its standard input, for at most ``timeout`` seconds.
 
-    A command that does not end is killed with everything it started.
+    A command that does not end is killed with everything it started. What it prints is not read.
     """
+    return _run(argv, timeout, value, subprocess.DEVNULL)[0]
+
+
+def run_reading(argv: Sequence[str], timeout: float, value: bytes | None = None) -> tuple[Ending, bytes]:
+    """The same, with what it printed to its standard output: at most 1 MiB, more counts as a failure."""
+    ending, printed = _run(argv, timeout, value, subprocess.PIPE)
+    if len(printed) > _LONGEST:
+        return Ending(None, "it printed more than 1 MiB"), b""
+    return ending, printed
+
+
+def _run(argv: Sequence[str], timeout: float, value: bytes | None, output: int) -> tuple[Ending, bytes]:
     try:
         process = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL if value is None else subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=output,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "not a command"
-        return Ending(None, f"cannot be started ({why})")
+        return Ending(None, f"cannot be started ({why})"), b""
     try:
-        process.communicate(value, timeout)
+        printed, _errors = process.communicate(value, timeout)
     except subprocess.TimeoutExpired:
-        return Ending(None, f"no end within {timeout:g} s")
+        return Ending(None, f"no end within {timeout:g} s"), b""
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if process.returncode < 0:
-        return Ending(None, f"ended by signal {-process.returncode}")
-    return Ending(process.returncode)
+        return Ending(None, f"ended by signal {-process.returncode}"), b""
+    return Ending(process.returncode), printed or b""

@@ -21,10 +21,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Kno
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry, kid_for, text_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import KeysetLayout
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import ListLayout, Slots
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
@@ -34,7 +36,20 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
     save_all,
 )
 
-__all__ = ["FROM_BACKUP", "INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
+__all__ = [
+    "FROM_BACKUP",
+    "INFO_OPTIONS",
+    "SECRET_OPTIONS",
+    "WITHDRAWN",
+    "Sources",
+    "apply",
+    "inspect",
+    "run",
+    "run_info",
+]
+
+#: The old version is out of the stores as when it is retired, but its value is still kept for the proof of that.
+WITHDRAWN = "withdrawn"
 
 _SEAL_TO: dict[str, Any] = {
     "type": "list",
@@ -85,6 +100,7 @@ SECRET_OPTIONS: dict[str, dict[str, Any]] = {
     "old": {"type": "dict", "options": VALUE_OPTIONS},
     "origin": {"type": "bool", "default": False},
     "accept": {"type": "dict", "options": {"new": {"type": "str"}, "old": {"type": "str"}}},
+    "kid": {"type": "str"},
 }
 
 
@@ -150,6 +166,11 @@ class _Job:
             raise KeyturnError("not-staged", "nothing is staged here", where=self.name, hint="Run from the start")
         return self.version
 
+    @property
+    def keysets(self) -> list[tuple[Store, KeysetLayout]]:
+        """Its stores that are keysets, with their layouts."""
+        return [(store, store.layout) for store in self.stores if isinstance(store.layout, KeysetLayout)]
+
     def wanted(self, store: Store, state: str) -> Slots:
         version = self.current()
         record = version.original(store.path, store.variable)
@@ -171,6 +192,7 @@ def _open_all(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[_
         if job.name in names:
             raise KeyturnError("secret-twice", "is named twice in one call", where=job.name, hint="Name it once")
         names.add(job.name)
+        _refuse_mixed(job)
         for store in job.stores:
             whole_file = not store.variable
             for variable in ("",) if whole_file else store.layout.variables:
@@ -185,6 +207,17 @@ def _open_all(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[_
                 taken[store.path, variable] = job.name
     _refuse_parts_of_stores(jobs)
     return jobs
+
+
+def _refuse_mixed(job: _Job) -> None:
+    """A key of a keyset has a kid, and another store has no room for it."""
+    if 0 < len(job.keysets) < len(job.stores):
+        raise KeyturnError(
+            "store-invalid",
+            "some stores are keysets and others are not",
+            where=job.name,
+            hint="Name keysets and other places in entries of their own",
+        )
 
 
 def _refuse_parts_of_stores(jobs: Sequence[_Job]) -> None:
@@ -257,7 +290,7 @@ def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sourc
     if request.get("new"):
         value = resolve(session, request["new"], _context(session, job.name, "new"))
         check_length(request.get("generate") or {}, value, job.name)
-        return value
+        return _keyed(job, value, workspace, sources)
     if not request.get("origin"):
         raise KeyturnError(
             "value-missing",
@@ -267,7 +300,22 @@ def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sourc
         )
     if request.get("derive"):
         return _derived(session, job, workspace, sources, made)
-    return generate(request.get("generate") or {}, sources.randbytes)
+    return _keyed(job, generate(request.get("generate") or {}, sources.randbytes), workspace, sources)
+
+
+def _keyed(job: _Job, value: bytes, workspace: Workspace, sources: Sources) -> bytes:
+    """A key of a keyset has a kid of its own; any other value is as it is."""
+    if not job.keysets:
+        return value
+    entry = Entry.read(value)
+    if entry is None:
+        taken: dict[str, str] = {}
+        for store, layout in job.keysets:
+            keyset = layout.load(store.read(workspace))
+            taken.update(keyset.keys if keyset else {})
+        kid = kid_for(job.request.get("kid") or "", sources.now().astimezone(timezone.utc), taken)
+        entry = Entry(kid, text_of(value, job.name))
+    return entry.encode()
 
 
 def _derived(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> bytes:
@@ -401,7 +449,11 @@ def _move(
     session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources, done: Mapping[str, _Job]
 ) -> None:
     """Work out one secret: its version as it shall be, and its stores in the workspace."""
-    todo = moves(job.before, state, job.name)
+    todo = moves(job.before, "retired" if state == WITHDRAWN else state, job.name)
+    if state == WITHDRAWN:
+        if todo:
+            _move_stores(session, job, "retired", workspace)
+        return
     if state == "staged":
         staged = _restage(session, job, workspace) if job.version else None
         job.version = staged or _stage(session, job, workspace, sources, done)
@@ -421,6 +473,7 @@ def apply(
 ) -> dict[str, Any]:
     """Bring secrets into a state on this host, all or none.
 
+    :param state: one of :data:`versions.STATES`, or :data:`WITHDRAWN`.
     :param requests: see :data:`SECRET_OPTIONS`.
     :returns: ``changed``, ``secrets``, ``loose_files``, ``diff``.
     :raises KeyturnError: what was wrong; nothing was changed then, unless the code is ``write-torn``.
@@ -565,6 +618,8 @@ def _diff(session: Session, jobs: Iterable[_Job], workspace: Workspace) -> list[
 
 def _redacted(session: Session, job: _Job, store: Store, workspace: Workspace) -> list[str]:
     lines = []
+    if isinstance(store.layout, KeysetLayout):
+        return _redacted_keyset(session, job, store.layout, store.read(workspace))
     for variable, text in store.read(workspace).items():
         separator = store.layout.separator if isinstance(store.layout, ListLayout) else None
         parts = [] if text is None else text.split(separator) if separator else [text]
@@ -572,6 +627,14 @@ def _redacted(session: Session, job: _Job, store: Store, workspace: Workspace) -
         name = variable if store.variable else "content"
         lines.append(f"{name}={(separator or b'').decode().join(marks)}\n")
     return lines
+
+
+def _redacted_keyset(session: Session, job: _Job, layout: KeysetLayout, slots: Mapping[str, bytes | None]) -> list[str]:
+    keyset = layout.load(slots)
+    if keyset is None:
+        return []
+    marks = {kid: _mark(session, job, keyset.entry(kid).encode()) for kid in keyset.keys}
+    return [f"active_kid={keyset.active}\n", *(f"{kid}={mark}\n" for kid, mark in sorted(marks.items()))]
 
 
 def _mark(session: Session, job: _Job, value: bytes) -> str:
@@ -638,7 +701,7 @@ def _searched(
             if store is outer or outer.variable:
                 variables |= {(store.path, name) for name in (outer.layout.variables if outer.variable else ("",))}
             with contextlib.suppress(KeyturnError):
-                values |= {value for value in [store.layout.primary(store.read(workspace))] if value}
+                values |= store.layout.searched(store.read(workspace))
                 if isinstance(store, InsideStore) and not outer.variable:
                     spans[store.path] = (*spans.get(store.path, ()), store.written_span(workspace))
         known += [Known(job.name, value, frozenset(variables), spans) for value in sorted(values)]
@@ -653,6 +716,39 @@ def _searched(
 
 def _problem(error: KeyturnError) -> dict[str, str]:
     return {"code": error.code, "where": error.where, "msg": str(error)}
+
+
+def _described_keyset(
+    session: Session, job: _Job, store: Store, version: Version | None, workspace: Workspace
+) -> dict[str, Any]:
+    """What may be told of a keyset: its kids, their states and fingerprints; nothing for another store."""
+    if not isinstance(store.layout, KeysetLayout):
+        return {}
+    keyset = store.layout.load(store.read(workspace))
+    if keyset is None:
+        return {}
+    new = Entry.read(version.new) if version and version.new else None
+    states = {new.kid: "staged"} if new else {}
+    states[keyset.active] = "primary"
+    record = version.original(store.path, store.variable) if version else None
+    before = store.layout.load(store.original(record)) if record else None
+    return {
+        "keyset": {
+            "active_kid": keyset.active,
+            "previous_active_kid": before.active if before else "",
+            "fingerprint": session.fingerprint(job.name, keyset.canonical()),
+            "keys": [
+                {
+                    "kid": kid,
+                    "state": states.get(kid, "previous"),
+                    "fingerprint": session.fingerprint(job.name, keyset.entry(kid).encode()),
+                    "since": version.made_at if version and new and kid == new.kid else "",
+                    "holds": _holds(session, version, job.name, keyset.entry(kid).encode()),
+                }
+                for kid in sorted(keyset.keys)
+            ],
+        }
+    }
 
 
 def _describe(session: Session, job: _Job, workspace: Workspace, problems: list[dict[str, str]]) -> dict[str, Any]:
@@ -671,7 +767,8 @@ def _describe(session: Session, job: _Job, workspace: Workspace, problems: list[
         held.append((store, value))
         mark = session.fingerprint(job.name, value) if value is not None else ""
         holds = _holds(session, version, job.name, value)
-        stores.append({**entry, "present": value is not None, "fingerprint": mark, "holds": holds})
+        keyset = _described_keyset(session, job, store, version, workspace)
+        stores.append({**entry, "present": value is not None, "fingerprint": mark, "holds": holds, **keyset})
     agreed = None
     try:
         agreed = _agreed(session, job, held)

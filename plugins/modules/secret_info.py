@@ -40,14 +40,13 @@ options:
         default: []
         suboptions:
           type:
-            description: A dotenv file, or a plain file that is the value.
+            description: A dotenv file, a plain file that is the value, or commands that read and change a keyset.
             type: str
-            choices: [env_file, file]
+            choices: [env_file, file, keyset_command]
             required: true
           path:
             description: The file. Symbolic links are refused.
             type: path
-            required: true
           variable:
             description: The variable in a dotenv file. The default is the secret's name.
             type: str
@@ -57,8 +56,9 @@ options:
               - V(list) holds several in one variable, the primary one first.
               - V(pair) holds the primary one in O(secrets[].stores[].variable) and the other in
                 O(secrets[].stores[].previous_variable).
+              - V(keyset) holds keys by their kid, see M(keyturn.rotation.keyset).
             type: str
-            choices: [single, list, pair]
+            choices: [single, list, pair, keyset]
             default: single
           separator:
             description: What stands between the versions of a V(list).
@@ -81,6 +81,33 @@ options:
               - V(url) is the password of a URL, percent-encoded.
               - A mapping with C(pattern) is a regular expression of which the one group is the value. It matches once.
             type: raw
+          active_variable:
+            description: The variable of a V(keyset) in a dotenv file that holds the active kid.
+            type: str
+          mode:
+            description: The most that the permissions of a V(keyset) file may be.
+            type: str
+            default: "0600"
+          read:
+            description: The command that prints a keyset as a JSON document.
+            type: list
+            elements: str
+          provision:
+            description: The command that adds a key. It reads C({"kid", "key"}) from its standard input.
+            type: list
+            elements: str
+          promote:
+            description: The command that makes a key active. It reads C({"kid"}) from its standard input.
+            type: list
+            elements: str
+          remove:
+            description: The command that removes a key. It reads C({"kid"}) from its standard input.
+            type: list
+            elements: str
+          timeout:
+            description: Seconds that one of these commands may take.
+            type: int
+            default: 60
       seal_to:
         description: Hosts that get the versions in boxes which only they can open.
         type: list

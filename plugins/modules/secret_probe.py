@@ -40,8 +40,11 @@ options:
         description:
           - How it asks. With V(container_env) it looks into the environment of the containers of a Docker Compose
             service, none of which may have the old version any more, as it is or inside a URL.
+          - With V(jwt) the value is a key of a keyset, and C({value}) a token signed with it, by default in the header
+            C(Authorization).
+          - With V(active_kid) it reads the kid in the answer, of a token or of the JSON member C(active_kid) or C(kid).
         type: str
-        choices: [http, command, container_env]
+        choices: [http, command, container_env, jwt, active_kid]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -85,6 +88,14 @@ options:
       body:
         description: The body, with the same words as in O(probes[].headers).
         type: str
+      claims:
+        description: For V(jwt), the claims of the token, without C(iat) and C(exp).
+        type: dict
+        default: {}
+      lifetime:
+        description: For V(jwt), the seconds that the token is valid.
+        type: int
+        default: 60
       ca_file:
         description: A PEM file with the certificates to trust instead of the system's.
         type: path
@@ -208,7 +219,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.probes import mis
 
 PROBE = {
     "name": {"type": "str"},
-    "type": {"type": "str", "choices": ["http", "command", "container_env"], "required": True},
+    "type": {
+        "type": "str",
+        "choices": ["http", "command", "container_env", "jwt", "active_kid"],
+        "required": True,
+    },
     "secret": {"type": "str", "no_log": False},
     "version": {"type": "str", "choices": ["new", "old", "none"], "default": "none"},
     "refused": {"type": "bool", "default": False},
@@ -219,6 +234,8 @@ PROBE = {
     "method": {"type": "str"},
     "headers": {"type": "dict"},
     "body": {"type": "str"},
+    "claims": {"type": "dict", "default": {}},
+    "lifetime": {"type": "int", "default": 60},
     "ca_file": {"type": "path"},
     "command": {"type": "list", "elements": "str"},
     "service": {"type": "str"},

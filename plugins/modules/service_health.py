@@ -151,6 +151,9 @@ options:
       wave:
         description: Not used here.
         type: int
+      reloads:
+        description: Not used here.
+        type: bool
   wait:
     description:
       - Seconds to wait until all services are healthy. The last look is one at all of them together.
@@ -288,6 +291,7 @@ SERVICE = {
     "depends_on": {"type": "list", "elements": "str"},
     "hosts": {"type": "raw"},
     "wave": {"type": "int"},
+    "reloads": {"type": "bool"},
 }
 ARGUMENTS = {
     **SESSION_ARGUMENTS,

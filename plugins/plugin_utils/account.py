@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, plan_table, remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets, logins, plan_table, remains
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
@@ -170,7 +170,7 @@ _STATES = {
 
 def _gap_ms(plan: Mapping[str, Any], phases: Iterable[Mapping[str, Any]]) -> int | None:
     """From the start of promote to the end of restart, an upper bound of what a one-key reader noticed."""
-    if logins.no_gap(plan):
+    if logins.no_gap(plan) or keysets.no_gap(plan):
         return 0
     times = {phase["name"]: phase for phase in phases}
     if "promote" not in times or "restart" not in times or times["restart"]["ended_at"] is None:
@@ -237,6 +237,7 @@ def evidence_record(
         "coverage": coverage_rows(run),
         "cleared": _cleared(run),
         "probes": _probes(run),
+        **keysets.told(run.kinds),
         "health": {**health, "worse": worse},
         "gap_ms": _gap_ms(run.plan, phases) if status == "overlap" else None,
         "backups": [
@@ -268,7 +269,7 @@ def _probes(run: Run) -> list[dict[str, Any]]:
                     "host": host,
                 }
             )
-    return rows + logins.login_rows(run.kinds)
+    return rows + keysets.probe_rows(run.kinds) + logins.login_rows(run.kinds)
 
 
 def _software(run: Run) -> dict[str, str]:
@@ -299,7 +300,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         f"a copy of the new version lies on {host}, encrypted: {', '.join(said['paths'])}"
         for host, said in sorted(run.answers.get("escrow", {}).items())
     ]
-    found += logins.restart_notes(run.kinds) if status == "overlap" else []
+    found += logins.restart_notes(run.kinds) + keysets.waited(run.plan) if status == "overlap" else []
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
@@ -352,6 +353,7 @@ def summary_lines(
         for row in record.get("cleared", ())
     ]
     lines += logins.server_lines(run.kinds)
+    lines += keysets.lines(run.kinds)
     hosts = record["hosts"]
     lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}")
     if hosts["waived"]:
@@ -400,7 +402,9 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     for host, work in plan["hosts"].items():
         files = {store["path"] for entry in work["secrets"] for store in entry["stores"]}
         parts = [f"write {path}" for path in sorted(files)]
-        parts += [f"restart {service['name']}" for service in work["services"]]
+        parts += [
+            f"{'reload' if service.get('reloads') else 'restart'} {service['name']}" for service in work["services"]
+        ]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
         parts += logins.planned(work)
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")

@@ -68,7 +68,7 @@ def for_making(
         if origins[name] != host:
             continue
         summary = summaries[name]
-        how = {key: summary[key] for key in ("derive", "value_from") if key in summary}
+        how = {key: summary[key] for key in ("derive", "value_from", "kid") if key in summary}
         if "derive" not in how:
             how["generate"] = summary.get("generate") or _DEFAULT_GENERATE
         seal_to = recipients(plan, name, publics, stores=True)

@@ -16,7 +16,22 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import Layout, Slots
 
-__all__ = ["Store", "Workspace"]
+__all__ = ["Outside", "Store", "Workspace"]
+
+
+class Outside(ABC):
+    """Something that is no file and changes together with files: it is read whole, and changed whole or put back."""
+
+    @abstractmethod
+    def read(self) -> bytes | None:
+        """What it holds."""
+
+    @abstractmethod
+    def change(self, before: bytes | None, after: bytes | None) -> None:
+        """Bring it from one content to another.
+
+        :raises KeyturnError: what went wrong; a part may have been done then.
+        """
 
 
 class Workspace:
@@ -28,6 +43,22 @@ class Workspace:
     def __init__(self, instead: Mapping[str, bytes | None] | None = None) -> None:
         self._before: dict[str, bytes | None] = dict(instead or {})
         self._after: dict[str, bytes | None] = {}
+        self._outside: dict[str, Outside] = {}
+
+    def attach(self, path: str, outside: Outside) -> None:
+        """From now on this path stands for something that is no file."""
+        self._outside.setdefault(path, outside)
+
+    def _look(self, path: str) -> bytes | None:
+        """What is there now."""
+        if path in self._outside:
+            return self._outside[path].read()
+        try:
+            return atomic.read_file(path)
+        except KeyturnError as error:
+            if error.code != "file-missing":
+                raise
+            return None
 
     def on_disk(self, path: str) -> bytes | None:
         """What the file held when this call first looked.
@@ -35,12 +66,7 @@ class Workspace:
         :raises KeyturnError: ``file-unsafe``, ``file-failed``.
         """
         if path not in self._before:
-            try:
-                self._before[path] = atomic.read_file(path)
-            except KeyturnError as error:
-                if error.code != "file-missing":
-                    raise
-                self._before[path] = None
+            self._before[path] = self._look(path)
         return self._before[path]
 
     def read(self, path: str) -> bytes | None:
@@ -69,17 +95,21 @@ class Workspace:
         """
         changes = self.changes
         for path in changes:
-            if _look(path) != self._before[path]:
+            if self._look(path) != self._before[path]:
                 raise KeyturnError(
                     "file-changed",
                     "was edited by somebody else meanwhile",
                     where=path,
                     hint="Run the same command again",
                 )
-        written = {path: content for path, content in changes.items() if content is not None}
+        outside = [path for path in changes if path in self._outside]
+        files = {path: content for path, content in changes.items() if path not in self._outside}
+        written = {path: content for path, content in files.items() if content is not None}
         try:
+            for path in outside:  # first, since a file can be put back without anybody's help
+                self._outside[path].change(self._before[path], changes[path])
             atomic.write_files(written)
-            for path in changes:
+            for path in files:
                 if path not in written:
                     atomic.remove_file(path)
         except (OSError, KeyturnError) as error:
@@ -92,9 +122,12 @@ class Workspace:
         for path in changes:
             before = self._before[path]
             try:
-                if _look(path) == before:
+                present = self._look(path)
+                if present == before:
                     continue
-                if before is None:
+                if path in self._outside:
+                    self._outside[path].change(present, before)
+                elif before is None:
                     atomic.remove_file(path)
                 else:
                     atomic.write_file(path, before)
@@ -115,10 +148,6 @@ class Workspace:
             where=where,
             hint="Check space and permissions, then run the same command again",
         ) from None
-
-
-def _look(path: str) -> bytes | None:
-    return Workspace().on_disk(path)
 
 
 class Store(ABC):

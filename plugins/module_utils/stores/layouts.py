@@ -15,7 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 
 __all__ = ["LAYOUTS", "Layout", "ListLayout", "Pair", "Single", "Slots", "open_layout"]
 
-LAYOUTS = ("single", "list", "pair")
+LAYOUTS = ("single", "list", "pair", "keyset")
 
 #: Variable to value; None for a variable that is not there or empty.
 Slots = dict[str, Optional[bytes]]
@@ -38,6 +38,11 @@ class Layout(ABC):
     def primary(self, slots: Mapping[str, bytes | None]) -> bytes | None:
         """The version that writers use, as the variables stand."""
         return slots[self.variable]
+
+    def searched(self, slots: Mapping[str, bytes | None]) -> set[bytes]:
+        """What copies of the version in use would look like."""
+        primary = self.primary(slots)
+        return {primary} if primary else set()
 
     def wanted(self, state: str, original: Mapping[str, bytes | None], old: bytes | None, new: bytes) -> Slots:
         """What the variables hold in ``state``, given what they held before the rotation."""
