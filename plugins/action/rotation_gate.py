@@ -51,6 +51,7 @@ class ActionModule(KeyturnAction):
             )
         elif gate == "scanned":
             problems = gates.scanned(kind_results(plan, task_vars))
+            problems += gates.windows(plan, answers_of(task_vars, "__rotation_jwks"))
         elif gate == "readable":
             confirmed = _names(args.get("confirmed"))
             problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)

@@ -35,6 +35,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
+from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import JWKS, WINDOW, declared
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
@@ -152,6 +154,8 @@ _SECRET = Shape(
         "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
         "sanitize": Field("bool", "Whether retire makes the tables anew, so that their files hold no old ciphertext"),
         "overlap_min": Field("str", "The least time before the previous version is retired: 24h", pattern=DURATION),
+        "window": Field("map", "What the overlap window is computed from", shape=WINDOW),
+        "jwks": Field("list", "Every address at which verifiers fetch its public keys", shape=JWKS),
         "notice": Field("str", "What users will notice"),
     },
 )
@@ -281,6 +285,8 @@ class Catalog:
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):
             found.update(probe.get("hosts", ()))
+        for endpoint in secret.get("jwks", ()):
+            found.update(endpoint["hosts"])
         for server in secret.get("server", ()):
             found.update(talkers(server, self.databases))
         return sorted(found)
@@ -418,6 +424,10 @@ def _check_secret(
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     check_servers(secret, databases, where)
+    declared(secret, where)
+    for index, endpoint in enumerate(secret.get("jwks", ())):
+        check_url(endpoint["url"], f"{where}.jwks[{index}]")
+        _check_headers(endpoint.get("headers") or {}, f"{where}.jwks[{index}]")
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
@@ -485,7 +495,9 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
             hint=nearest(state, groups.get("all", ())),
         )
     return Catalog(
-        secrets=_one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()}),
+        secrets=_one_strategy(
+            {name: _resolved_secret(name, secret, groups, state) for name, secret in secrets.items()}
+        ),
         services={
             name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
             for name, service in services.items()
@@ -537,7 +549,9 @@ def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     return secrets
 
 
-def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _resolved_secret(
+    name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]], state_host: str
+) -> dict[str, Any]:
     where = f"keyturn_secrets.{name}"
     resolved = dict(secret)
     resolved.setdefault("strategy", "cutover" if secret["kind"] == "encryption_key" else "replace")
@@ -551,6 +565,11 @@ def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, 
     ]
     if "server" in secret:
         resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)
+    if "jwks" in secret:
+        resolved["jwks"] = [
+            {**endpoint, "hosts": _resolve(endpoint.get("hosts", state_host), groups, f"{where}.jwks[{index}].hosts")}
+            for index, endpoint in enumerate(secret["jwks"])
+        ]
     resolved["probes"] = [
         {**probe, "hosts": _resolve(probe["hosts"], groups, f"{where}.probes[{index}].hosts")}
         if "hosts" in probe

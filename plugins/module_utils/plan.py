@@ -20,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, declared
 
 __all__ = [
     "ALL",
@@ -68,10 +69,26 @@ def due(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> str
 
 
 def retire_after(secrets: Iterable[Mapping[str, Any]]) -> int:
-    """Seconds from verify to retire: the longest ``overlap_min`` among the secrets."""
-    return max(
-        (parse_duration(s["overlap_min"]) if "overlap_min" in s else DEFAULT_OVERLAP for s in secrets), default=0
-    )
+    """Seconds from verify to retire: the longest window among the secrets, or ``overlap_min`` where they have none.
+
+    What a rotation measures comes on top: :func:`window.closing_seconds`.
+    """
+    return max((_retire_seconds(secret) for secret in secrets), default=0)
+
+
+def _retire_seconds(secret: Mapping[str, Any]) -> int:
+    planned = _window(secret)
+    if planned is None:
+        return parse_duration(secret["overlap_min"]) if "overlap_min" in secret else DEFAULT_OVERLAP
+    return closing_seconds({"window": {**planned, "figures": {"jwks_max_age": 0, **planned["figures"]}}}, {})
+
+
+def _window(secret: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The declared figures in seconds, and the floor."""
+    figures = declared(secret, "keyturn_secrets")
+    if figures is None:
+        return None
+    return {"figures": figures, "floor": parse_duration(secret.get("overlap_min", "0s"))}
 
 
 def choose(
@@ -115,6 +132,8 @@ def choose(
         names = still_open or names
     else:
         names = [name for name in catalog.secrets if _can_turn(register, name, mode)]
+        if mode == "retire":
+            names = _due_to_retire(register, names, now)
         if len({records[name].get("open") or records[name].get("current") for name in names}) > 1:
             raise KeyturnError(
                 "rotations-several",
@@ -132,6 +151,23 @@ def choose(
             hint="Use the catalog that the rotation was begun with",
         )
     return sorted(set(names))
+
+
+def _due_to_retire(register: Mapping[str, Any], names: Sequence[str], now: float) -> list[str]:
+    """Of what can be retired: what was begun and did not finish, else the rotation that may be since longest; all where
+    none may yet.
+    """
+
+    def since(name: str) -> str:
+        record = register["secrets"][name]
+        return str(register["rotations"][record.get("open") or record["current"]].get("retire_after") or "")
+
+    unfinished = [name for name in names if register["secrets"][name].get("open")]
+    if unfinished:
+        return unfinished
+    due_ones = [name for name in names if since(name) and parse_stamp(since(name)) <= now]
+    first = min(map(since, due_ones), default=None)
+    return [name for name in due_ones if since(name) == first] or list(names)
 
 
 def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
@@ -348,6 +384,15 @@ def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, 
     return found
 
 
+def _published(secret: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """By host the addresses of published keys that it asks, as ``jwks_info`` takes them."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for endpoint in secret.get("jwks", ()):
+        for host in endpoint["hosts"]:
+            found.setdefault(host, []).append({key: value for key, value in endpoint.items() if key != "hosts"})
+    return found
+
+
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
     """What a secret's readers do while it turns: stopped only where all of them are.
 
@@ -465,6 +510,8 @@ def build(
                 of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
+        for host, endpoints in _published(secret).items():
+            of(host).setdefault("jwks", []).append({"secret": name, "endpoints": endpoints})
     for host, work in hosts.items():
         if work["secrets"]:
             work["search"] = _searched(catalog, host)
@@ -566,10 +613,12 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
     derive = dict(secret.get("derive") or {})
     if derive and derive["from"] not in names and origin is not None:
         derive["stores"] = _stores_on(catalog.secrets[derive["from"]], origin)
+    window = _window(secret)
     kept = ("kind", "strategy", "generate", "consumers", "value_from", "notice", "options")
     return {
         "name": name,
         **{key: secret[key] for key in kept if key in secret},
         **({"derive": derive} if derive else {}),
         "retire_seconds": retire_after([secret]),
+        **({"window": window} if window else {}),
     }
