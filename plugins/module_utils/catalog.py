@@ -115,7 +115,7 @@ _PROBE = Shape(
     {
         "name": Field("str", "How reports call it"),
         "hosts": Field("str|list", "Where it runs; by default on the hosts of the consumers"),
-        "type": Field("str", "How it asks", required=True, choices=("http", "command")),
+        "type": Field("str", "How it asks", required=True, choices=("http", "command", "log")),
         "url": Field("str", "The address"),
         "method": Field("str", "The HTTP method"),
         "headers": Field("map", "Headers; {value} stands for the secret"),
@@ -127,6 +127,14 @@ _PROBE = Shape(
         "refused": Field("bool", "Whether a refusal is what is expected"),
         "timeout": Field("int", "Seconds"),
         "ca_file": Field("str", "Certificates to trust"),
+        "path": Field("str|list", "A log file, or several; rotated ones are read too"),
+        "unit": Field("str", "A unit in the journal"),
+        "directory": Field("str", "A folder of journal files instead of the host's own", pattern=r"^/"),
+        "service": Field("str", "A service whose log it is: its unit's journal, or its containers' output"),
+        "pattern": Field("str", "What a line must match; {kid} stands for the kid, the group who names somebody"),
+        "since": Field("str", "How far back it looks; to the beginning of the rotation by default", pattern=DURATION),
+        "at_least": Field("int", "How many lines must match; 1 by default", minimum=1),
+        "at_most": Field("int", "How many lines may match", minimum=0),
     },
 )
 _SECRET = Shape(
@@ -438,12 +446,45 @@ def _check_secret(
             raise KeyturnError(
                 "catalog-invalid", "field 'command' is missing", where=f"{where}.probes[{index}]", hint="Give a list"
             )
+        if probe["type"] == "log":
+            _check_log(probe, secret, services, f"{where}.probes[{index}]")
     if secret["kind"] == "encryption_key" and not secret.get("data"):
         raise KeyturnError(
             "catalog-invalid",
             "an encryption key without data",
             where=f"{where}.data",
             hint="Name the columns encrypted under it",
+        )
+
+
+def _check_log(probe: Mapping[str, Any], secret: Mapping[str, Any], services: Mapping[str, Any], where: str) -> None:
+    named = [name for name in ("path", "unit", "service") if name in probe]
+    if len(named) > 1 or not (named or secret.get("consumers")):
+        raise KeyturnError(
+            "catalog-invalid",
+            "a log needs one source",
+            where=where,
+            hint="Name path, unit or service, or none for the logs of all consumers",
+        )
+    for service in [probe["service"]] if "service" in probe else () if named else secret["consumers"]:
+        _known(service, services, "service", where)
+        if services[service]["manager"] == "command":
+            raise KeyturnError(
+                "catalog-invalid", f"nobody knows where {service} logs", where=where, hint="Name its log with path"
+            )
+    if "pattern" not in probe and probe.get("version", "none") == "none":
+        raise KeyturnError(
+            "catalog-invalid",
+            "field 'pattern' is missing",
+            where=where,
+            hint="Give one, or a version whose value must not be in the log",
+        )
+    if probe.get("refused") and not ("pattern" in probe and "since" in probe):
+        raise KeyturnError(
+            "catalog-invalid",
+            "a log that shows that the old version is not used needs pattern and since",
+            where=where,
+            hint="since: 15m",
         )
 
 

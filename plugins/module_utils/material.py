@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["JWK_PRIVATE", "MASK", "find_material", "redact"]
+__all__ = ["JWK_PRIVATE", "MASK", "find_material", "redact", "written_forms"]
 
 MASK = "********"
 _SHORT = 4  # a given value shorter than this is masked only where it stands alone
@@ -89,6 +89,11 @@ def _forms(values: Iterable[Any]) -> tuple[frozenset[str], list[str]]:
         if len(raw) >= 2 * _SHORT:
             forms |= {base64.b64encode(raw).decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
     return frozenset(plain), sorted(forms, key=lambda form: (-len(form), form))
+
+
+def written_forms(values: Iterable[str]) -> list[str]:
+    """Values of four characters or more as they may stand in a text, the longest first."""
+    return _forms(values)[1]
 
 
 class _Redactor:

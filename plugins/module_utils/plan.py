@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable
 
@@ -356,6 +356,29 @@ def service_plan(catalog: Catalog, names: Sequence[str]) -> dict[str, Any]:
     return {"services": sorted(names), "waves": waves, "hosts": hosts, "state_host": catalog.state_host}
 
 
+def _placed_probes(
+    catalog: Catalog, secret: Mapping[str, Any], probe: Mapping[str, Any], consumers: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Host and probe. A log is looked for where its service runs; without a source it is that of every consumer."""
+    declared = {key: value for key, value in probe.items() if key not in ("hosts", "service")}
+    if probe["type"] != "log" or "path" in probe or "unit" in probe:
+        if isinstance(probe.get("path"), str):
+            declared["path"] = [probe["path"]]
+        for host in probe.get("hosts", consumers):
+            yield host, declared
+        return
+    services = [probe["service"]] if "service" in probe else secret["consumers"]
+    for service in services:
+        entry = catalog.services[service]
+        place = {"unit": entry.get("unit")}
+        if entry["manager"] == "compose":
+            kept = ("project_dir", "project", "docker_host")
+            place = {"service": entry.get("service", service), **{key: entry[key] for key in kept if key in entry}}
+        name = {"name": f"{probe['name']} of {service}"} if "name" in probe and len(services) > 1 else {}
+        for host in entry["hosts"]:
+            yield host, {**declared, **name, **place}
+
+
 def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, Any]]]:
     """Host and probe for each consumer that Docker Compose runs where an environment file with this secret lies.
 
@@ -506,8 +529,8 @@ def build(
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
-            for host in probe.get("hosts", consumers):
-                of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
+            for host, placed in _placed_probes(catalog, secret, probe, consumers):
+                of(host)["probes"].append({"secret": name, **placed})
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
         for host, endpoints in _published(secret).items():

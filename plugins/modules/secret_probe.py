@@ -40,8 +40,9 @@ options:
         description:
           - How it asks. With V(container_env) it looks into the environment of the containers of a Docker Compose
             service, none of which may have the old version any more, as it is or inside a URL.
+          - With V(log) it looks into what was logged. See O(probes[].pattern).
         type: str
-        choices: [http, command, container_env]
+        choices: [http, command, container_env, log]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -93,17 +94,46 @@ options:
         type: list
         elements: str
       service:
-        description: For V(container_env), the service in the Compose files.
+        description: For V(container_env) and V(log), the service in the Compose files.
         type: str
       project:
-        description: For V(container_env), the Compose project.
+        description: For V(container_env) and V(log), the Compose project.
         type: str
       project_dir:
-        description: For V(container_env), the folder of the Compose project, which gives it its name.
+        description: For V(container_env) and V(log), the folder of the Compose project, which gives it its name.
         type: path
       docker_host:
-        description: For V(container_env), the Docker daemon's address. The default is C(DOCKER_HOST).
+        description: For V(container_env) and V(log), the Docker daemon's address. The default is C(DOCKER_HOST).
         type: str
+      path:
+        description:
+          - For V(log), a log file, or several. Their rotated files are read too.
+          - A log has one of O(probes[].path), O(probes[].unit) and O(probes[].service).
+        type: list
+        elements: path
+      unit:
+        description: For V(log), a unit in the journal of systemd.
+        type: str
+      directory:
+        description: For V(log) with O(probes[].unit), a folder of journal files instead of the host's own.
+        type: path
+      pattern:
+        description:
+          - For V(log), a regular expression that is looked for in each line. C({kid}) stands for the kid of the
+            version. What a group C(who) takes in is named in the result.
+          - With O(probes[].refused) it is how a line looks that tells of the use of a version. The old one must not be
+            used, and the new one must be, or else the log proves nothing.
+          - Without a pattern the value of the version itself is looked for. It must not be in the log.
+        type: str
+      since:
+        description: For V(log), a time span before now, such as V(15m). The default is the time in O(since).
+        type: str
+      at_least:
+        description: For V(log), how many lines must match. The default is 1.
+        type: int
+      at_most:
+        description: For V(log), how many lines may match. With V(0) none may.
+        type: int
       timeout:
         description: Seconds that one question may take.
         type: float
@@ -114,6 +144,14 @@ options:
         (a file of mode C(0600) on the host), C(env_file) with C(variable), or C(sealed) (a box for this host).
       - Only what a probe uses is read.
     type: dict
+  kids:
+    description:
+      - The kids of versions, by secret, as C(new) and C(old). They stand for C({kid}) in a pattern.
+      - The default is what a private JWK says.
+    type: dict
+  since:
+    description: A time in UTC such as V(2026-11-21T10:00:00Z), from which on logs count.
+    type: str
   wait:
     description: Seconds to ask again, for the probes that do not pass.
     type: float
@@ -208,7 +246,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.probes import mis
 
 PROBE = {
     "name": {"type": "str"},
-    "type": {"type": "str", "choices": ["http", "command", "container_env"], "required": True},
+    "type": {"type": "str", "choices": ["http", "command", "container_env", "log"], "required": True},
     "secret": {"type": "str", "no_log": False},
     "version": {"type": "str", "choices": ["new", "old", "none"], "default": "none"},
     "refused": {"type": "bool", "default": False},
@@ -225,12 +263,21 @@ PROBE = {
     "project": {"type": "str"},
     "project_dir": {"type": "path"},
     "docker_host": {"type": "str"},
+    "path": {"type": "list", "elements": "path"},
+    "unit": {"type": "str"},
+    "directory": {"type": "path"},
+    "pattern": {"type": "str"},
+    "since": {"type": "str"},
+    "at_least": {"type": "int"},
+    "at_most": {"type": "int"},
     "timeout": {"type": "float", "default": 10},
 }
 ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "probes": {"type": "list", "elements": "dict", "required": True, "options": PROBE},
     "values": {"type": "dict"},
+    "kids": {"type": "dict"},
+    "since": {"type": "str"},
     "wait": {"type": "float", "default": 0},
     "interval": {"type": "float", "default": 1},
     "fail": {"type": "bool", "default": True},
