@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import TOKEN
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
@@ -115,7 +116,7 @@ _PROBE = Shape(
     {
         "name": Field("str", "How reports call it"),
         "hosts": Field("str|list", "Where it runs; by default on the hosts of the consumers"),
-        "type": Field("str", "How it asks", required=True, choices=("http", "command", "log")),
+        "type": Field("str", "How it asks", required=True, choices=("http", "command", "log", "token")),
         "url": Field("str", "The address"),
         "method": Field("str", "The HTTP method"),
         "headers": Field("map", "Headers; {value} stands for the secret"),
@@ -127,6 +128,7 @@ _PROBE = Shape(
         "refused": Field("bool", "Whether a refusal is what is expected"),
         "timeout": Field("int", "Seconds"),
         "ca_file": Field("str", "Certificates to trust"),
+        "token": Field("map", "A token that the version signs; {value} is the token then", shape=TOKEN),
         "path": Field("str|list", "A log file, or several; rotated ones are read too"),
         "unit": Field("str", "A unit in the journal"),
         "directory": Field("str", "A folder of journal files instead of the host's own", pattern=r"^/"),
@@ -295,6 +297,8 @@ class Catalog:
             found.update(probe.get("hosts", ()))
         for endpoint in secret.get("jwks", ()):
             found.update(endpoint["hosts"])
+            if "service" in endpoint:
+                found.update(self.services[endpoint["service"]]["hosts"])
         for server in secret.get("server", ()):
             found.update(talkers(server, self.databases))
         return sorted(found)
@@ -434,11 +438,10 @@ def _check_secret(
     check_servers(secret, databases, where)
     declared(secret, where)
     for index, endpoint in enumerate(secret.get("jwks", ())):
-        check_url(endpoint["url"], f"{where}.jwks[{index}]")
-        _check_headers(endpoint.get("headers") or {}, f"{where}.jwks[{index}]")
+        _check_published(endpoint, services, f"{where}.jwks[{index}]")
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
-        if probe["type"] == "http" and "url" not in probe:
+        if probe["type"] in ("http", "token") and "url" not in probe:
             raise KeyturnError(
                 "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"
             )
@@ -455,6 +458,24 @@ def _check_secret(
             where=f"{where}.data",
             hint="Name the columns encrypted under it",
         )
+
+
+def _check_published(endpoint: Mapping[str, Any], services: Mapping[str, Any], where: str) -> None:
+    refresh, purge = endpoint.get("refresh", "wait"), endpoint.get("purge", {})
+    check_url(endpoint["url"], where)
+    _check_headers(endpoint.get("headers") or {}, where)
+    if "url" in purge:
+        check_url(purge["url"], f"{where}.purge")
+    _check_headers(purge.get("headers") or {}, f"{where}.purge")
+    if ("purge" in endpoint and refresh != "purge") or ("service" in endpoint) != (refresh == "restart"):
+        raise KeyturnError(
+            "catalog-invalid",
+            "refresh and what belongs to it do not agree",
+            where=where,
+            hint="purge belongs to refresh: purge, service to refresh: restart",
+        )
+    if "service" in endpoint:
+        _known(endpoint["service"], services, "service", f"{where}.service")
 
 
 def _check_log(probe: Mapping[str, Any], secret: Mapping[str, Any], services: Mapping[str, Any], where: str) -> None:

@@ -407,13 +407,29 @@ def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, 
     return found
 
 
-def _published(secret: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """By host the addresses of published keys that it asks, as ``jwks_info`` takes them."""
-    found: dict[str, list[dict[str, Any]]] = {}
+_ASKED = ("name", "url", "headers", "ca_file", "timeout")
+
+
+def _published(secret: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By host: the addresses of published keys that it asks, as ``jwks_info`` takes them; the caches that it empties;
+    and how many seconds a new key may take.
+    """
+    found: dict[str, dict[str, Any]] = {}
     for endpoint in secret.get("jwks", ()):
-        for host in endpoint["hosts"]:
-            found.setdefault(host, []).append({key: value for key, value in endpoint.items() if key != "hosts"})
+        for number, host in enumerate(endpoint["hosts"]):
+            entry = found.setdefault(host, {"endpoints": [], "purge": [], "within": 0})
+            entry["endpoints"].append({key: endpoint[key] for key in _ASKED if key in endpoint})
+            entry["within"] = max(entry["within"], parse_duration(endpoint.get("within", "15m")))
+            if endpoint.get("refresh") == "purge" and number == 0:
+                asked = {"url": endpoint["url"], "method": "PURGE", **endpoint.get("purge", {})}
+                entry["purge"].append({**({"ca_file": endpoint["ca_file"]} if "ca_file" in endpoint else {}), **asked})
     return found
+
+
+def _gateways(catalog: Catalog, secret: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Host and service of each gateway that is restarted so that it shows a new key."""
+    names = {endpoint["service"] for endpoint in secret.get("jwks", ()) if "service" in endpoint}
+    return _placed(catalog, [sorted(names)])
 
 
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
@@ -533,8 +549,11 @@ def build(
                 of(host)["probes"].append({"secret": name, **placed})
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
-        for host, endpoints in _published(secret).items():
-            of(host).setdefault("jwks", []).append({"secret": name, "endpoints": endpoints})
+        for host, published in _published(secret).items():
+            of(host).setdefault("jwks", []).append({"secret": name, **published})
+        for host, gateway in _gateways(catalog, secret):
+            gateways = of(host).setdefault("gateways", [])
+            gateways += [gateway] if gateway not in gateways else []
     for host, work in hosts.items():
         if work["secrets"]:
             work["search"] = _searched(catalog, host)

@@ -159,6 +159,39 @@ def _validate_http(probe: Probe, where: str) -> None:
         raise _invalid("it uses the value but names no version", where, "Set version to new or old")
 
 
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+_BEARER = {"Authorization": "Bearer {value}"}
+
+
+def _as_http(probe: Probe) -> Probe:
+    """A probe with a token is one by HTTP; the token stands where the value would."""
+    used = probe.get("headers") or probe.get("body")
+    return probe if used else {**probe, "headers": _BEARER}
+
+
+def _token_of(probe: Probe) -> dict[str, Any]:
+    return {key: value for key, value in (probe.get("token") or {}).items() if value is not None}
+
+
+def _ask_with_token(probe: Probe, value: bytes | None) -> Reply:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import sign_token
+
+    key = value or b""
+    kid = str((probe.get("kids") or {}).get(_version(probe)) or kid_in(key))
+    return _ask_http(_as_http(probe), sign_token(key, _token_of(probe), kid, time.time()))
+
+
+def _validate_token(probe: Probe, where: str) -> None:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import check_token
+
+    if not _version(probe):
+        raise _invalid("it is not said which version signs the token", where, "Set version to new or old")
+    _validate_http(_as_http(probe), where)
+    check_token(_token_of(probe), where)
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +266,7 @@ def _since(probe: Probe) -> float:
 
 def _with_kid(probe: Probe, version: str, value_of: Values) -> str:
     """The pattern with the kid of a version in it."""
-    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.counting import kid_in
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
 
     pattern = str(probe["pattern"])
     if _KID not in pattern:
@@ -347,6 +380,7 @@ def _validate_log(probe: Probe, where: str) -> None:
 #: How to ask, by a probe's ``type``.
 PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
+    "token": ProbeType(_ask_with_token, _validate_token, accepted=(200,), refused=(401, 403)),
     "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
     "log": ProbeType(_ask_nothing, _validate_log, (), (), _judge_log),
     "container_env": ProbeType(_ask_nothing, _validate_containers, (), (), _judge_containers),
@@ -372,7 +406,7 @@ def _matches(probe: Probe, reply: Reply) -> bool:
     return reply.code in _expected(probe) and (not pattern or re.search(pattern, reply.body) is not None)
 
 
-_SAME = ("type", "secret", "url", "method", "headers", "body", "command")
+_SAME = ("type", "secret", "url", "method", "headers", "body", "command", "token")
 
 
 def _positive(probe: Probe, probes: Sequence[Probe]) -> Probe:

@@ -48,6 +48,14 @@ WINDOW = Shape(
         "skew": Field("str", "By how much clocks may differ: 60s", pattern=DURATION),
     },
 )
+PURGE = Shape(
+    "request that empties a cache",
+    {
+        "url": Field("str", "The address; that of the JWKS by default"),
+        "method": Field("str", "The HTTP method; PURGE by default"),
+        "headers": Field("map", "Headers"),
+    },
+)
 JWKS = Shape(
     "address of published keys",
     {
@@ -57,6 +65,12 @@ JWKS = Shape(
         "headers": Field("map", "Headers"),
         "ca_file": Field("str", "Certificates to trust"),
         "timeout": Field("int", "Seconds"),
+        "within": Field("str", "How long promote waits until it shows a new key; 15m by default", pattern=DURATION),
+        "refresh": Field(
+            "str", "How its cache comes to a new key; wait by default", choices=("wait", "purge", "restart")
+        ),
+        "purge": Field("map", "The request that empties its cache", shape=PURGE),
+        "service": Field("str", "The service that is restarted"),
     },
 )
 #: The figures that a window is made of, in the order of the sum.

@@ -40,9 +40,11 @@ options:
         description:
           - How it asks. With V(container_env) it looks into the environment of the containers of a Docker Compose
             service, none of which may have the old version any more, as it is or inside a URL.
+          - With V(token) it makes a token that is valid for a short time, signed by the version, and shows it as
+            V(http) shows a value; C({value}) is the token then. See O(probes[].token).
           - With V(log) it looks into what was logged. See O(probes[].pattern).
         type: str
-        choices: [http, command, container_env, log]
+        choices: [http, command, container_env, log, token]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -86,6 +88,26 @@ options:
       body:
         description: The body, with the same words as in O(probes[].headers).
         type: str
+      token:
+        description:
+          - For V(token), what stands in the token. C(iat) and C(exp) come from the clock.
+          - The value is a private JWK, a PEM, or for C(HS256) and its like the secret itself. Without
+            O(probes[].headers) and O(probes[].body) the token goes into the header C(Authorization).
+        type: dict
+        suboptions:
+          claims:
+            description: Its claims.
+            type: dict
+          lifetime:
+            description: How long it is valid. The default is V(60s).
+            type: str
+          algorithm:
+            description: How it is signed. The default is what fits the key.
+            type: str
+            choices: [HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]
+          typ:
+            description: The C(typ) in its header. The default is V(JWT).
+            type: str
       ca_file:
         description: A PEM file with the certificates to trust instead of the system's.
         type: path
@@ -146,7 +168,8 @@ options:
     type: dict
   kids:
     description:
-      - The kids of versions, by secret, as C(new) and C(old). They stand for C({kid}) in a pattern.
+      - The kids of versions, by secret, as C(new) and C(old). They stand for C({kid}) in a pattern, and in the header
+        of a token.
       - The default is what a private JWK says.
     type: dict
   since:
@@ -186,6 +209,16 @@ EXAMPLES = r"""
         new: {env_file: /srv/app/.env, variable: METRICS_TOKEN}
         old: {file: /root/metrics-token.old}
     wait: 30
+
+- name: Show that the gateway takes tokens of both keys
+  keyturn.rotation.secret_probe:
+    probes:
+      - {type: token, url: "https://edge.example.com/api/ping", version: new, token: {claims: {iss: identity}}}
+      - {type: token, url: "https://edge.example.com/api/ping", version: old, token: {claims: {iss: identity}}}
+    values:
+      SIGNING_KEY:
+        new: {file: /root/next.jwk}
+        old: {file: /root/current.jwk}
 """
 
 RETURN = r"""
@@ -244,9 +277,16 @@ code:
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 from ansible_collections.keyturn.rotation.plugins.module_utils.probes import misplaced_values, run
 
+ALGORITHMS = ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"]
+TOKEN = {
+    "claims": {"type": "dict"},
+    "lifetime": {"type": "str"},
+    "algorithm": {"type": "str", "choices": [*ALGORITHMS, "ES512", "EdDSA"]},
+    "typ": {"type": "str"},
+}
 PROBE = {
     "name": {"type": "str"},
-    "type": {"type": "str", "choices": ["http", "command", "container_env", "log"], "required": True},
+    "type": {"type": "str", "choices": ["http", "command", "container_env", "log", "token"], "required": True},
     "secret": {"type": "str", "no_log": False},
     "version": {"type": "str", "choices": ["new", "old", "none"], "default": "none"},
     "refused": {"type": "bool", "default": False},
@@ -257,6 +297,7 @@ PROBE = {
     "method": {"type": "str"},
     "headers": {"type": "dict"},
     "body": {"type": "str"},
+    "token": {"type": "dict", "options": TOKEN, "no_log": False},
     "ca_file": {"type": "path"},
     "command": {"type": "list", "elements": "str"},
     "service": {"type": "str"},

@@ -257,7 +257,8 @@ def evidence_record(
 
 def _probes(run: Run) -> list[dict[str, Any]]:
     rows = []
-    for host, said in sorted(run.answers.get("probes", {}).items()):
+    answers = [entry for name in ("probes", "refusals") for entry in sorted(run.answers.get(name, {}).items())]
+    for host, said in answers:
         for probe in said.get("probes", ()):
             version = probe.get("version")
             rows.append(

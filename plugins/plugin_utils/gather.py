@@ -26,6 +26,7 @@ _ANSWERS = (
     "stopped",
     "escrow",
     "jwks",
+    "refusals",
 )
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
 _STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import jwk_thumbprint
 from ansible_collections.keyturn.rotation.plugins.module_utils.logs.sources import Line
 from ansible_collections.keyturn.rotation.plugins.module_utils.material import JWK_PRIVATE, redact, written_forms
 
-__all__ = ["Counted", "count", "holding", "kid_in", "names"]
+__all__ = ["Counted", "count", "holding", "names"]
 
 #: A shorter text may stand in a log by chance.
 _LEAST = 12
@@ -92,12 +91,3 @@ def holding(lines: Iterable[Line], value: bytes) -> Counted:
         total += 1
         matches += any(form in line.text for form in forms)
     return Counted(total, matches, matches)
-
-
-def kid_in(value: bytes) -> str:
-    """The kid of a JWK: the one that it names, or its thumbprint (RFC 7638); empty for any other value."""
-    try:
-        jwk = json.loads(value)
-        return str(jwk.get("kid") or jwk_thumbprint(jwk))
-    except (ValueError, AttributeError, KeyError):
-        return ""

@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate, kid_in
 from ansible_collections.keyturn.rotation.plugins.module_utils.logs.counting import (
     Counted,
     count,
     holding,
-    kid_in,
     names,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.logs.sources import Line, lines_since, source_of
