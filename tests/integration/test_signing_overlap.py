@@ -45,7 +45,9 @@ class _Stack:
     @property
     def keys(self) -> list[bytes]:
         """The private keys, the signing one first."""
-        return read_variable(str(self.env_file), _NAME).split(b"|")
+        value = read_variable(self.env_file.read_bytes(), _NAME, str(self.env_file))
+        assert value is not None
+        return value.split(b"|")
 
     @property
     def kids(self) -> list[str]:
