@@ -10,6 +10,7 @@ from ansible.release import __version__ as ansible_version
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, measured_by
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
@@ -73,7 +74,9 @@ class ActionModule(KeyturnAction):
 
     @staticmethod
     def _retire_after(run: Any, now: str) -> str:
-        return stamp_of(parse_stamp(now) + max(secret["retire_seconds"] for secret in run.plan["secrets"]))
+        measured = measured_by(run.answers.get("jwks", {}))
+        seconds = (closing_seconds(secret, measured.get(secret["name"], {})) for secret in run.plan["secrets"])
+        return stamp_of(parse_stamp(now) + max(seconds))
 
 
 def _hosts(run: Any) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class ActionModule(KeyturnAction):
         elif gate == "staged":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
             result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
+            result["kids"] = _kids(answers_of(task_vars, "__rotation_staged"))
         elif gate == "promoted":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_promoted"), ("promoted",))
         elif gate == "found":
@@ -51,6 +52,7 @@ class ActionModule(KeyturnAction):
             )
         elif gate == "scanned":
             problems = gates.scanned(kind_results(plan, task_vars))
+            problems += gates.windows(plan, answers_of(task_vars, "__rotation_jwks"))
         elif gate == "readable":
             confirmed = _names(args.get("confirmed"))
             problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)
@@ -75,6 +77,15 @@ class ActionModule(KeyturnAction):
         if problems:
             raise KeyturnError(f"gate-{gate}", " ".join(problems), where="")
         return result
+
+
+def _kids(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The kids of the versions of each secret; hosts that got this far hold the same ones."""
+    found: dict[str, dict[str, str]] = {}
+    for said in answers.values():
+        for name, secret in said.get("secrets", {}).items():
+            found.setdefault(name, {}).update(secret.get("kids") or {})
+    return found
 
 
 def _names(text: Any) -> list[str]:

@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import TOKEN
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import (
     KEYSET,
@@ -43,6 +44,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import command_place
+from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import JWKS, WINDOW, declared
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
@@ -124,12 +127,13 @@ _INDEX = Shape(
         "name": Field("str", "The index's name", required=True),
     },
 )
+_PROBE_TYPES = ("http", "command", "jwt", "active_kid", "log", "token")
 _PROBE = Shape(
     "probe",
     {
         "name": Field("str", "How reports call it"),
         "hosts": Field("str|list", "Where it runs; by default on the hosts of the consumers"),
-        "type": Field("str", "How it asks", required=True, choices=("http", "command", "jwt", "active_kid")),
+        "type": Field("str", "How it asks", required=True, choices=_PROBE_TYPES),
         "url": Field("str", "The address"),
         "method": Field("str", "The HTTP method"),
         "headers": Field("map", "Headers; {value} stands for the secret"),
@@ -143,6 +147,15 @@ _PROBE = Shape(
         "refused": Field("bool", "Whether a refusal is what is expected"),
         "timeout": Field("int", "Seconds"),
         "ca_file": Field("str", "Certificates to trust"),
+        "token": Field("map", "A token that the version signs; {value} is the token then", shape=TOKEN),
+        "path": Field("str|list", "A log file, or several; rotated ones are read too"),
+        "unit": Field("str", "A unit in the journal"),
+        "directory": Field("str", "A folder of journal files instead of the host's own", pattern=r"^/"),
+        "service": Field("str", "A service whose log it is: its unit's journal, or its containers' output"),
+        "pattern": Field("str", "What a line must match; {kid} stands for the kid, the group who names somebody"),
+        "since": Field("str", "How far back it looks; to the beginning of the rotation by default", pattern=DURATION),
+        "at_least": Field("int", "How many lines must match; 1 by default", minimum=1),
+        "at_most": Field("int", "How many lines may match", minimum=0),
     },
 )
 _SECRET = Shape(
@@ -171,6 +184,8 @@ _SECRET = Shape(
         "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
         "sanitize": Field("bool", "Whether retire makes the tables anew, so that their files hold no old ciphertext"),
         "overlap_min": Field("str", "The least time before the previous version is retired: 24h", pattern=DURATION),
+        "window": Field("map", "What the overlap window is computed from", shape=WINDOW),
+        "jwks": Field("list", "Every address at which verifiers fetch its public keys", shape=JWKS),
         "notice": Field("str", "What users will notice"),
     },
 )
@@ -300,6 +315,10 @@ class Catalog:
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):
             found.update(probe.get("hosts", ()))
+        for endpoint in secret.get("jwks", ()):
+            found.update(endpoint["hosts"])
+            if "service" in endpoint:
+                found.update(self.services[endpoint["service"]]["hosts"])
         for server in secret.get("server", ()):
             found.update(talkers(server, self.databases))
         return sorted(found)
@@ -437,9 +456,12 @@ def _check_secret(
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     check_servers(secret, databases, where)
+    declared(secret, where)
+    for index, endpoint in enumerate(secret.get("jwks", ())):
+        _check_published(endpoint, services, f"{where}.jwks[{index}]")
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
-        if probe["type"] in ("http", *PROBE_TYPES) and "url" not in probe:
+        if probe["type"] in ("http", "token", *PROBE_TYPES) and "url" not in probe:
             raise KeyturnError(
                 "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"
             )
@@ -447,6 +469,8 @@ def _check_secret(
             raise KeyturnError(
                 "catalog-invalid", "field 'command' is missing", where=f"{where}.probes[{index}]", hint="Give a list"
             )
+        if probe["type"] == "log":
+            _check_log(probe, secret, services, f"{where}.probes[{index}]")
     check_keyset(secret, where)
     if secret["kind"] == "encryption_key" and not secret.get("data"):
         raise KeyturnError(
@@ -454,6 +478,55 @@ def _check_secret(
             "an encryption key without data",
             where=f"{where}.data",
             hint="Name the columns encrypted under it",
+        )
+
+
+def _check_published(endpoint: Mapping[str, Any], services: Mapping[str, Any], where: str) -> None:
+    refresh, purge = endpoint.get("refresh", "wait"), endpoint.get("purge", {})
+    check_url(endpoint["url"], where)
+    _check_headers(endpoint.get("headers") or {}, where)
+    if "url" in purge:
+        check_url(purge["url"], f"{where}.purge")
+    _check_headers(purge.get("headers") or {}, f"{where}.purge")
+    if ("purge" in endpoint and refresh != "purge") or ("service" in endpoint) != (refresh == "restart"):
+        raise KeyturnError(
+            "catalog-invalid",
+            "refresh and what belongs to it do not agree",
+            where=where,
+            hint="purge belongs to refresh: purge, service to refresh: restart",
+        )
+    if "service" in endpoint:
+        _known(endpoint["service"], services, "service", f"{where}.service")
+
+
+def _check_log(probe: Mapping[str, Any], secret: Mapping[str, Any], services: Mapping[str, Any], where: str) -> None:
+    named = [name for name in ("path", "unit", "service") if name in probe]
+    if len(named) > 1 or not (named or secret.get("consumers")):
+        raise KeyturnError(
+            "catalog-invalid",
+            "a log needs one source",
+            where=where,
+            hint="Name path, unit or service, or none for the logs of all consumers",
+        )
+    for service in [probe["service"]] if "service" in probe else () if named else secret["consumers"]:
+        _known(service, services, "service", where)
+        if services[service]["manager"] == "command":
+            raise KeyturnError(
+                "catalog-invalid", f"nobody knows where {service} logs", where=where, hint="Name its log with path"
+            )
+    if "pattern" not in probe and probe.get("version", "none") == "none":
+        raise KeyturnError(
+            "catalog-invalid",
+            "field 'pattern' is missing",
+            where=where,
+            hint="Give one, or a version whose value must not be in the log",
+        )
+    if probe.get("refused") and not ("pattern" in probe and "since" in probe):
+        raise KeyturnError(
+            "catalog-invalid",
+            "a log that shows that the old version is not used needs pattern and since",
+            where=where,
+            hint="since: 15m",
         )
 
 
@@ -508,7 +581,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
         for name, service in services.items()
     }
-    resolved = _one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()})
+    resolved = _one_strategy({name: _resolved_secret(name, secret, groups, state) for name, secret in secrets.items()})
     for name, secret in resolved.items():
         check_hosts(secret, resolved_services, f"keyturn_secrets.{name}")
     return Catalog(
@@ -561,7 +634,9 @@ def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     return secrets
 
 
-def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _resolved_secret(
+    name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]], state_host: str
+) -> dict[str, Any]:
     where = f"keyturn_secrets.{name}"
     resolved = dict(secret)
     resolved.setdefault("strategy", _STRATEGIES.get(secret["kind"], "replace"))
@@ -576,6 +651,11 @@ def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, 
     ]
     if "server" in secret:
         resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)
+    if "jwks" in secret:
+        resolved["jwks"] = [
+            {**endpoint, "hosts": _resolve(endpoint.get("hosts", state_host), groups, f"{where}.jwks[{index}].hosts")}
+            for index, endpoint in enumerate(secret["jwks"])
+        ]
     resolved["probes"] = [
         {**probe, "hosts": _resolve(probe["hosts"], groups, f"{where}.probes[{index}].hosts")}
         if "hosts" in probe

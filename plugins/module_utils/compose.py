@@ -44,6 +44,7 @@ __all__ = [
     "inspected",
     "judge",
     "last_lines",
+    "lines_since",
     "parse_depends_on",
     "place_of",
     "state_of",
@@ -219,6 +220,20 @@ def last_lines(client: Any, container: Container, lines: int) -> list[str]:
     except DockerException:  # some log drivers cannot be read
         return []
     return written.decode("utf-8", "replace").splitlines()[-lines:]
+
+
+def lines_since(client: Any, container: Container, since: float) -> Iterator[str]:
+    """What a container has written since a time, the engine's time before each line; it may hold anything.
+
+    :param since: seconds since 1970.
+    """
+    rest = b""
+    for part in client.api.logs(container.id, since=int(since), timestamps=True, stream=True):
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 # -- health ------------------------------------------------------------------------------------------------------------

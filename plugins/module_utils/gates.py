@@ -7,6 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
+
 __all__ = [
     "CLOCK_SECONDS",
     "agreement",
@@ -19,6 +22,7 @@ __all__ = [
     "same_in_backups",
     "scanned",
     "swapped_back",
+    "windows",
 ]
 
 #: By how much the clocks of hosts may differ.
@@ -189,6 +193,23 @@ def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
                     + (f" (primary keys: {keys})" if keys else "")
                     + ". Check the key, the envelope, and these rows."
                 )
+    return problems
+
+
+def windows(plan: Mapping[str, Any], answers: Answers) -> list[str]:
+    """Secrets of which the overlap window cannot be computed: nothing is staged then.
+
+    :param answers: by host, what ``jwks_info`` said of the keys of each secret.
+    """
+    measured = measured_by(answers)
+    problems = []
+    for secret in plan["secrets"]:
+        name, planned = secret["name"], secret.get("window")
+        if planned is not None:
+            try:
+                overlap_window(planned["figures"], measured.get(name, {}), planned["floor"], f"keyturn_secrets.{name}")
+            except KeyturnError as error:
+                problems.append(str(error))
     return problems
 
 

@@ -57,6 +57,7 @@ __all__ = [
     "generate",
     "hs256",
     "jwk_thumbprint",
+    "kid_in",
 ]
 
 #: How long a token is valid: as a duration, or in whole years of the calendar.
@@ -265,6 +266,15 @@ def jwk_thumbprint(jwk: Mapping[str, Any]) -> str:
     """The SHA-256 thumbprint (RFC 7638, RFC 8037 appendix A.3) of a JWK, base64url without padding."""
     members = {name: jwk[name] for name in _THUMBPRINT[jwk["kty"]]}
     return _base64url(hashlib.sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest())
+
+
+def kid_in(value: bytes) -> str:
+    """The kid of a JWK: the one that it names, or its thumbprint (RFC 7638); empty for any other value."""
+    try:
+        jwk = json.loads(value)
+        return str(jwk.get("kid") or jwk_thumbprint(jwk))
+    except (ValueError, AttributeError, KeyError):
+        return ""
 
 
 def _number(value: int, size: int = 0) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["MASK", "find_material", "redact"]
+__all__ = ["JWK_PRIVATE", "MASK", "find_material", "redact", "written_forms"]
 
 MASK = "********"
 _SHORT = 4  # a given value shorter than this is masked only where it stands alone
@@ -33,7 +33,8 @@ _PATTERNS = (
 _URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s:/@?#]*:)(?P<password>[^\s/@]+)(?=@)", re.I)
 _JWK_TEXT = re.compile(r"\\*\"kty\\*\"\s*:", re.I)
 _JWK_PRIVATE_TEXT = re.compile(r"(?P<before>\\*\"(?:d|p|q|dp|dq|qi|k)\\*\"\s*:\s*\\*\")(?P<value>[A-Za-z0-9_+/=-]+)")
-_JWK_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
+#: Members of a JWK that are private, RFC 7518 section 6.
+JWK_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _SECRET_KEY = re.compile(
     r"passw(?:or)?d|passphrase|(?:^|[_-])pass(?:$|[_-])|secret|token|api[_-]?key|private|credential|authori[sz]ation"
     r"|cookie|(?:^|[_-])(?:dsn|pwd|pin|pepper|auth)(?:$|[_-])|(?:^|(?<!public)[_-])key(?:$|[_-](?:value|data|material)$)",
@@ -55,7 +56,7 @@ def _text_has_material(text: str) -> bool:
 
 def _private_members(mapping: Mapping[Any, Any]) -> frozenset[str]:
     """The private members of a JWK (RFC 7517); empty for any other mapping."""
-    return frozenset(name for name in _JWK_PRIVATE if name in mapping) if "kty" in mapping else frozenset()
+    return frozenset(name for name in JWK_PRIVATE if name in mapping) if "kty" in mapping else frozenset()
 
 
 def find_material(data: Any, path: str = "$") -> Iterator[str]:
@@ -88,6 +89,11 @@ def _forms(values: Iterable[Any]) -> tuple[frozenset[str], list[str]]:
         if len(raw) >= 2 * _SHORT:
             forms |= {base64.b64encode(raw).decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
     return frozenset(plain), sorted(forms, key=lambda form: (-len(form), form))
+
+
+def written_forms(values: Iterable[str]) -> list[str]:
+    """Values of four characters or more as they may stand in a text, the longest first."""
+    return _forms(values)[1]
 
 
 class _Redactor:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Callable
 
@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.keysets import de
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, declared
 
 __all__ = [
     "ALL",
@@ -69,18 +70,29 @@ def due(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> str
 
 
 def retire_after(secrets: Iterable[Mapping[str, Any]]) -> int:
-    """Seconds from verify to retire: the longest among the secrets.
+    """Seconds from verify to retire: the longest window among the secrets, or ``overlap_min`` where they have none.
 
-    A keyset's is computed, with ``overlap_min`` as its floor; any other's is ``overlap_min``.
+    What a rotation measures comes on top: :func:`window.closing_seconds`.
     """
-    return max((_overlap(secret) for secret in secrets), default=0)
+    return max((_retire_seconds(secret) for secret in secrets), default=0)
 
 
-def _overlap(secret: Mapping[str, Any]) -> int:
+def _retire_seconds(secret: Mapping[str, Any]) -> int:
     least = parse_duration(secret["overlap_min"]) if "overlap_min" in secret else None
     if secret.get("kind") == keysets.KIND:
         return max(keysets.window(secret), least or 0)
-    return DEFAULT_OVERLAP if least is None else least
+    planned = _window(secret)
+    if planned is None:
+        return DEFAULT_OVERLAP if least is None else least
+    return closing_seconds({"window": {**planned, "figures": {"jwks_max_age": 0, **planned["figures"]}}}, {})
+
+
+def _window(secret: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The declared figures in seconds, and the floor."""
+    figures = declared(secret, "keyturn_secrets")
+    if figures is None:
+        return None
+    return {"figures": figures, "floor": parse_duration(secret.get("overlap_min", "0s"))}
 
 
 def choose(
@@ -124,6 +136,8 @@ def choose(
         names = still_open or names
     else:
         names = [name for name in catalog.secrets if _can_turn(register, name, mode)]
+        if mode == "retire":
+            names = _due_to_retire(register, names, now)
         if len({records[name].get("open") or records[name].get("current") for name in names}) > 1:
             raise KeyturnError(
                 "rotations-several",
@@ -141,6 +155,23 @@ def choose(
             hint="Use the catalog that the rotation was begun with",
         )
     return sorted(set(names))
+
+
+def _due_to_retire(register: Mapping[str, Any], names: Sequence[str], now: float) -> list[str]:
+    """Of what can be retired: what was begun and did not finish, else the rotation that may be since longest; all where
+    none may yet.
+    """
+
+    def since(name: str) -> str:
+        record = register["secrets"][name]
+        return str(register["rotations"][record.get("open") or record["current"]].get("retire_after") or "")
+
+    unfinished = [name for name in names if register["secrets"][name].get("open")]
+    if unfinished:
+        return unfinished
+    due_ones = [name for name in names if since(name) and parse_stamp(since(name)) <= now]
+    first = min(map(since, due_ones), default=None)
+    return [name for name in due_ones if since(name) == first] or list(names)
 
 
 def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
@@ -329,6 +360,29 @@ def service_plan(catalog: Catalog, names: Sequence[str]) -> dict[str, Any]:
     return {"services": sorted(names), "waves": waves, "hosts": hosts, "state_host": catalog.state_host}
 
 
+def _placed_probes(
+    catalog: Catalog, secret: Mapping[str, Any], probe: Mapping[str, Any], consumers: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Host and probe. A log is looked for where its service runs; without a source it is that of every consumer."""
+    declared = {key: value for key, value in probe.items() if key not in ("hosts", "service")}
+    if probe["type"] != "log" or "path" in probe or "unit" in probe:
+        if isinstance(probe.get("path"), str):
+            declared["path"] = [probe["path"]]
+        for host in probe.get("hosts", consumers):
+            yield host, declared
+        return
+    services = [probe["service"]] if "service" in probe else secret["consumers"]
+    for service in services:
+        entry = catalog.services[service]
+        place = {"unit": entry.get("unit")}
+        if entry["manager"] == "compose":
+            kept = ("project_dir", "project", "docker_host")
+            place = {"service": entry.get("service", service), **{key: entry[key] for key in kept if key in entry}}
+        name = {"name": f"{probe['name']} of {service}"} if "name" in probe and len(services) > 1 else {}
+        for host in entry["hosts"]:
+            yield host, {**declared, **name, **place}
+
+
 def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, Any]]]:
     """Host and probe for each consumer that Docker Compose runs where an environment file with this secret lies.
 
@@ -355,6 +409,31 @@ def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, 
         }
         found += [(host, probe) for host in entry["hosts"] if host in with_file]
     return found
+
+
+_ASKED = ("name", "url", "headers", "ca_file", "timeout")
+
+
+def _published(secret: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By host: the addresses of published keys that it asks, as ``jwks_info`` takes them; the caches that it empties;
+    and how many seconds a new key may take.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for endpoint in secret.get("jwks", ()):
+        for number, host in enumerate(endpoint["hosts"]):
+            entry = found.setdefault(host, {"endpoints": [], "purge": [], "within": 0})
+            entry["endpoints"].append({key: endpoint[key] for key in _ASKED if key in endpoint})
+            entry["within"] = max(entry["within"], parse_duration(endpoint.get("within", "15m")))
+            if endpoint.get("refresh") == "purge" and number == 0:
+                asked = {"url": endpoint["url"], "method": "PURGE", **endpoint.get("purge", {})}
+                entry["purge"].append({**({"ca_file": endpoint["ca_file"]} if "ca_file" in endpoint else {}), **asked})
+    return found
+
+
+def _gateways(catalog: Catalog, secret: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Host and service of each gateway that is restarted so that it shows a new key."""
+    names = {endpoint["service"] for endpoint in secret.get("jwks", ()) if "service" in endpoint}
+    return _placed(catalog, [sorted(names)])
 
 
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
@@ -494,11 +573,16 @@ def build(
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
-            for when, asked in _asked(secret, probe).items():
-                for host in probe.get("hosts", consumers):
+            for host, placed in _placed_probes(catalog, secret, probe, consumers):
+                for when, asked in _asked(secret, placed).items():
                     of(host).setdefault(when, []).extend({"secret": name, **one} for one in asked)
         for host, probe in _container_probes(catalog, name):
             of(host)["probes"].append(probe)
+        for host, published in _published(secret).items():
+            of(host).setdefault("jwks", []).append({"secret": name, **published})
+        for host, gateway in _gateways(catalog, secret):
+            gateways = of(host).setdefault("gateways", [])
+            gateways += [gateway] if gateway not in gateways else []
     for host, work in hosts.items():
         if work["secrets"]:
             work["search"] = _searched(catalog, host)
@@ -601,6 +685,7 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
     derive = dict(secret.get("derive") or {})
     if derive and derive["from"] not in names and origin is not None:
         derive["stores"] = _stores_on(catalog.secrets[derive["from"]], origin)
+    window = _window(secret)
     kept = ("kind", "strategy", "generate", "consumers", "value_from", "notice", "options")
     return {
         "name": name,
@@ -608,6 +693,7 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
         **({"derive": derive} if derive else {}),
         **({"keyset": keysets.summary(secret), **_kid(secret)} if secret["kind"] == keysets.KIND else {}),
         "retire_seconds": retire_after([secret]),
+        **({"window": window} if window else {}),
     }
 
 

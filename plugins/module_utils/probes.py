@@ -4,12 +4,14 @@
 
 A refusal proves something only if the endpoint lives and takes the new version: so a probe that expects one asks with
 the old version and, in the same breath, with the new one. An endpoint that is down proves nothing (``unproven``).
-A value goes into headers and bodies, or on a command's standard input; never into an address, argv or environment.
+A log that says nothing proves nothing either. A value goes into headers and bodies, or on a command's standard input;
+never into an address, argv or environment.
 """
 
 from __future__ import annotations
 
 import base64
+import calendar
 import hmac
 import json
 import re
@@ -17,14 +19,18 @@ import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import values, web
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
+
+if TYPE_CHECKING:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.counting import Counted
 
 __all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "misplaced_values", "run", "run_probes"]
 
@@ -157,6 +163,39 @@ def _validate_http(probe: Probe, where: str) -> None:
         raise _invalid("it uses the value but names no version", where, "Set version to new or old")
 
 
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+_BEARER = {"Authorization": "Bearer {value}"}
+
+
+def _as_http(probe: Probe) -> Probe:
+    """A probe with a token is one by HTTP; the token stands where the value would."""
+    used = probe.get("headers") or probe.get("body")
+    return probe if used else {**probe, "headers": _BEARER}
+
+
+def _token_of(probe: Probe) -> dict[str, Any]:
+    return {key: value for key, value in (probe.get("token") or {}).items() if value is not None}
+
+
+def _ask_with_token(probe: Probe, value: bytes | None) -> Reply:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import sign_token
+
+    key = value or b""
+    kid = str((probe.get("kids") or {}).get(_version(probe)) or kid_in(key))
+    return _ask_http(_as_http(probe), sign_token(key, _token_of(probe), kid, time.time()))
+
+
+def _validate_token(probe: Probe, where: str) -> None:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import check_token
+
+    if not _version(probe):
+        raise _invalid("it is not said which version signs the token", where, "Set version to new or old")
+    _validate_http(_as_http(probe), where)
+    check_token(_token_of(probe), where)
+
+
 # -- commands ----------------------------------------------------------------------------------------------------------
 
 
@@ -266,12 +305,141 @@ def _validate_containers(probe: Probe, where: str) -> None:
         raise _invalid("it looks for the old version", where, "Set version to old, and refused to false")
 
 
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+_KID = "{kid}"
+_SILENT = "nothing was logged at all in this time"
+
+
+def _since(probe: Probe) -> float:
+    """From when a log counts, in seconds since 1970: a time span before now, or the time that the caller gives."""
+    said = str(probe.get("since") or "rotation")
+    if said != "rotation":
+        return time.time() - parse_duration(said, "since")
+    return float(calendar.timegm(time.strptime(str(probe["started_at"])[:19], "%Y-%m-%dT%H:%M:%S")))
+
+
+def _with_kid(probe: Probe, version: str, value_of: Values) -> str:
+    """The pattern with the kid of a version in it."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
+
+    pattern = str(probe["pattern"])
+    if _KID not in pattern:
+        return pattern
+    kid = (probe.get("kids") or {}).get(version) or kid_in(value_of(str(probe.get("secret")), version))
+    if not kid:
+        raise _invalid(f"the kid of the {version} version is not known", "log", "Give it in kids")
+    return pattern.replace(_KID, re.escape(str(kid)))
+
+
+def _judge_log(probe: Probe, value_of: Values) -> Verdict:
+    """Patterns that must or must not be there; the use of the old version; or the value itself."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs import counting
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.sources import lines_since
+
+    since, where = _since(probe), f"probe {probe.get('name') or 'log'}"
+
+    def counted(pattern: str) -> counting.Counted:
+        return counting.count(lines_since(probe, since, where), pattern)
+
+    try:
+        if not probe.get("pattern"):
+            value = value_of(str(probe["secret"]), _version(probe))
+            return _judge_leak(counting.holding(lines_since(probe, since, where), value))
+        if probe.get("refused"):
+            return _judge_use(probe, counted, value_of)
+        return _judge_pattern(probe, counted(_with_kid(probe, _version(probe) or "new", value_of)))
+    except KeyturnError as error:
+        if error.code not in ("log-unreadable", "docker-unreachable", "docker-library-missing", "value-short"):
+            raise
+        return Verdict(UNPROVEN, False, f"{error.message} ({error.where})")
+
+
+def _judge_leak(found: Counted) -> Verdict:
+    if found.matches:
+        return Verdict(FAILED, False, f"the value stands in {found.matches} lines: it is known to who reads this log")
+    if not found.lines:
+        return Verdict(UNPROVEN, False, _SILENT)
+    return Verdict(ACCEPTED, True, f"the value stands in none of {found.lines} lines")
+
+
+def _judge_use(probe: Probe, counted: Callable[[str], Counted], value_of: Values) -> Verdict:
+    """Silence is no proof: the same log must show the new version in use, or at least that somebody writes it."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.counting import names
+
+    old = counted(_with_kid(probe, "old", value_of))
+    if old.matches:
+        who = names(old)
+        return Verdict(
+            ACCEPTED, False, f"the old version was used {old.matches} times" + (f", by {who}" if who else "")
+        )
+    if _KID not in str(probe["pattern"]):
+        if old.lines:
+            return Verdict(REFUSED, True, f"the old version is in none of {old.lines} lines")
+        return Verdict(UNPROVEN, False, _SILENT)
+    new = counted(_with_kid(probe, "new", value_of))
+    if not new.matches:
+        return Verdict(UNPROVEN, False, "neither the old nor the new version was used in this time")
+    return Verdict(REFUSED, True, f"the old version was not used, the new one {new.matches} times")
+
+
+def _judge_pattern(probe: Probe, found: Counted) -> Verdict:
+    if probe.get("at_most") is not None:
+        most = int(probe["at_most"])
+        if found.matches > most:
+            return Verdict(FAILED, False, f"{found.matches} lines match, at most {most} may{_named(found)}")
+        if not found.lines:
+            return Verdict(UNPROVEN, False, _SILENT)
+        return Verdict(ACCEPTED, True, f"{found.matches} of {found.lines} lines match")
+    least = int(probe.get("at_least") or 1)
+    if found.dated >= least:
+        return Verdict(ACCEPTED, True, f"{found.dated} of {found.lines} lines match")
+    undated = f"; {found.matches - found.dated} more are of an unknown time" if found.matches > found.dated else ""
+    return Verdict(FAILED, False, f"{found.dated} of {found.lines} lines match, expected {least}{undated}")
+
+
+def _named(found: Counted) -> str:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.counting import names
+
+    return f" ({names(found)})" if found.who else ""
+
+
+def _validate_log(probe: Probe, where: str) -> None:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.logs.sources import source_of
+
+    if source_of(probe, where) == "service" and not (probe.get("project") or probe.get("project_dir")):
+        raise _invalid("field 'project' is missing", where, "Name the project, or its folder")
+    pattern = str(probe.get("pattern") or "")
+    if not pattern and (not _version(probe) or probe.get("refused")):
+        raise _invalid(
+            "field 'pattern' is missing", where, "Give a pattern, or a version whose value must not be there"
+        )
+    if probe.get("refused") and not probe.get("since"):
+        raise _invalid("it is not said since when the old version must not be used", where, "Set since: 15m")
+    if "{value" in pattern:
+        raise _invalid("the value must not stand in a pattern", where, "Leave pattern away to look for the value")
+    if probe.get("at_least") is not None and probe.get("at_most") is not None:
+        raise _invalid("at_least and at_most exclude each other", where, "Name one of them")
+    try:
+        re.compile(pattern.replace(_KID, "kid"))
+    except re.error:
+        raise _invalid("pattern is no regular expression", where, "Escape special characters") from None
+    try:
+        _since({"started_at": "", **probe})
+    except (KeyturnError, ValueError):
+        raise _invalid(
+            "it is not said since when", where, "Set since to a time span like 15m, or give the module a time"
+        ) from None
+
+
 #: How to ask, by a probe's ``type``.
 PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
+    "token": ProbeType(_ask_with_token, _validate_token, accepted=(200,), refused=(401, 403)),
     "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
     "jwt": ProbeType(_ask_jwt, _validate_jwt, accepted=(200,), refused=(401, 403)),
     "active_kid": ProbeType(_ask_nothing, _validate_active_kid, (), (), _judge_active_kid),
+    "log": ProbeType(_ask_nothing, _validate_log, (), (), _judge_log),
     "container_env": ProbeType(_ask_nothing, _validate_containers, (), (), _judge_containers),
 }
 
@@ -295,7 +463,7 @@ def _matches(probe: Probe, reply: Reply) -> bool:
     return reply.code in _expected(probe) and (not pattern or re.search(pattern, reply.body) is not None)
 
 
-_SAME = ("type", "secret", "url", "method", "headers", "body", "command", "claims")
+_SAME = ("type", "secret", "url", "method", "headers", "body", "command", "claims", "token")
 
 
 def _positive(probe: Probe, probes: Sequence[Probe]) -> Probe:
@@ -405,7 +573,7 @@ def run_probes(
     names = [_name(probe, index) for index, probe in enumerate(probes)]
     for probe, name in zip(probes, names):
         _validate(probe, f"probe {name}")
-        if probe.get("refused"):
+        if probe.get("refused") and PROBE_TYPES[probe["type"]].judge is None:
             _check_overlap(probe, _positive(probe, probes), f"probe {name}")
     deadline = clock() + wait
     verdicts = [_judge(probe, probes, value_of) for probe in probes]
@@ -476,9 +644,11 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     session = Session.from_params(params)
     references = params["values"] or {}
     only = next(iter(references)) if len(references) == 1 else None
-    probes = [
-        {**probe, "secret": probe.get("secret") or (only if _version(probe) else None)} for probe in params["probes"]
-    ]
+    kids = params.get("kids") or {}
+    probes = []
+    for probe in params["probes"]:
+        secret = probe.get("secret") or (only if _version(probe) else None)
+        probes.append({**probe, "secret": secret, "kids": kids.get(secret), "started_at": params.get("since") or ""})
     results = run_probes(probes, _reader(session, references), params["wait"], params["interval"])
     problems = [f"{entry['name']}: {entry['result']} ({entry['detail']})" for entry in results if not entry["passed"]]
     answer: dict[str, Any] = {"changed": False, "probes": results, "passed": not problems}

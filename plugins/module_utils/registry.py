@@ -37,8 +37,9 @@ __all__ = [
 SCHEMA_VERSION = 1
 #: A run that cannot be seen from here is taken for dead when it has said nothing for so many seconds.
 LEASE_SECONDS = 120
-#: The same while rows are re-encrypted.
+#: The same while rows are re-encrypted, and while a new key is waited for everywhere.
 LONG_LEASE_SECONDS = 900
+_LONG_PHASES = ("migrate", "reload")
 #: Statuses of a rotation that still has work to do.
 FORWARD = ("open",)
 _BACK = ("rolling_back", "rollback_pending", "stuck")
@@ -150,7 +151,8 @@ def _check_holder(
 
 
 def _lease(rotation: dict[str, Any], now: float) -> None:
-    rotation["lease_until"] = int(now) + (LONG_LEASE_SECONDS if rotation.get("phase") == "migrate" else LEASE_SECONDS)
+    is_long = rotation.get("phase") in _LONG_PHASES
+    rotation["lease_until"] = int(now) + (LONG_LEASE_SECONDS if is_long else LEASE_SECONDS)
 
 
 def _next_epoch(content: dict[str, Any]) -> int:

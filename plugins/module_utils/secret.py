@@ -20,7 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known, find_copies
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate, kid_in
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry, kid_for, text_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
@@ -579,6 +579,13 @@ def _boxes(session: Session, job: _Job, values: Mapping[str, bytes | None]) -> d
     return boxes
 
 
+def _kids(version: Version | None) -> dict[str, str]:
+    """The kids of versions that are keys, by which their public halves are found in a JWKS."""
+    parts = {"new": version.new, "old": version.old} if version else {}
+    kids = {part: kid_in(value) for part, value in parts.items() if value is not None}
+    return {part: kid for part, kid in kids.items() if kid}
+
+
 def _answer(session: Session, job: _Job, workspace: Workspace) -> dict[str, Any]:
     version = job.version
     stores = []
@@ -586,10 +593,12 @@ def _answer(session: Session, job: _Job, workspace: Workspace) -> dict[str, Any]
         value = store.layout.primary(store.read(workspace))
         holds = _holds(session, version, job.name, value)
         stores.append({"path": store.path, "variable": store.variable, "holds": holds})
+    kids = _kids(version)
     return {
         "state": version.state if version else "",
         "had_old": version.had_old if version else False,
         "fingerprints": _fingerprints(session, version) if version else {},
+        **({"kids": kids} if kids else {}),
         "stores": stores,
         "boxes": _boxes(session, job, {"new": version.new, "old": version.old} if version else {}),
     }

@@ -37,6 +37,7 @@ class Question:
     :param ca_file: certificates to trust instead of the system's.
     :param follow: whether redirects within the same host are followed; they never leave it, nor lead back to ``http``.
     :param proxy: the address of an HTTP proxy to go through.
+    :param cert_file: a client certificate, PEM; ``key_file`` is its key where that is not in the same file.
     """
 
     url: str
@@ -47,6 +48,8 @@ class Question:
     ca_file: str | None = None
     follow: bool = False
     proxy: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ class Answer:
 
     :param status: the HTTP status; None when there was no answer.
     :param reason: why there was none.
+    :param headers: by name in small letters; a header that came several times is one list (RFC 9110 section 5.3).
     """
 
     status: int | None
     body: str = field(default="", repr=False)
     reason: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def check_url(url: str, where: str) -> None:
@@ -81,7 +86,8 @@ def check_url(url: str, where: str) -> None:
 def ask(question: Question) -> Answer:
     """Ask once.
 
-    :raises KeyturnError: ``url-invalid``, ``header-invalid``, ``ca-file-unusable``; never for an endpoint that is down.
+    :raises KeyturnError: ``url-invalid``, ``header-invalid``, ``ca-file-unusable``, ``cert-file-unusable``; never for
+        an endpoint that is down.
     """
     _check_headers(question.headers)
     url, method, body = question.url, question.method, question.body
@@ -89,16 +95,19 @@ def ask(question: Question) -> Answer:
         request = urllib.request.Request(url, data=body, headers=dict(question.headers), method=method)
         if not request.has_header("User-agent"):
             request.add_header("User-Agent", "keyturn.rotation")
-        opener = _opener(url, question.ca_file, question.proxy)
+        opener = _opener(url, question)
         try:
             with opener.open(request, timeout=question.timeout) as response:
                 status, location = response.status, response.headers.get("Location")
+                received = {
+                    name.lower(): ", ".join(response.headers.get_all(name) or ()) for name in set(response.headers)
+                }
                 text = _read(response, question.timeout).decode("utf-8", "replace")
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Answer(None, reason=_reason(error, question.timeout))
         onward = _onward(url, location) if question.follow and status in _REDIRECTS else None
         if onward is None:
-            return Answer(status, text)
+            return Answer(status, text, headers=received)
         url = onward
         if status == 303 or (status in (301, 302) and method != "HEAD"):
             method, body = "GET", None
@@ -116,22 +125,41 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
-def _opener(url: str, ca_file: str | None, proxy: str | None) -> urllib.request.OpenerDirector:
+def _opener(url: str, question: Question) -> urllib.request.OpenerDirector:
     """HTTP or HTTPS only; without an error processor every status is an answer, and no redirect is followed."""
     opener = urllib.request.OpenerDirector()
-    if proxy:
-        opener.add_handler(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
+    if question.proxy:
+        opener.add_handler(urllib.request.ProxyHandler({"http": question.proxy, "https": question.proxy}))
     if not url.lower().startswith("https:"):
         opener.add_handler(urllib.request.HTTPHandler())
         return opener
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=question.ca_file)
     except OSError:
         raise KeyturnError(
-            "ca-file-unusable", "holds no readable certificates", where=str(ca_file), hint="Name a PEM file"
+            "ca-file-unusable", "holds no readable certificates", where=str(question.ca_file), hint="Name a PEM file"
         ) from None
+    if question.cert_file:
+        _show_certificate(context, question.cert_file, question.key_file)
     opener.add_handler(urllib.request.HTTPSHandler(context=context))
     return opener
+
+
+def _show_certificate(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:
+    """A key with a passphrase is refused: nobody is there to be asked for it."""
+
+    def refuse() -> str:
+        raise ValueError
+
+    try:
+        context.load_cert_chain(cert_file, key_file, refuse)
+    except (OSError, ValueError):
+        raise KeyturnError(
+            "cert-file-unusable",
+            "holds no client certificate with its key",
+            where=cert_file,
+            hint="Name PEM files that this user may read, the key without a passphrase",
+        ) from None
 
 
 def _read(response: http.client.HTTPResponse, seconds: float) -> bytes:

@@ -281,6 +281,9 @@ secrets:
     fingerprints:
       description: Of the versions C(new) and C(old). Empty texts when the run has no fingerprint key.
       type: dict
+    kids:
+      description: Of the versions C(new) and C(old) that are private JWKs.
+      type: dict
     stores:
       description: For each store its C(path), C(variable), and which version it C(holds).
       type: list

@@ -43,8 +43,11 @@ options:
           - With V(jwt) the value is a key of a keyset, and C({value}) a token signed with it, by default in the header
             C(Authorization).
           - With V(active_kid) it reads the kid in the answer, of a token or of the JSON member C(active_kid) or C(kid).
+          - With V(token) it makes a token that is valid for a short time, signed by the version, and shows it as
+            V(http) shows a value; C({value}) is the token then. See O(probes[].token).
+          - With V(log) it looks into what was logged. See O(probes[].pattern).
         type: str
-        choices: [http, command, container_env, jwt, active_kid]
+        choices: [http, command, container_env, jwt, active_kid, log, token]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -96,6 +99,26 @@ options:
         description: For V(jwt), the seconds that the token is valid.
         type: int
         default: 60
+      token:
+        description:
+          - For V(token), what stands in the token. C(iat) and C(exp) come from the clock.
+          - The value is a private JWK, a PEM, or for C(HS256) and its like the secret itself. Without
+            O(probes[].headers) and O(probes[].body) the token goes into the header C(Authorization).
+        type: dict
+        suboptions:
+          claims:
+            description: Its claims.
+            type: dict
+          lifetime:
+            description: How long it is valid. The default is V(60s).
+            type: str
+          algorithm:
+            description: How it is signed. The default is what fits the key.
+            type: str
+            choices: [HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA]
+          typ:
+            description: The C(typ) in its header. The default is V(JWT).
+            type: str
       ca_file:
         description: A PEM file with the certificates to trust instead of the system's.
         type: path
@@ -104,17 +127,46 @@ options:
         type: list
         elements: str
       service:
-        description: For V(container_env), the service in the Compose files.
+        description: For V(container_env) and V(log), the service in the Compose files.
         type: str
       project:
-        description: For V(container_env), the Compose project.
+        description: For V(container_env) and V(log), the Compose project.
         type: str
       project_dir:
-        description: For V(container_env), the folder of the Compose project, which gives it its name.
+        description: For V(container_env) and V(log), the folder of the Compose project, which gives it its name.
         type: path
       docker_host:
-        description: For V(container_env), the Docker daemon's address. The default is C(DOCKER_HOST).
+        description: For V(container_env) and V(log), the Docker daemon's address. The default is C(DOCKER_HOST).
         type: str
+      path:
+        description:
+          - For V(log), a log file, or several. Their rotated files are read too.
+          - A log has one of O(probes[].path), O(probes[].unit) and O(probes[].service).
+        type: list
+        elements: path
+      unit:
+        description: For V(log), a unit in the journal of systemd.
+        type: str
+      directory:
+        description: For V(log) with O(probes[].unit), a folder of journal files instead of the host's own.
+        type: path
+      pattern:
+        description:
+          - For V(log), a regular expression that is looked for in each line. C({kid}) stands for the kid of the
+            version. What a group C(who) takes in is named in the result.
+          - With O(probes[].refused) it is how a line looks that tells of the use of a version. The old one must not be
+            used, and the new one must be, or else the log proves nothing.
+          - Without a pattern the value of the version itself is looked for. It must not be in the log.
+        type: str
+      since:
+        description: For V(log), a time span before now, such as V(15m). The default is the time in O(since).
+        type: str
+      at_least:
+        description: For V(log), how many lines must match. The default is 1.
+        type: int
+      at_most:
+        description: For V(log), how many lines may match. With V(0) none may.
+        type: int
       timeout:
         description: Seconds that one question may take.
         type: float
@@ -125,6 +177,15 @@ options:
         (a file of mode C(0600) on the host), C(env_file) with C(variable), or C(sealed) (a box for this host).
       - Only what a probe uses is read.
     type: dict
+  kids:
+    description:
+      - The kids of versions, by secret, as C(new) and C(old). They stand for C({kid}) in a pattern, and in the header
+        of a token.
+      - The default is what a private JWK says.
+    type: dict
+  since:
+    description: A time in UTC such as V(2026-11-21T10:00:00Z), from which on logs count.
+    type: str
   wait:
     description: Seconds to ask again, for the probes that do not pass.
     type: float
@@ -159,6 +220,16 @@ EXAMPLES = r"""
         new: {env_file: /srv/app/.env, variable: METRICS_TOKEN}
         old: {file: /root/metrics-token.old}
     wait: 30
+
+- name: Show that the gateway takes tokens of both keys
+  keyturn.rotation.secret_probe:
+    probes:
+      - {type: token, url: "https://edge.example.com/api/ping", version: new, token: {claims: {iss: identity}}}
+      - {type: token, url: "https://edge.example.com/api/ping", version: old, token: {claims: {iss: identity}}}
+    values:
+      SIGNING_KEY:
+        new: {file: /root/next.jwk}
+        old: {file: /root/current.jwk}
 """
 
 RETURN = r"""
@@ -217,11 +288,18 @@ code:
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 from ansible_collections.keyturn.rotation.plugins.module_utils.probes import misplaced_values, run
 
+ALGORITHMS = ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"]
+TOKEN = {
+    "claims": {"type": "dict"},
+    "lifetime": {"type": "str"},
+    "algorithm": {"type": "str", "choices": [*ALGORITHMS, "ES512", "EdDSA"]},
+    "typ": {"type": "str"},
+}
 PROBE = {
     "name": {"type": "str"},
     "type": {
         "type": "str",
-        "choices": ["http", "command", "container_env", "jwt", "active_kid"],
+        "choices": ["http", "command", "container_env", "jwt", "active_kid", "log", "token"],
         "required": True,
     },
     "secret": {"type": "str", "no_log": False},
@@ -236,18 +314,28 @@ PROBE = {
     "body": {"type": "str"},
     "claims": {"type": "dict", "default": {}},
     "lifetime": {"type": "int", "default": 60},
+    "token": {"type": "dict", "options": TOKEN, "no_log": False},
     "ca_file": {"type": "path"},
     "command": {"type": "list", "elements": "str"},
     "service": {"type": "str"},
     "project": {"type": "str"},
     "project_dir": {"type": "path"},
     "docker_host": {"type": "str"},
+    "path": {"type": "list", "elements": "path"},
+    "unit": {"type": "str"},
+    "directory": {"type": "path"},
+    "pattern": {"type": "str"},
+    "since": {"type": "str"},
+    "at_least": {"type": "int"},
+    "at_most": {"type": "int"},
     "timeout": {"type": "float", "default": 10},
 }
 ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "probes": {"type": "list", "elements": "dict", "required": True, "options": PROBE},
     "values": {"type": "dict"},
+    "kids": {"type": "dict"},
+    "since": {"type": "str"},
     "wait": {"type": "float", "default": 0},
     "interval": {"type": "float", "default": 1},
     "fail": {"type": "bool", "default": True},

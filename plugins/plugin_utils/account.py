@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets, logins, plan_table, remains
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
@@ -256,7 +258,8 @@ def evidence_record(
 
 def _probes(run: Run) -> list[dict[str, Any]]:
     rows = []
-    for host, said in sorted(run.answers.get("probes", {}).items()):
+    answers = [entry for name in ("probes", "refusals") for entry in sorted(run.answers.get(name, {}).items())]
+    for host, said in answers:
         for probe in said.get("probes", ()):
             version = probe.get("version")
             rows.append(
@@ -301,6 +304,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         for host, said in sorted(run.answers.get("escrow", {}).items())
     ]
     found += logins.restart_notes(run.kinds) + keysets.waited(run.plan) if status == "overlap" else []
+    found += [f"overlap window of {text}" for text in _windows(run)] if status == "overlap" else []
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
@@ -415,9 +419,30 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
     lines += held_lines(plan.get("held", ()))
     lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
+    lines += [f"  overlap     {text}" for text in _windows(run)]
     if plan["secrets"]:
         lines += _expected(run)
     lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def _windows(run: Run) -> list[str]:
+    """The overlap window of each secret that has one, with its parts and where they come from."""
+    measured = measured_by(run.answers.get("jwks", {}))
+    lines = []
+    for secret in run.plan["secrets"]:
+        planned = secret.get("window")
+        if planned is None:
+            continue
+        name = secret["name"]
+        try:
+            window = overlap_window(planned["figures"], measured.get(name, {}), planned["floor"])
+        except KeyturnError as error:
+            lines.append(f"{name}: {error.message}")
+            continue
+        parts = [f"{duration(part.seconds)} {part.name} ({part.source})" for part in window.parts]
+        floor = f", at least {duration(window.floor)} overlap_min" if window.floor else ""
+        lines.append(f"{name}: {' + '.join(parts)}{floor} = {duration(window.seconds)}")
     return lines
 
 

@@ -25,6 +25,8 @@ _ANSWERS = (
     "turn",
     "stopped",
     "escrow",
+    "jwks",
+    "refusals",
 )
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
 _STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")

@@ -84,8 +84,13 @@ def certificate(folder: Path, host: str = "127.0.0.1") -> tuple[Path, Path]:
 
 
 @contextlib.contextmanager
-def endpoint(answering: Answering, tls: tuple[Path, Path] | None = None) -> Iterator[Endpoint]:
-    """Listen on a free port of 127.0.0.1 until the block ends."""
+def endpoint(
+    answering: Answering, tls: tuple[Path, Path] | None = None, clients: Path | None = None
+) -> Iterator[Endpoint]:
+    """Listen on a free port of 127.0.0.1 until the block ends.
+
+    :param clients: the authority of client certificates, where one must be shown.
+    """
     here = Endpoint("", 0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -111,6 +116,9 @@ def endpoint(answering: Answering, tls: tuple[Path, Path] | None = None) -> Iter
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*tls)
+        if clients:
+            context.load_verify_locations(clients)
+            context.verify_mode = ssl.CERT_REQUIRED
         server.socket = context.wrap_socket(server.socket, server_side=True)
     here.port = server.server_address[1]
     here.url = f"{'https' if tls else 'http'}://127.0.0.1:{here.port}"

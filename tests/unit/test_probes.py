@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,113 @@ def test_a_probe_that_could_test_nothing_or_would_leak_is_refused_before_any_ask
     assert here.asked == []
 
 
+# -- logs --------------------------------------------------------------------------------------------------------------
+
+USE = r"verified kid={kid} client=(?P<who>\S+)"
+KIDS = {"old": "k1", "new": "k2"}
+
+
+@contextlib.contextmanager
+def logged(folder: Path, *lines: str) -> Iterator[dict[str, Any]]:
+    """A log of which the first line is of yesterday and the others of now, and a probe of it."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    path = folder / "app.log"
+    path.write_text("2020-01-01T00:00:00Z verified kid=k1 client=long-ago\n" + "".join(f"{now} {x}\n" for x in lines))
+    yield {"type": "log", "secret": "TOKEN", "path": [str(path)], "since": "15m", "kids": KIDS}
+
+
+def verdict(probe: dict[str, Any]) -> tuple[str, bool, str]:
+    (result,) = run_probes([probe], value_of)
+    assert "canary" not in str(result)
+    return result["result"], result["passed"], result["detail"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "auth.token phase=fast_lookup hit=true",
+        "auth.jwt phase=db_fallback",
+        "keyset refresh error: keeping last-known-good",
+        "JWT signature verification failed",
+    ],
+)
+def test_lines_that_must_or_must_not_appear(tmp_path: Path, line: str) -> None:
+    with logged(tmp_path, "started", line) as log:
+        assert verdict({**log, "pattern": line}) == ("accepted", True, "1 of 2 lines match")
+        assert verdict({**log, "pattern": line, "at_most": 0})[:2] == ("failed", False)
+        assert verdict({**log, "pattern": line, "at_most": 1})[:2] == ("accepted", True)
+        assert verdict({**log, "pattern": line, "at_least": 2})[:2] == ("failed", False)
+    with logged(tmp_path, "started") as log:
+        assert verdict({**log, "pattern": line})[:2] == ("failed", False)
+        assert verdict({**log, "pattern": line, "at_most": 0})[:2] == ("accepted", True)
+
+
+def test_trap_38_a_silent_or_missing_log_proves_nothing(tmp_path: Path) -> None:
+    with logged(tmp_path) as log:
+        assert verdict({**log, "pattern": "error", "at_most": 0})[:2] == ("unproven", False)
+        assert verdict({**log, "pattern": "old kid", "version": "old", "refused": True})[:2] == ("unproven", False)
+        gone = {**log, "path": [str(tmp_path / "none.log")], "pattern": "error", "at_most": 0}
+        assert verdict(gone)[:2] == ("unproven", False)
+
+
+def test_who_still_uses_the_old_version_is_named(tmp_path: Path) -> None:
+    used = ("verified kid=k2 client=web", "verified kid=k1 client=reports", "verified kid=k1 client=mobile")
+    with logged(tmp_path, *used) as log:
+        asked = {**log, "version": "old", "refused": True, "pattern": USE}
+        assert verdict(asked) == ("accepted", False, "the old version was used 2 times, by reports, mobile")
+
+
+def test_trap_46_the_old_version_is_unused_only_where_the_new_one_is_seen_in_use(tmp_path: Path) -> None:
+    asked = {"version": "old", "refused": True, "pattern": USE}
+    with logged(tmp_path, "verified kid=k2 client=web") as log:
+        assert verdict({**log, **asked}) == ("refused", True, "the old version was not used, the new one 1 times")
+    with logged(tmp_path, "started") as log:
+        assert verdict({**log, **asked})[:2] == ("unproven", False)
+    with logged(tmp_path, "verified") as log:
+        assert verdict({**log, **asked, "pattern": "previous key used"})[:2] == ("refused", True)
+
+
+def test_the_new_value_itself_is_looked_for_and_never_shown(tmp_path: Path) -> None:
+    with logged(tmp_path, "loaded settings", f"debug: token={NEW}") as log:
+        assert verdict({**log, "version": "new"})[:2] == ("failed", False)
+        assert verdict({**log, "version": "old"}) == ("accepted", True, "the value stands in none of 2 lines")
+    with logged(tmp_path) as log:
+        assert verdict({**log, "version": "new"})[:2] == ("unproven", False)
+
+
+def test_a_log_since_the_rotation_began(tmp_path: Path) -> None:
+    with logged(tmp_path, "keyset reloaded") as log:
+        whole = {**log, "since": None, "started_at": "2019-12-31T23:00:00.000Z", "pattern": "client=long-ago|reloaded"}
+        assert verdict({**whole, "at_least": 2})[:2] == ("accepted", True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pattern": "x", "since": "15m"},
+        {"path": ["/a"], "unit": "b", "pattern": "x", "since": "15m"},
+        {"path": ["/a"], "since": "15m"},
+        {"path": ["/a"], "pattern": "(", "since": "15m"},
+        {"path": ["/a"], "pattern": "{value}", "since": "15m"},
+        {"path": ["/a"], "pattern": "x"},
+        {"path": ["/a"], "pattern": "x", "since": "soon"},
+        {"path": ["/a"], "pattern": "x", "since": "15m", "at_least": 1, "at_most": 1},
+        {"path": ["/a"], "pattern": "x", "version": "old", "refused": True, "started_at": "2026-01-01T00:00:00Z"},
+        {"path": ["/a"], "version": "old", "refused": True, "since": "15m"},
+        {"service": "api", "pattern": "x", "since": "15m"},
+    ],
+)
+def test_a_log_probe_that_could_test_nothing_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(KeyturnError) as caught:
+        run_probes([{"type": "log", "secret": "TOKEN", **wrong}], value_of)
+    assert caught.value.code == "probe-invalid"
+
+
+def test_a_kid_that_nobody_knows_is_an_error(tmp_path: Path) -> None:
+    with logged(tmp_path, "x") as log, pytest.raises(KeyturnError, match="kid of the old version is not known"):
+        verdict({**log, "kids": None, "version": "old", "refused": True, "pattern": USE})
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +498,26 @@ def test_a_value_in_the_arguments_is_refused(arguments: dict[str, Any]) -> None:
         assert module(arguments, probe(here.url))["code"] == "reference-invalid"
     del arguments["values"]
     assert module(arguments, probe(here.url))["code"] == "reference-missing"
+
+
+def test_the_module_reads_logs_and_shows_no_value(arguments: dict[str, Any], tmp_path: Path) -> None:
+    with logged(tmp_path, "verified kid=k1 client=reports", f"token={NEW}") as log:
+        probes = [
+            {**{key: value for key, value in log.items() if key != "kids"}, "name": name, **more}
+            for name, more in (
+                ("use", {"version": "old", "refused": True, "pattern": USE}),
+                ("leak", {"version": "new"}),
+                ("since", {"since": None, "pattern": "reports"}),
+            )
+        ]
+        ran = module(arguments, *probes, kids={"TOKEN": KIDS}, since="2026-01-01T00:00:00Z")
+    assert [(one["name"], one["result"], one["passed"]) for one in ran["probes"]] == [
+        ("use", "accepted", False),
+        ("leak", "failed", False),
+        ("since", "accepted", True),
+    ]
+    assert "by reports" in ran["msg"]
+    assert "canary" not in ran.printed
 
 
 def test_what_the_catalog_allows_the_modules_take() -> None:

@@ -147,3 +147,28 @@ def test_trap_28_neither_a_login_in_an_address_nor_a_header_shows_in_errors() ->
         assert caught.value.code == "header-invalid"
         assert _CANARY not in repr(caught.value.args)
     assert _CANARY not in repr(Question("http://127.0.0.1/", headers={"a": _CANARY}, body=_CANARY.encode()))
+
+
+def test_headers_of_an_answer_by_their_names_in_small_letters() -> None:
+    lines = ("HTTP/1.1 200 OK", "Cache-Control: public", "X-One: a", "cache-control: max-age=60", "Content-Length: 0")
+    server, url = _listener("\r\n".join([*lines, "", ""]).encode())
+    with server:
+        answer = ask(Question(url))
+    assert answer.headers["cache-control"] == "public, max-age=60"
+    assert answer.headers["x-one"] == "a"
+
+
+def test_a_client_certificate_is_shown_and_one_without_its_key_is_refused(tmp_path: Path) -> None:
+    public, private = certificate(tmp_path / "server")
+    client, key = certificate(tmp_path / "client")
+    with endpoint(lambda _asked: (200, {}, "in"), tls=(public, private), clients=client) as here:
+        bare = ask(Question(here.url, ca_file=str(public)))
+        known = ask(Question(here.url, ca_file=str(public), cert_file=str(client), key_file=str(key)))
+    assert (bare.status, known.status, known.body) == (None, 200, "in")
+    for cert_file, key_file in ((client, None), (tmp_path / "none", None), (public, key)):
+        question = Question(
+            here.url, ca_file=str(public), cert_file=str(cert_file), key_file=key_file and str(key_file)
+        )
+        with pytest.raises(KeyturnError) as caught:
+            ask(question)
+        assert caught.value.code == "cert-file-unusable"
