@@ -34,6 +34,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
     talkers,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import KIND, check_key_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import KEY_TABLE
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
@@ -142,8 +144,9 @@ _SECRET = Shape(
         "held": Field("bool", "Whether it is held back; by default where data or a server depends on it unnamed"),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
-        "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
+        "stores": Field("list", "Where the value lives; every kind but signing_key needs one", shape=_STORE),
         "data": Field("list", "Columns encrypted under it", shape=_DATA),
+        "key_table": Field("map", "The table that holds signing keys", shape=KEY_TABLE),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
         "server": Field("map|list", "Servers that check it: its password changes there too", shape=SERVER),
@@ -268,7 +271,11 @@ class Catalog:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
         secret = self.secrets[name]
         entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
-        return {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
+        found = {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
+        if "key_table" in secret:
+            name = secret["key_table"]["database"]
+            found[name] = self.databases[name]["hosts"][:1]
+        return found
 
     def hosts_of(self, name: str) -> list[str]:
         """All hosts that a rotation of this secret needs, the state host among them."""
@@ -276,6 +283,9 @@ class Catalog:
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
+        under = secret.get("key_table", {}).get("under")
+        if under:
+            found.add(self.secrets[under]["stores"][0]["hosts"][0])
         found.update(hosts[0] for hosts in self.databases_of(name).values())
         for service in secret.get("consumers", ()):
             found.update(self.services[service]["hosts"])
@@ -388,10 +398,22 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
         _known(other, services, "service", f"{where}.depends_on")
 
 
+def _check_stores(secret: Mapping[str, Any], where: str) -> None:
+    if "stores" not in secret and secret["kind"] != KIND:
+        hint = "Say where the value lives"
+        raise KeyturnError("catalog-invalid", "field 'stores' is missing", where=where, hint=hint)
+    if not secret.get("stores") and secret["kind"] != KIND:
+        raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for index, store in enumerate(secret.get("stores", ())):
+        if "inside" in store:
+            open_place(store["inside"], f"{where}.stores[{index}].inside")
+
+
 def _check_secret(
-    name: str, secret: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
+    name: str, secrets: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
 ) -> None:
     where = f"keyturn_secrets.{name}"
+    secret = secrets[name]
     for source in ("value_from", "old_from"):
         if source in secret and len(secret[source]) != 1:
             raise KeyturnError(
@@ -402,11 +424,8 @@ def _check_secret(
             )
     if "generate" in secret:
         check_spec(secret["generate"], f"{where}.generate")
-    if not secret["stores"]:
-        raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
-    for index, store in enumerate(secret["stores"]):
-        if "inside" in store:
-            open_place(store["inside"], f"{where}.stores[{index}].inside")
+    _check_stores(secret, where)
+    check_key_table(name, secret, secrets, databases, where)
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
@@ -466,8 +485,8 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     databases, services, secrets = tables["keyturn_databases"], tables["keyturn_services"], tables["keyturn_secrets"]
     for name, service in services.items():
         _check_service(name, service, services)
-    for name, secret in secrets.items():
-        _check_secret(name, secret, services, databases)
+    for name in secrets:
+        _check_secret(name, secrets, services, databases)
     check_derived(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
@@ -540,14 +559,14 @@ def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
 def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     where = f"keyturn_secrets.{name}"
     resolved = dict(secret)
-    resolved.setdefault("strategy", "cutover" if secret["kind"] == "encryption_key" else "replace")
+    resolved.setdefault("strategy", {"encryption_key": "cutover", KIND: "overlap"}.get(secret["kind"], "replace"))
     resolved["stores"] = [
         {
             **store,
             "variable": store.get("variable", name),
             "hosts": _resolve(store["hosts"], groups, f"{where}.stores[{index}].hosts"),
         }
-        for index, store in enumerate(secret["stores"])
+        for index, store in enumerate(secret.get("stores", ()))
     ]
     if "server" in secret:
         resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)

@@ -150,6 +150,7 @@ class Keys:
             "dsn": {"value": self.dsn},
             "key_table": self.entry,
             "key": {"value": KEY},
+            "under": "",
             "tenants": [],
             "initial": False,
             "schema": "keyturn",
@@ -215,6 +216,11 @@ class Keys:
         """The same of a table of PEMs, as a key."""
         return load_pem_private_key(self.private(kid), None)
 
-    def close(self) -> None:
-        """Let go of the database."""
+    def clear(self) -> None:
+        """Take away everything, whoever still works on it, and let go of the database."""
+        others = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
+        )
+        self.sql.execute(others, (self.sql.info.backend_pid,))
+        self.sql.execute('DROP SCHEMA IF EXISTS public, keyturn, "odd %s" CASCADE; CREATE SCHEMA public')
         self.sql.close()

@@ -43,7 +43,8 @@ _COMMON: dict[str, dict[str, Any]] = {
     "database": {"type": "str", "required": True},
     "dsn": {**_REFERENCE, "required": True},
     "key_table": {"type": "dict", "required": True, "no_log": False},
-    "key": {**_REFERENCE, "required": True, "no_log": False},
+    "key": {**_REFERENCE, "no_log": False},
+    "under": {"type": "str", "default": ""},
     "tenants": {"type": "list", "elements": "str", "default": []},
     "initial": {"type": "bool", "default": False},
     "schema": {"type": "str", "default": "keyturn"},
@@ -79,11 +80,22 @@ class _Call:
         self.place = f"database {params['database']}"
         declared = {"database": params["database"], **params["key_table"]}
         self.declared = parse_table(declared)
-        context = f"{self.session.rotation_id}/{params['name']}/key"
-        self.envelope = Envelope(self.declared.envelope, resolve(self.session, params["key"], context))
+        context = f"{self.session.rotation_id}/{params['under'] or params['name']}/old"
+        value = resolve(self.session, params["key"], context) if params["key"] else None
+        self.has_key = value is not None
+        self.envelope = Envelope(self.declared.envelope, value)
         self._dsn = resolve(self.session, params["dsn"], f"{self.session.rotation_id}/database/{params['database']}")
         self._limits = Limits(lock_ms=params.get("lock_timeout_ms") or Limits.lock_ms)
         self.records = Records(params["schema"], params["name"], self.rotation)
+
+    def require_key(self) -> None:
+        """Refuse work that makes or opens private parts without the key for it.
+
+        :raises KeyturnError: ``key-missing``.
+        """
+        if not self.has_key:
+            message, hint = "the key that private parts are encrypted with is not given", "Give key"
+            raise KeyturnError("key-missing", message, where=self.place, hint=hint)
 
     def open(self) -> Link:
         """A new connection."""
@@ -98,6 +110,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         hint = "Give overlap_s: the longest token lifetime, every cache on the way, and the skew of clocks"
         raise KeyturnError("overlap-missing", "the overlap is not given", where="overlap_s", hint=hint)
     call = _Call(params)
+    if params["state"] in ("staged", "replaced"):
+        call.require_key()
     if not check_mode:
         call.session.check_epoch()
     link = call.open()
@@ -153,6 +167,8 @@ def _listed(turn: Turn, limit: int) -> tuple[list[dict[str, Any]], dict[str, int
 def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The work of the module ``signing_key_info``; see its RETURN for the result. Nothing is written."""
     call = _Call(params)
+    if params["expect"] in ("sound", "new"):
+        call.require_key()
     link = call.open()
     tenants = params["tenants"]
     try:
@@ -162,10 +178,10 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 whole_tables(link)
                 counts = rows.counts(link, tenants)
                 unsound, first = rows.unsound(link, tenants, _NAMED)
-                opened = look(call.envelope, rows.each(link, tenants))
+                opened = look(call.envelope, rows.each(link, tenants) if call.has_key else ())
                 stages = call.records.counts(link)
                 astray = _astray(call, link, rows, params) if stages else []
-            if params["expect"] != "nothing":
+            if params["expect"] in ("sound", "new"):
                 if params["initial"]:
                     first = [one for one in first if one.current]
                     unsound = len(first)

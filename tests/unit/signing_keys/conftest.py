@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server for all tests here, and a table of keys in a database of its own for each."""
+"""A server for all tests here, and a table of keys for each."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ _LOG_EVERYTHING = {
     "log_parameter_max_length_on_error": "-1",
     "log_min_duration_statement": "0",
     "log_error_verbosity": "verbose",
+    "fsync": "off",  # no test here is about the server's own crash
 }
 KeysMaker = Callable[[str], Keys]
 
@@ -31,15 +31,19 @@ def server() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def _database(server: EmbeddedPostgres) -> str:
+    return server.create_database("app")
+
+
 @pytest.fixture
-def make_keys(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[KeysMaker]:
-    """Make tables of a shape that are gone after the test."""
+def make_keys(_database: str, tmp_path: Path) -> Iterator[KeysMaker]:
+    """Make a table of a shape that is gone after the test."""
     with ExitStack() as stack:
 
         def make(shape: str) -> Keys:
-            dsn = stack.enter_context(server.database(f"t{uuid.uuid4().hex[:12]}"))
-            made = Keys(dsn, tmp_path / "state", shape)
-            stack.callback(made.close)
+            made = Keys(_database, tmp_path / "state", shape)
+            stack.callback(made.clear)
             return made
 
         yield make
