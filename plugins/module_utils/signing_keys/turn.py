@@ -128,7 +128,7 @@ class Turn:
                 refuse_closed(look(self.envelope, (row for rows in found.values() for row in rows)), self.where)
                 self._count(self.rows.insert(link, entries, algorithm(self.generate)), len(entries))
                 self.records.add(link, records, self.forward_only)
-                self._check(link, {one.tenant: one.old_kid for one in records if one.old_kid})
+                self._check(link, {one.tenant: one.old_kid for one in records if _is_sound(found[one.tenant])})
                 return len(entries)
 
         return retrying(self.pace, self.where, publish)
@@ -291,6 +291,11 @@ class Turn:
 
 def _place(one: Record) -> Place:
     return one.tenant, one.new_kid
+
+
+def _is_sound(rows: Sequence[KeyRow]) -> bool:
+    current = [row for row in rows if row.is_current]
+    return len(current) == 1 and current[0].is_usable
 
 
 def _has(one: Record, rows: Sequence[KeyRow]) -> bool:
