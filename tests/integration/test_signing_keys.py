@@ -185,7 +185,8 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
 
     assert project.statuses == ["rolled_back", "retired"]
     notes = [text for record in project.evidence for text in record["messages"]]
-    assert any("2 made" in text and "2 sign now" in text for text in notes)
+    for words in ("2 made", "2 sign now", "2 taken out of use again and still accepted", "4 of before disabled"):
+        assert f"signing keys of {_NAME}: {words}" in notes
     private = json.loads(keys.private(new_kids[0]))
     keys.sql.close()
     for secret in (KEY, base64.b64decode(KEY).hex(), private["d"]):

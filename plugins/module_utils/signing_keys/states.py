@@ -129,11 +129,12 @@ def _staged(turn: Turn) -> None:
     turn.records.begin(turn.link)
     if turn.forward_only:
         turn.records.make_forward_only(turn.link)
-    size = _SLOW_KEYS if turn.generate["type"] == "rsa" else _QUICK_KEYS
+    most = _SLOW_KEYS if turn.generate["type"] == "rsa" else _QUICK_KEYS
     while True:
         page = turn.records.untouched(turn.link, turn.rows.tenants, _PAGE, turn.tenants)
         if not page:
             return
+        size = min(most, -(-len(page) // turn.crew.workers))
         parts = [page[first : first + size] for first in range(0, len(page), size)]
         for made in turn.crew.each(turn.make, parts):
             turn.done.made += made
