@@ -34,18 +34,19 @@ class ActionModule(KeyturnAction):
                 result["origins"] = origins_of(plan, str(args.get("rotation_id")), answers["found"])
         elif gate == "made":
             problems = []
-            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
+            result["boxes"] = _with_parents(plan, _made(task_vars, sessions), task_vars, sessions)
         elif gate == "staged":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
-            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
             result["kids"] = _kids(answers_of(task_vars, "__rotation_staged"))
+            result["boxes"] = _with_parents(plan, _made(task_vars, sessions), task_vars, sessions)
         elif gate == "promoted":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_promoted"), ("promoted",))
         elif gate == "found":
             found = answers_of(task_vars, "__rotation_found")
             problems = []
             result["boxes"] = _boxes(found, sessions)
-            result["staged"] = any(
+            signs = any(work.get("signing") for work in plan["hosts"].values())
+            result["staged"] = (signs and "stage" in (args.get("entered") or ())) or any(
                 str(args.get("rotation_id")) in (secret.get("versions") or {})
                 for said in found.values()
                 for secret in said.get("secrets", {}).values()
@@ -100,11 +101,27 @@ def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[d
     return found
 
 
-def _boxes(
-    answers: Mapping[str, Mapping[str, Any]], sessions: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, dict[str, str]]]:
+_Boxes = dict[str, dict[str, dict[str, str]]]
+
+
+def _made(task_vars: Mapping[str, Any], sessions: Mapping[str, Mapping[str, Any]]) -> _Boxes:
+    return _boxes(answers_of(task_vars, "__rotation_made"), sessions)
+
+
+def _with_parents(
+    plan: Mapping[str, Any], boxes: _Boxes, task_vars: Mapping[str, Any], sessions: Mapping[str, Mapping[str, Any]]
+) -> _Boxes:
+    """Also what does not turn and is read all the same, such as the key that signing keys are encrypted with."""
+    names = {entry["name"] for work in plan["hosts"].values() for entry in work.get("parents", ()) if "for" in entry}
+    for host, secrets in _boxes(answers_of(task_vars, "__rotation_found"), sessions).items():
+        for name in sorted(names & set(secrets)):
+            boxes.setdefault(host, {}).setdefault(name, secrets[name])
+    return boxes
+
+
+def _boxes(answers: Mapping[str, Mapping[str, Any]], sessions: Mapping[str, Mapping[str, Any]]) -> _Boxes:
     """Sealed values by recipient, secret and version; only boxes for the keys of the present run are of use."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    found: _Boxes = {}
     for said in answers.values():
         fresh = {
             host

@@ -8,7 +8,11 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import from_backup
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients, sealed_for
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import (
+    parents,
+    recipients,
+    sealed_for,
+)
 
 
 class ActionModule(KeyturnAction):
@@ -30,6 +34,6 @@ class ActionModule(KeyturnAction):
             if not arguments.get(
                 "backup"
             ):  # what a derived value is made from must be readable, and the same everywhere
-                arguments["secrets"] = [*arguments["secrets"], *work.get("parents", ())]
+                arguments["secrets"] = [*arguments["secrets"], *parents(work, publics)]
                 arguments["search"] = work.get("search", [])
         return {**self.call("secret_info", arguments, task_vars), **sealed_for(arguments)}

@@ -18,11 +18,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens impor
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import (
     KEYSET,
-    KIND,
     PROBE_TYPES,
     check_hosts,
     check_keyset,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import KIND as KEYSET_KIND
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -42,6 +42,9 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
     talkers,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import KIND as SIGNING_KEY
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_key_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import KEY_TABLE
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import command_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
@@ -52,7 +55,7 @@ __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
 _CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
 #: The order of phases by kind, where it is not ``replace``.
-_STRATEGIES = {"encryption_key": "cutover", KIND: "overlap"}
+_STRATEGIES = {"encryption_key": "cutover", KEYSET_KIND: "overlap", SIGNING_KEY: "overlap"}
 _HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
 _SOURCE = Shape(
     "where a person's own value comes from, on the controller",
@@ -174,8 +177,9 @@ _SECRET = Shape(
         "keyset": Field("map", "What the readers of a keyset need", shape=KEYSET),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
-        "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
+        "stores": Field("list", "Where the value lives; every kind but signing_key needs one", shape=_STORE),
         "data": Field("list", "Columns encrypted under it", shape=_DATA),
+        "key_table": Field("map", "The table that holds signing keys", shape=KEY_TABLE),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
         "server": Field("map|list", "Servers that check it: its password changes there too", shape=SERVER),
@@ -302,7 +306,11 @@ class Catalog:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
         secret = self.secrets[name]
         entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
-        return {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
+        found = {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
+        if "key_table" in secret:
+            name = secret["key_table"]["database"]
+            found[name] = self.databases[name]["hosts"][:1]
+        return found
 
     def hosts_of(self, name: str) -> list[str]:
         """All hosts that a rotation of this secret needs, the state host among them."""
@@ -310,6 +318,9 @@ class Catalog:
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
+        under = secret.get("key_table", {}).get("under")
+        if under:
+            found.add(self.secrets[under]["stores"][0]["hosts"][0])
         found.update(hosts[0] for hosts in self.databases_of(name).values())
         for service in secret.get("consumers", ()):
             found.update(self.services[service]["hosts"])
@@ -426,10 +437,22 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
         _known(other, services, "service", f"{where}.depends_on")
 
 
+def _check_stores(secret: Mapping[str, Any], where: str) -> None:
+    if "stores" not in secret and secret["kind"] != SIGNING_KEY:
+        hint = "Say where the value lives"
+        raise KeyturnError("catalog-invalid", "field 'stores' is missing", where=where, hint=hint)
+    if not secret.get("stores") and secret["kind"] != SIGNING_KEY:
+        raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for index, store in enumerate(secret.get("stores", ())):
+        if "inside" in store:
+            open_place(store["inside"], f"{where}.stores[{index}].inside")
+
+
 def _check_secret(
-    name: str, secret: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
+    name: str, secrets: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
 ) -> None:
     where = f"keyturn_secrets.{name}"
+    secret = secrets[name]
     for source in ("value_from", "old_from"):
         if source in secret and len(secret[source]) != 1:
             raise KeyturnError(
@@ -440,11 +463,8 @@ def _check_secret(
             )
     if "generate" in secret:
         check_spec(secret["generate"], f"{where}.generate")
-    if not secret["stores"]:
-        raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
-    for index, store in enumerate(secret["stores"]):
-        if "inside" in store:
-            open_place(store["inside"], f"{where}.stores[{index}].inside")
+    _check_stores(secret, where)
+    check_key_table(name, secret, secrets, databases, where)
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
@@ -559,8 +579,8 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     databases, services, secrets = tables["keyturn_databases"], tables["keyturn_services"], tables["keyturn_secrets"]
     for name, service in services.items():
         _check_service(name, service, services)
-    for name, secret in secrets.items():
-        _check_secret(name, secret, services, databases)
+    for name in secrets:
+        _check_secret(name, secrets, services, databases)
     check_derived(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
@@ -647,7 +667,7 @@ def _resolved_secret(
             "path": store["path"] if "path" in store else command_place(store["read"]),
             "hosts": _resolve(store["hosts"], groups, f"{where}.stores[{index}].hosts"),
         }
-        for index, store in enumerate(secret["stores"])
+        for index, store in enumerate(secret.get("stores", ()))
     ]
     if "server" in secret:
         resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)

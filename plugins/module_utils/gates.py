@@ -175,9 +175,16 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping
             if not done:
                 problems.append(f"{host}: the data in {job['database']} was not brought back.")
         back = {said["secret"] for result in answers.get(host, []) for said in result.get("servers", ())}
+        problems += _signing_back(host, work, answers.get(host, []))
         missing = sorted({server["secret"] for server in work.get("servers", ())} - back)
         problems += [f"{host}: the password of {name} was not brought back in its server." for name in missing]
     return problems
+
+
+def _signing_back(host: str, work: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> list[str]:
+    back = {result["signing"]["secret"] for result in results if result.get("signing") and not result.get("failed")}
+    missing = sorted({job["secret"] for job in work.get("signing", ())} - back)
+    return [f"{host}: the former keys of {name} were not brought back." for name in missing]
 
 
 def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:

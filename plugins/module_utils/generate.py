@@ -44,13 +44,16 @@ else:
     HAS_CRYPTOGRAPHY = True
 
 if TYPE_CHECKING:
-    _SigningKey = Union[rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey]
+    SigningKey = Union[rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey]
+else:
+    SigningKey = object
 
 __all__ = [
     "CHARSETS",
     "HAS_CRYPTOGRAPHY",
     "LIFETIME",
     "SPEC_FIELDS",
+    "SigningKey",
     "check_length",
     "check_spec",
     "describe",
@@ -58,6 +61,9 @@ __all__ = [
     "hs256",
     "jwk_thumbprint",
     "kid_in",
+    "new_signing_key",
+    "private_members",
+    "public_jwk",
 ]
 
 #: How long a token is valid: as a duration, or in whole years of the calendar.
@@ -282,8 +288,11 @@ def _number(value: int, size: int = 0) -> str:
     return _base64url(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
 
 
-def _public_jwk(key: _SigningKey, alg: str) -> dict[str, Any]:
-    """The public half with its kid."""
+def public_jwk(key: SigningKey, alg: str) -> dict[str, Any]:
+    """The public half of a key with its RFC 7638 kid, ``use`` and ``alg``.
+
+    :param alg: named for RSA; the other kinds have one algorithm each.
+    """
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.public_key().public_numbers()
         jwk = {"kty": "RSA", "n": _number(numbers.n), "e": _number(numbers.e)}
@@ -301,7 +310,8 @@ def _public_jwk(key: _SigningKey, alg: str) -> dict[str, Any]:
     return named
 
 
-def _private_members(key: _SigningKey) -> dict[str, str]:
+def private_members(key: SigningKey) -> dict[str, str]:
+    """What a private JWK has besides the public one (RFC 7518 section 6, RFC 8037 section 2)."""
     if isinstance(key, rsa.RSAPrivateKey):
         numbers = key.private_numbers()
         values = {"d": numbers.d, "p": numbers.p, "q": numbers.q}
@@ -322,20 +332,27 @@ def _require_library(where: str) -> None:
         )
 
 
-def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
-    """A new key from the library's own generator, as JWK text or PKCS #8 PEM."""
+def new_signing_key(spec: Mapping[str, Any], where: str = "generate") -> SigningKey:
+    """A new key from the library's own generator.
+
+    :param spec: of type ``rsa``, ``ec`` or ``ed25519``, as :func:`check_spec` accepts it.
+    :raises KeyturnError: ``library-missing``.
+    """
     _require_library(where)
-    key: _SigningKey
     if spec["type"] == "rsa":
-        key = rsa.generate_private_key(65537, spec.get("bits", _RSA_BITS[1]))
-    elif spec["type"] == "ec":
+        return rsa.generate_private_key(65537, spec.get("bits", _RSA_BITS[1]))
+    if spec["type"] == "ec":
         curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
-        key = ec.generate_private_key(curves[spec.get("curve", "P-256")])
-    else:
-        key = ed25519.Ed25519PrivateKey.generate()
+        return ec.generate_private_key(curves[spec.get("curve", "P-256")])
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
+    """A new key as JWK text or PKCS #8 PEM."""
+    key = new_signing_key(spec, where)
     if spec.get("format", "jwk") == "pem":
         return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return json.dumps({**_public_jwk(key, spec.get("alg", "RS256")), **_private_members(key)}).encode()
+    return json.dumps({**public_jwk(key, spec.get("alg", "RS256")), **private_members(key)}).encode()
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------
@@ -446,7 +463,7 @@ def _public_part(spec: Mapping[str, Any], value: bytes, where: str) -> dict[str,
         key = load_pem_private_key(value, None)
         if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
             raise ValueError("another kind of key")
-        public = _public_jwk(key, "RS256")
+        public = public_jwk(key, "RS256")
     if public["kty"] != _KTY[spec["type"]]:
         raise ValueError("another kind of key")
     return public

@@ -20,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets import declared as keysets
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_together, job_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, declared
 
@@ -537,8 +538,10 @@ def build(
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
-        ``backup-needed``.
+        ``backup-needed``, ``keys-together``.
     """
+    if not of_files:
+        check_together(catalog.secrets, names)
     strategies = [] if of_files else sorted({catalog.secrets[name]["strategy"] for name in names})
     if len(strategies) > 1:
         raise KeyturnError(
@@ -569,6 +572,7 @@ def build(
             of(leader)["jobs"].append({**job, **shared})
             for host in helping:
                 helpers.setdefault(host, []).append({**job, **shared})
+        _sign(catalog, name, waivers, of)
         for host, servers in work_of(name, secret, catalog.databases).items():
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
@@ -592,7 +596,7 @@ def build(
     escrow = _escrow(catalog, names)
     for host in escrow["hosts"]:
         of(host)
-    talking = (host for host, work in hosts.items() if work["jobs"] or work["servers"])
+    talking = (host for host, work in hosts.items() if work["jobs"] or work["servers"] or work.get("signing"))
     needed = {catalog.state_host, *escrow["hosts"], *talking}
     for host in waivers:
         if host in needed:
@@ -678,6 +682,28 @@ def _read_parent(
     parents = of(origin).setdefault("parents", [])
     if all(entry["name"] != parent for entry in parents):
         parents.append({"name": parent, "stores": _stores_on(catalog.secrets[parent], origin)})
+
+
+def _sign(catalog: Catalog, name: str, waivers: Mapping[str, Any], of: Callable[[str], dict[str, Any]]) -> None:
+    """Signing keys in a table: its database's first host turns them, with the encryption key that another one reads."""
+    job = job_of(name, catalog.secrets[name], catalog.databases, retire_after([catalog.secrets[name]]))
+    if not job:
+        return
+    of(job["host"]).setdefault("signing", []).append(job)
+    under = job.get("under")
+    if not under:
+        return
+    holders = [host for host in _store_hosts(catalog.secrets[under]) if host not in waivers]
+    if not holders:
+        message, hint = f"every host that holds {under} is waived", "Bring one of them back"
+        raise KeyturnError("waiver-invalid", message, where="keyturn_waive", hint=hint)
+    holder = job["host"] if job["host"] in holders else holders[0]
+    parents = of(holder).setdefault("parents", [])
+    known = next((entry for entry in parents if entry["name"] == under), None)
+    if known is None:
+        known = {"name": under, "stores": _stores_on(catalog.secrets[under], holder)}
+        parents.append(known)
+    known["for"] = sorted({*known.get("for", ()), job["host"]})
 
 
 def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | None) -> dict[str, Any]:

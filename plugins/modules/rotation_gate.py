@@ -39,6 +39,10 @@ options:
   rotation_id:
     description: The rotation whose versions are looked for.
     type: str
+  entered:
+    description: With V(found), the phases that the rotation has entered.
+    type: list
+    elements: str
   backup:
     description: With V(backups), the backup that is asked for, by its name, its time, its rotation, or V(latest).
     type: str

@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets, logins, plan_table, remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets, logins, plan_table, remains, signing
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
@@ -305,6 +305,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     ]
     found += logins.restart_notes(run.kinds) + keysets.waited(run.plan) if status == "overlap" else []
     found += [f"overlap window of {text}" for text in _windows(run)] if status == "overlap" else []
+    found += signing.notes(run.kinds)
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
@@ -411,6 +412,7 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         ]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
         parts += logins.planned(work)
+        parts += signing.planned(work)
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
     for host, jobs in plan["helpers"].items():
         names = ", ".join(sorted({job["database"] for job in jobs}))

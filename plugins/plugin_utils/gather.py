@@ -29,7 +29,7 @@ _ANSWERS = (
     "refusals",
 )
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
-_STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")
+_STEPS = ("preflight", "stage", "migrate", "promote", "verify", "rollback", "retire")
 
 
 def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key
 
-__all__ = ["accepting", "for_making", "origins_of", "recipients", "sealed_for", "with_own_values"]
+__all__ = ["accepting", "for_making", "origins_of", "parents", "recipients", "sealed_for", "with_own_values"]
 
 _DEFAULT_GENERATE = {"type": "bytes", "length": 32, "encoding": "base64url"}
 #: A host's answer by name: ``answers("__rotation_session")`` is a mapping from host to result.
@@ -32,6 +32,20 @@ def recipients(plan: Mapping[str, Any], name: str, publics: Mapping[str, str], *
         public = publics.get(host)
         if public and (data or store):
             found.append({"host": host, "public": public, "versions": ["new", "old"]})
+    return found
+
+
+def parents(work: Mapping[str, Any], publics: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Secrets that a host reads and that do not turn; what signing keys are encrypted with goes to who turns those."""
+    found = []
+    for parent in work.get("parents", ()):
+        entry = {key: value for key, value in parent.items() if key != "for"}
+        seal_to = [
+            {"host": host, "public": publics[host], "versions": ["old"]}
+            for host in parent.get("for", ())
+            if publics.get(host)
+        ]
+        found.append({**entry, "seal_to": seal_to} if seal_to else entry)
     return found
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One call of ``reencrypt`` with the arguments on standard input, measured: time, and the memory of its processes."""
+"""One call of a module that works in a database, its arguments on standard input: time, and its largest process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / ".build")]
 def main() -> None:
     """Print what it took; ``rss_mb`` is the largest of its processes."""
     from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import job
+    from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys import job as signing_job
 
     arguments = json.load(sys.stdin)
     started = time.perf_counter()
-    result = job.run(arguments, False)
+    result = (signing_job if "key_table" in arguments else job).run(arguments, False)
     seconds = time.perf_counter() - started
     sizes = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(json.dumps({"seconds": seconds, "rss_mb": max(sizes) / 1024, "result": result}))

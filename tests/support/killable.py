@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs ``reencrypt`` in processes of their own that can be killed at any moment.
+"""Runs ``reencrypt`` and ``signing_key`` in processes of their own that can be killed at any moment.
 
 Run as a program it imports everything once and then forks for each line of JSON arguments it is given.
 """
@@ -19,6 +19,7 @@ from typing import IO, Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import job
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys import job as signing_job
 
 __all__ = ["Killable"]
 
@@ -81,7 +82,7 @@ class Killable:
 def _child(params: dict[str, Any], result: int) -> None:
     random.seed()
     try:
-        job.run(params, False)
+        (signing_job if "key_table" in params else job).run(params, False)
         os.write(result, b"ok")
     except KeyturnError as error:
         os.write(result, error.code.encode())

@@ -1,0 +1,40 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What became of signing keys, for plan and evidence: kids and counts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import thousands
+
+__all__ = ["notes", "planned"]
+
+_WORDS = (
+    ("made", "made"),
+    ("promoted", "sign now"),
+    ("disabled", "of before disabled"),
+    ("withdrawn", "taken out of use again and still accepted"),
+    ("removed", "that never signed removed"),
+)
+
+
+def planned(work: Mapping[str, Any]) -> list[str]:
+    """What a host does to signing keys, for the plan."""
+    return [f"signing keys in {job['table']} of {job['database']}" for job in work.get("signing", ())]
+
+
+def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    """One line for each step that changed keys; a single new key is named by its kid.
+
+    :param kinds: what the kinds registered: host, step and each result.
+    """
+    found = []
+    for _host, _step, result in kinds:
+        parts = [f"{thousands(result[field])} {words}" for field, words in _WORDS if result.get(field)]
+        if "signing" in result and parts:
+            kids = [f"{entry['old_kid'] or 'none'} -> {entry['new_kid']}" for entry in result.get("keys", ())]
+            which = f" ({kids[0]})" if len(kids) == 1 else ""
+            found.append(f"signing keys of {result['signing']['secret']}: {', '.join(parts)}{which}")
+    return found

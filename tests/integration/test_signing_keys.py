@@ -1,0 +1,219 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Signing keys of a real issuer turn in its table: published, promoted, taken back, disabled."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jwt
+import psycopg
+import pytest
+import yaml
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from demo.postgres import Database, PostgresServer
+
+from tests.support.controller import Controller, Ended, registry
+from tests.support.endpoint import Asked, endpoint
+from tests.support.signing import KEY, Keys
+
+_NAME = "JWT_SIGNING"
+
+
+class _Issuer:
+    """Publishes the keys of its table and signs with the newest of each account, as it finds them."""
+
+    def __init__(self, dsn: str, env_file: Path) -> None:
+        self._dsn, self._env_file = dsn, env_file
+
+    def answer(self, asked: Asked) -> tuple[int, Mapping[str, str], str]:
+        """``/jwks.json`` or ``/token/<account>``."""
+        with psycopg.connect(self._dsn) as link:
+            if asked.path == "/jwks.json":
+                rows = link.execute(
+                    "SELECT kid::text, public_jwk FROM jwks_keys WHERE public_jwk IS NOT NULL"
+                ).fetchall()
+                return 200, {}, json.dumps({"keys": [{**jwk, "kid": kid} for kid, jwk in rows]})
+            query = """
+                SELECT kid::text, private_jwk FROM jwks_keys WHERE account_id = %s
+                ORDER BY created_at DESC LIMIT 1"""
+            row = link.execute(query, (asked.path.rpartition("/")[2],)).fetchone()
+        key = self._env_file.read_text().partition("JWK_AES_KEY=")[2].strip()
+        opened = Envelope(load_spec("aes256gcm-b64"), key.encode()).open(row[1].encode()) if row else None
+        if row is None or opened is None:
+            return 500, {}, "no key"
+        private: Any = jwt.PyJWK(json.loads(opened)).key
+        return 200, {}, jwt.encode({"sub": asked.path}, private, json.loads(opened)["alg"], headers={"kid": row[0]})
+
+
+class _Project:
+    """One host with the issuer's table and the key of its private parts."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.state_dir = folder / "state"
+        self.env_file = folder / ".env"
+        self.inventory = folder / "inventory.yml"
+        self.state_dir.mkdir(mode=0o700, parents=True)
+        self.env_file.touch(0o600)
+        self.env_file.write_text(f"JWK_AES_KEY={KEY}\n")
+        self.dsn = database.owner_dsn
+
+    def write(self, table: dict[str, Any], generate: dict[str, Any]) -> None:
+        """Write the inventory."""
+        catalog = {
+            "keyturn_state_host": "one",
+            "keyturn_state_dir": str(self.state_dir),
+            "keyturn_databases": {"app": {"hosts": "one", "dsn": self.dsn}},
+            "keyturn_secrets": {
+                "JWK_AES_KEY": {
+                    "kind": "encryption_key",
+                    "stores": [{"hosts": "one", "type": "env_file", "path": str(self.env_file)}],
+                    "data": [
+                        {"database": "app", "table": "jwks_keys", "column": "private_jwk", "envelope": "aes256gcm-b64"}
+                    ],
+                },
+                _NAME: {
+                    "kind": "signing_key",
+                    "generate": generate,
+                    "key_table": {"database": "app", **table},
+                    "overlap_min": "1h",
+                },
+            },
+        }
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+
+    @property
+    def statuses(self) -> list[str]:
+        return [rotation["status"] for rotation in registry(self.state_dir)["rotations"].values()]
+
+    @property
+    def evidence(self) -> list[dict[str, Any]]:
+        """What was sealed, the oldest first."""
+        found = [json.loads(path.read_text()) for path in self.state_dir.glob("evidence/*/evidence.json")]
+        return sorted(found, key=lambda record: str(record["when"]["ended_at"]))
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: PostgresServer) -> Iterator[_Project]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    try:
+        yield _Project(tmp_path / name, server.create_database(name))
+    finally:
+        server.drop_database(name)
+
+
+def _fetch(url: str) -> str:
+    with urllib.request.urlopen(url) as answer:
+        return str(answer.read().decode())
+
+
+class _Client:
+    """Gets tokens of some accounts and verifies them with what the issuer publishes."""
+
+    def __init__(self, url: str, accounts: list[str]) -> None:
+        self._url, self._accounts = url, accounts
+
+    def tokens(self) -> list[str]:
+        return [_fetch(f"{self._url}/token/{account}") for account in self._accounts]
+
+    @property
+    def kids(self) -> list[str]:
+        return [jwt.get_unverified_header(token)["kid"] for token in self.tokens()]
+
+    def published(self) -> dict[str, Any]:
+        return {key["kid"]: key for key in json.loads(_fetch(f"{self._url}/jwks.json"))["keys"]}
+
+    def accepts(self, tokens: list[str]) -> list[bool]:
+        keys = self.published()
+        return [self._accepts(token, keys) for token in tokens]
+
+    @staticmethod
+    def _accepts(token: str, keys: dict[str, Any]) -> bool:
+        jwk = keys.get(jwt.get_unverified_header(token)["kid"])
+        return jwk is not None and bool(jwt.decode(token, jwt.PyJWK(jwk).key, [jwk["alg"]]))
+
+
+def _ok(ended: Ended) -> str:
+    assert ended.code == 0, ended.output
+    return ended.output
+
+
+def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_ones_end(
+    project: _Project, controller: Controller, tmp_path: Path
+) -> None:
+    keys = Keys(project.dsn, tmp_path / "unused", "newest")
+    keys.fill(2)
+    project.write({"shape": "newest", "under": "JWK_AES_KEY"}, {"type": "rsa", "bits": 2048, "alg": "RS256"})
+    said = []
+    with ExitStack() as stack:
+        issuer = stack.enter_context(endpoint(_Issuer(project.dsn, project.env_file).answer))
+        client = _Client(issuer.url, [keys.tenant(1), keys.tenant(2)])
+        first, first_kids = client.tokens(), client.kids
+
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME, until="stage")))
+        assert client.kids == first_kids
+        assert len(client.published()) == 6
+
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
+        second, second_kids = client.tokens(), client.kids
+        assert not set(first_kids) & set(second_kids)
+        assert client.accepts([*first, *second]) == [True] * 4
+
+        early = controller.run(project.inventory, "retire", only=_NAME)
+        assert early.code != 0
+        assert "may be retired after" in early.output
+        assert client.accepts(first) == [True, True]
+
+        said.append(_ok(controller.run(project.inventory, "rollback", only=_NAME)))
+        assert client.kids == first_kids
+        assert client.accepts([*first, *second]) == [True] * 4
+
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
+        third = client.tokens()
+        said.append(_ok(controller.run(project.inventory, "retire", only=_NAME, confirm=_NAME)))
+        assert client.accepts([*first, *second, *third]) == [False] * 4 + [True] * 2
+        new_kids = client.kids
+
+    assert project.statuses == ["rolled_back", "retired"]
+    notes = [text for record in project.evidence for text in record["messages"]]
+    for words in ("2 made", "2 sign now", "2 taken out of use again and still accepted", "4 of before disabled"):
+        assert f"signing keys of {_NAME}: {words}" in notes
+    private = json.loads(keys.private(new_kids[0]))
+    keys.sql.close()
+    for secret in (KEY, base64.b64decode(KEY).hex(), private["d"]):
+        assert secret not in "".join(said) + json.dumps(project.evidence)
+
+
+def test_a_row_under_a_cloud_kms_keeps_a_turn_from_beginning_and_is_named(
+    project: _Project, controller: Controller, tmp_path: Path
+) -> None:
+    keys = Keys(project.dsn, tmp_path / "unused", "flags")
+    keys.fill()
+    kid = keys.add(1, current=False, cell=b"\x01\x02\x02\x00" + bytes(80))
+    key_file = tmp_path / "kek"
+    key_file.touch(0o600)
+    key_file.write_text(KEY)
+    project.write({"shape": "flags", "key_from": {"file": str(key_file)}}, {"type": "ec", "curve": "P-256"})
+    before = keys.rows()
+    ended = controller.run(project.inventory, "rotate", only=_NAME)
+    assert ended.code != 0
+    assert kid in ended.output
+    assert "AWS KMS" in ended.output
+    assert KEY not in ended.output
+    assert keys.rows() == before
+    assert project.statuses == ["rolled_back"]
+    keys.ask("DELETE FROM {} WHERE kid = %s RETURNING 1", (kid,))
+    former = keys.signing()
+    _ok(controller.run(project.inventory, "rotate", only=_NAME))
+    assert keys.signing() != former
+    assert keys.published() == {*keys.signing().values(), *(row[0] for row in keys.ask("SELECT kid FROM {}"))}
+    keys.sql.close()
