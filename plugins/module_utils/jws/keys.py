@@ -140,7 +140,7 @@ def _algorithm(key: _Private | _Public, named: str | None) -> str:
     :raises ValueError: where it cannot.
     """
     if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
-        possible = ALGORITHMS[:6]
+        possible: tuple[str, ...] = ALGORITHMS[:6]
     elif isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
         possible = (_CURVES[_BY_BITS[key.key_size]][0],)
     else:
@@ -161,7 +161,7 @@ def _rsa_private(jwk: Mapping[str, Any]) -> rsa.RSAPrivateKey:
     else:
         p, q = rsa.rsa_recover_prime_factors(public.n, public.e, d)
     dp, dq, qi = rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q)
-    return rsa.RSAPrivateNumbers(p, q, d, dp, dq, qi, public).private_key()
+    return rsa.RSAPrivateNumbers(p, q, d, dp, dq, qi, public).private_key(unsafe_skip_rsa_key_validation=True)
 
 
 def _curve(jwk: Mapping[str, Any]) -> ec.EllipticCurve:
@@ -202,6 +202,9 @@ def _need_library(where: str) -> None:
 def load_signer(raw: bytes, kid: str, where: str) -> Signer:
     """A private key as PEM (PKCS #8 or PKCS #1, without passphrase) or as JSON text of a JWK.
 
+    The numbers of an RSA key are not examined, which takes longer than a hundred signatures: whoever signs with it
+    checks what comes of it.
+
     :param kid: what the header is to name it; a JWK that has another kid is refused.
     :raises KeyturnError: ``signing-key-invalid``, ``kid-mismatch``, ``library-missing``.
     """
@@ -211,7 +214,7 @@ def load_signer(raw: bytes, kid: str, where: str) -> Signer:
             jwk = json.loads(raw)
             private, algorithm, own = _private_from_jwk(jwk), jwk.get("alg"), jwk.get("kid")
         else:
-            loaded = load_pem_private_key(raw, None)
+            loaded = load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
             if not isinstance(loaded, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
                 raise ValueError
             private, algorithm, own = loaded, None, None
