@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.stack import HOSTS, SECRET, Stack
 
-from tests.bench import fleet, reencryption
+from tests.bench import fleet, reencryption, resigning
 from tests.bench.report import Figure, Report
 from tests.bench.tables import Table, timed
 from tests.support.controller import Controller
@@ -66,8 +66,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="also a million rows, and ten million for the memory")
     parser.add_argument(
-        "--only", help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, peers or picture"
+        "--only",
+        help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, resign, peers or picture",
     )
+    parser.add_argument("--documents", type=int, default=100_000, help="how many documents are signed again")
     options = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmbeddedPostgres() as server:
@@ -81,6 +83,7 @@ def main() -> int:
             "shadows": lambda: reencryption.shadows(report, narrow, 3),
             "live": lambda: reencryption.live(report, narrow),
             "processors": lambda: _processors(report, server, folder),
+            "resign": lambda: resigning.resign(report, server, folder, options.documents, 3),
             "peers": lambda: reencryption.peers(report, server, folder, 50_000),
             "picture": lambda: reencryption.picture(server, folder, [10_000, 100_000, 400_000], _PICTURE),
         }

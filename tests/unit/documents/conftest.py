@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.documents import PolicyRig
@@ -20,10 +21,18 @@ def server() -> Iterator[EmbeddedPostgres]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def _database(server: EmbeddedPostgres) -> str:
+    return server.create_database("policies")
+
+
 @pytest.fixture
-def rig(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[PolicyRig]:
+def rig(_database: str, tmp_path: Path) -> Iterator[PolicyRig]:
     """A database without policies, and the calls."""
-    with server.database("policies") as dsn:
-        made = PolicyRig(dsn, tmp_path)
-        yield made
-        made.sql.close()
+    with psycopg.connect(_database, autocommit=True) as link:
+        link.execute("DROP SCHEMA IF EXISTS keyturn CASCADE")
+        link.execute("DROP SCHEMA public CASCADE")
+        link.execute("CREATE SCHEMA public")
+    made = PolicyRig(_database, tmp_path)
+    yield made
+    made.sql.close()
