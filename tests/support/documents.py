@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 from ansible_collections.keyturn.rotation.plugins.module_utils.documents import job
-from ansible_collections.keyturn.rotation.plugins.module_utils.jws import Signer, load_signer, read, sign
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws import Signer, head, load_signer, read, sign
 from psycopg.types.json import Jsonb
 
 __all__ = ["ACCOUNT", "NEW", "OLD", "RUN", "VECTOR", "PolicyRig", "keys", "policy", "published", "signer"]
@@ -83,7 +83,7 @@ def policy(kid: str, bundle: Mapping[str, Any], app: str = "app") -> str:
     """A policy as the service signs it."""
     now = int(datetime.now(timezone.utc).timestamp())
     claims = {"iat": now, "exp": now + 31536000, "iss": "d2-policy-service", "aud": f"d2-policy:{ACCOUNT}:{app}"}
-    return sign(signer(kid), {"typ": "JWT"}, {**claims, **bundle}).decode()
+    return sign(signer(kid), head(signer(kid), {"typ": "JWT"}), {**claims, **bundle}).text.decode()
 
 
 class PolicyRig:

@@ -13,7 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.documents.ring im
 from ansible_collections.keyturn.rotation.plugins.module_utils.documents.rows import DocumentRows
 from ansible_collections.keyturn.rotation.plugins.module_utils.documents.turns import Turn, Turns
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.jws import RefusedError, parse_document, read, sign
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws import RefusedError, head, parse_document, read, sign
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 
 __all__ = ["BROKEN", "CLASSES", "NEW", "OLD", "OTHER", "REFUSED", "UNSIGNED", "Judge", "Signed"]
@@ -82,27 +82,27 @@ class Judge:
 
         :raises KeyturnError: ``document-refused``, ``signature-unproven``, and those of :meth:`Ring.signer`.
         """
-        signed = Signed([], [], [])
+        signed, heads = Signed([], [], []), dict[str, bytes]()
         kinds, documents, values, tenants = self.kinds(link, rows), rows.documents, rows.values, rows.tenants
         for place, kind in enumerate(kinds):
             if not self.is_to_sign(kind):
                 continue
             turn = self._turns.of(tenants[place])
             signer = self._ring.signer(link, turn, self._back)
-            header = self._one.form.header_at(self._rotation, now)
+            if signer.kid not in heads:
+                heads[signer.kid] = head(signer, self._one.form.header_at(self._rotation, now))
             try:
                 payload = self._one.form.payload(parse_document(documents[place] or b""), values[place], now)
-                made = sign(signer, header, payload)
+                made = sign(signer, heads[signer.kid], payload)
             except (RefusedError, ValueError) as error:
                 raise self._refused(rows, place, error) from None
-            compact = read(made)
             checker = self._ring.verifier(link, turn, signer.kid) or signer.verifier
-            if compact is None or not compact.holds(checker):
+            if not made.holds(checker):
                 hint = "Nothing of this batch was written. Check the memory and the cryptography library of this host"
                 message = "a signature that was just made does not hold"
                 raise KeyturnError("signature-unproven", message, where=self._one.place, hint=hint)
             signed.places.append(place)
-            signed.signatures.append(made)
+            signed.signatures.append(made.text)
             signed.kids.append(signer.kid.encode())
         return signed
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.jws.compact import Compact, read, sign
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.compact import Compact, head, read, sign
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.form import (
     Form,
     RefusedError,
@@ -25,6 +25,7 @@ __all__ = [
     "RefusedError",
     "Signer",
     "Verifier",
+    "head",
     "load_public",
     "load_signer",
     "parse_document",

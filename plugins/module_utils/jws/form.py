@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -63,10 +64,7 @@ class Form:
         :param now: with its zone; ``iat`` is in whole seconds.
         :raises RefusedError: when the document has claims of its own that are not allowed, or a column is empty.
         """
-        issued = int(now.timestamp())
-        whole: dict[str, Any] = {"iat": issued}
-        if self.lifetime:
-            whole["exp"] = expires(issued, self.lifetime, "lifetime")
+        whole: dict[str, Any] = dict(_dates(self.lifetime, now))
         for name, value in self.claims:
             whole[name] = self._filled(value, values)
         own = [name for name in document if (name in whole or name in REGISTERED) and name not in self.allowed]
@@ -95,6 +93,15 @@ class Form:
             name: _PLACEHOLDER.sub(lambda found: known[found[1]], value) if isinstance(value, str) else value
             for name, value in self.header.items()
         }
+
+
+@lru_cache(maxsize=16)
+def _dates(lifetime: str, now: datetime) -> tuple[tuple[str, int], ...]:
+    """``iat`` and ``exp`` of all that is signed at one moment."""
+    issued = int(now.timestamp())
+    if not lifetime:
+        return (("iat", issued),)
+    return (("iat", issued), ("exp", expires(issued, lifetime, "lifetime")))
 
 
 def _invalid(where: str, message: str, hint: str) -> KeyturnError:

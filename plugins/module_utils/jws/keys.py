@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 from collections.abc import Mapping
@@ -41,9 +40,14 @@ _CURVES = {"P-256": ("ES256", 32), "P-384": ("ES384", 48), "P-521": ("ES512", 66
 _BY_BITS = {256: "P-256", 384: "P-384", 521: "P-521"}
 
 
+#: From one alphabet of base64 to the other; what belongs to the wrong one is no letter of either.
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_+/", b"+/!!")
+
+
 def encode_segment(raw: bytes) -> bytes:
     """Base64url without padding."""
-    return base64.urlsafe_b64encode(raw).rstrip(b"=")
+    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL)
 
 
 def decode_segment(text: bytes) -> bytes:
@@ -51,8 +55,8 @@ def decode_segment(text: bytes) -> bytes:
 
     :raises ValueError: for anything else.
     """
-    raw = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if encode_segment(raw) != text:
+    raw = binascii.a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4))
+    if encode_segment(raw) != text:  # it skips what is no letter
         raise binascii.Error("not canonical")
     return raw
 

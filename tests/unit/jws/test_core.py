@@ -20,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.generate import g
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws import (
     RefusedError,
     Signer,
+    head,
     load_public,
     load_signer,
     parse_document,
@@ -46,10 +47,14 @@ def _signer(spec: dict[str, Any]) -> tuple[Signer, dict[str, Any]]:
     return load_signer(json.dumps(jwk).encode(), jwk["kid"], "here"), jwk
 
 
+def _signed(signer: Signer, payload: dict[str, Any]) -> bytes:
+    return sign(signer, head(signer, {"typ": "JWT"}), payload).text
+
+
 @pytest.mark.parametrize("algorithm", _KEYS)
 def test_a_library_of_others_reads_what_is_signed(algorithm: str) -> None:
     signer, jwk = _signer(_KEYS[algorithm])
-    made = sign(signer, {"typ": "JWT"}, {"iat": 1, "a": "\u00e9"})
+    made = _signed(signer, {"iat": 1, "a": "\u00e9"})
     public = {name: value for name, value in jwk.items() if name in ("kty", "crv", "x", "y", "n", "e", "alg", "kid")}
     assert jwt.decode(made, jwt.PyJWK(public).key, algorithms=[algorithm]) == {"iat": 1, "a": "\u00e9"}
     compact, verifier = read(made), load_public(public)
@@ -64,7 +69,7 @@ def test_a_library_of_others_reads_what_is_signed(algorithm: str) -> None:
 @pytest.mark.parametrize("spec", [{"type": "rsa"}, {"type": "ec"}, {"type": "ed25519"}])
 def test_a_pem_signs_under_the_kid_it_is_given(spec: dict[str, Any]) -> None:
     signer = load_signer(generate({**spec, "format": "pem"}, os.urandom), "k7", "here")
-    compact = read(sign(signer, {}, {}))
+    compact = read(_signed(signer, {}))
     assert compact is not None
     assert compact.kid == "k7"
     assert compact.holds(signer.verifier)
@@ -74,7 +79,7 @@ def test_a_private_key_without_its_primes_signs_too() -> None:
     _first, jwk = _signer({"type": "rsa", "bits": 2048})
     bare = {name: jwk[name] for name in ("kty", "n", "e", "d")}
     verifier = load_public(jwk)
-    compact = read(sign(load_signer(json.dumps(bare).encode(), "k", "here"), {}, {}))
+    compact = read(_signed(load_signer(json.dumps(bare).encode(), "k", "here"), {}))
     assert verifier is not None
     assert compact is not None
     assert compact.holds(verifier)
@@ -183,7 +188,7 @@ def test_what_is_no_jws_with_a_kid_is_not_read(text: str) -> None:
 
 def test_another_way_of_writing_the_same_signature_is_not_read() -> None:
     signer, _jwk = _signer({"type": "ec"})
-    made = sign(signer, {}, {})
+    made = _signed(signer, {})
     assert read(made) is not None
     assert read(made + b"=") is None
 
