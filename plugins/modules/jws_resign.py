@@ -134,8 +134,9 @@ options:
           C(exp).
         type: str
       header:
-        description: Members of the header beside C(alg) and C(kid), C({typ: JWT}) by default. C({rotation_id}) and
-          C({now}) in a text are filled in.
+        description:
+          - Members of the header beside C(alg) and C(kid); by default C(typ) with V(JWT). C({rotation_id}) and C({now})
+            in a text are filled in.
         type: dict
       allow_claims:
         description:

@@ -49,6 +49,8 @@ except ImportError:
 __all__ = ["Counted", "check_first", "count", "demand"]
 
 _NAMED = 10  # rows that a message names
+#: Rows that are judged between two reads: the server ends a transaction that stays idle for long.
+_AT_ONCE = 1000
 
 
 class Counted:
@@ -132,7 +134,8 @@ def _count_one(
 ) -> Counted:
     counted = Counted(one, _total(crew.first, one))
     pace.begin(str(one.table), one.column.name, counted.total)
-    source, parts = DocumentSource(one), page_ranges(crew.first, one.table, size.window_rows)
+    source, size = DocumentSource(one), size.limited(_AT_ONCE)
+    parts = page_ranges(crew.first, one.table, size.window_rows)
 
     def part(link: Link, pages: Pages) -> tuple[Any, ...]:
         some = Counted(one)
