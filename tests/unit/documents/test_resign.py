@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws import read, sign
@@ -85,6 +87,18 @@ def test_a_recorded_run_comes_out_as_the_other_program_left_it(rig: PolicyRig) -
         }
         assert payload["exp"] - payload["iat"] in (365 * 86400, 366 * 86400)
         assert datetime.fromisoformat(found["resigned_at"]) >= started.replace(microsecond=0)
+
+
+def test_the_example_of_the_documentation_signs(rig: PolicyRig) -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "resigning.md").read_text()
+    (task,) = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    example = task["keyturn.rotation.jws_resign"]
+    rig.fill(2)
+    arguments = _given(rig.params(example["state"], documents=example["documents"], turns=example["turns"]))
+    assert set(example) <= set(arguments)
+    ran = run_module_process("jws_resign", arguments)
+    assert _coverage(ran) == {"new": 2}
+    assert rig.kids() == {NEW: 2}
 
 
 def test_check_real_check_again_real_again(rig: PolicyRig) -> None:
