@@ -13,8 +13,9 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay 
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import LIFETIME, check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import TOKEN
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.form import parse_form
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import (
     KEYSET,
@@ -131,6 +132,37 @@ _INDEX = Shape(
     },
 )
 _PROBE_TYPES = ("http", "command", "jwt", "active_kid", "log", "token")
+_STAMPS = Shape(
+    "stamps",
+    {
+        "rotation_id": Field("str", "The column of the rotation"),
+        "at": Field("str", "The column of the time"),
+        "count": Field("str", "The column of how many times"),
+    },
+)
+_DOCUMENTS = Shape(
+    "table of signed documents",
+    {
+        "database": Field("str", "A name from keyturn_databases", required=True),
+        "table": Field("str", "The table, with its schema where it is not on the search path", required=True),
+        "document": Field("str", "The column with the JSON object that is signed", required=True),
+        "signature": Field("str", "The column with the compact JWS", required=True),
+        "tenant": Field("str", "The column that says whose a document is, where each tenant has keys of its own"),
+        "kid": Field("str", "The column that says under which kid it is signed"),
+        "version": Field("str", "The column with the number of the version"),
+        "version_per": Field(
+            "list", "Columns that rows of the same document share; their versions are counted together"
+        ),
+        "stamps": Field("map", "Columns that say when, in which rotation and how often it was signed", shape=_STAMPS),
+        "where": Field("map|list", "Which rows are meant; all of several conditions must hold", shape=_CONDITION),
+        "unsigned": Field("str", "What to do with rows that have no signature", choices=("keep", "sign")),
+        "claims": Field("map", "Claims before the document's own members; {column} is filled in"),
+        "lifetime": Field("str", "How long a signature is valid: 1y, 90d", pattern=LIFETIME),
+        "header": Field("map", "The header beside alg and kid; {rotation_id} and {now} are filled in"),
+        "allow_claims": Field("list", "Claims that a document may bring itself"),
+        "may_be_empty": Field("bool", "Whether a table without a row that is meant is fine"),
+    },
+)
 _PROBE = Shape(
     "probe",
     {
@@ -182,6 +214,7 @@ _SECRET = Shape(
         "key_table": Field("map", "The table that holds signing keys", shape=KEY_TABLE),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
+        "documents": Field("list", "Documents signed with it, signed again under the new key", shape=_DOCUMENTS),
         "server": Field("map|list", "Servers that check it: its password changes there too", shape=SERVER),
         "consumers": Field("list", "Services that read it"),
         "probes": Field("list", "Tests that a version is accepted or refused", shape=_PROBE),
@@ -262,6 +295,9 @@ _DATABASE = Shape(
 SHAPES: dict[str, Shape] = {"keyturn_databases": _DATABASE, "keyturn_services": _SERVICE, "keyturn_secrets": _SECRET}
 
 
+#: The sections of a secret that are work in a database.
+_IN_DATABASES = ("data", "clear", "indexes", "documents")
+
 _LAID_OVER = {
     "type": "object",
     "description": "Fields laid over those of the catalog, by name",
@@ -305,7 +341,7 @@ class Catalog:
     def databases_of(self, name: str) -> dict[str, list[str]]:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
         secret = self.secrets[name]
-        entries = (*secret.get("data", ()), *secret.get("clear", ()), *secret.get("indexes", ()))
+        entries = [entry for section in _IN_DATABASES for entry in secret.get(section, ())]
         found = {entry["database"]: self.databases[entry["database"]]["hosts"] for entry in entries}
         if "key_table" in secret:
             name = secret["key_table"]["database"]
@@ -465,7 +501,7 @@ def _check_secret(
         check_spec(secret["generate"], f"{where}.generate")
     _check_stores(secret, where)
     check_key_table(name, secret, secrets, databases, where)
-    for section in ("data", "clear", "indexes"):
+    for section in _IN_DATABASES:
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
     for index, entry in enumerate(secret.get("data", ())):
@@ -473,6 +509,14 @@ def _check_secret(
         parse_conditions(entry.get("where"), place)
         parse_companions(entry.get("set"), place)
         parse_shape(entry, "", place)
+    if secret.get("documents") and secret["kind"] in ("encryption_key", "env_secret"):
+        hint = "Name them in the entry of the key that signs them"
+        message = "documents are signed with a signing key"
+        raise KeyturnError("catalog-invalid", message, where=f"{where}.documents", hint=hint)
+    for index, entry in enumerate(secret.get("documents", ())):
+        place = f"{where}.documents[{index}]"
+        parse_conditions(entry.get("where"), place)
+        parse_form(entry, place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     check_servers(secret, databases, where)

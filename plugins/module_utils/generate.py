@@ -57,6 +57,7 @@ __all__ = [
     "check_length",
     "check_spec",
     "describe",
+    "expires",
     "generate",
     "hs256",
     "jwk_thumbprint",
@@ -231,7 +232,7 @@ def check_length(spec: Mapping[str, Any], value: bytes, where: str) -> None:
 def _check_token(spec: Mapping[str, Any], where: str) -> None:
     if {"iat", "exp"} & set(spec["payload"]):
         raise _invalid(where, "iat and exp come from the clock and the lifetime", "Leave them out of payload")
-    if _expires(0, spec["lifetime"], where) == 0:
+    if expires(0, spec["lifetime"], where) == 0:
         raise _invalid(where, "a lifetime of zero is no lifetime", "Correct lifetime")
     try:
         json.dumps(spec["payload"], allow_nan=False)
@@ -358,7 +359,7 @@ def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
 # -- tokens ------------------------------------------------------------------------------------------------------
 
 
-def _expires(issued: int, lifetime: str, where: str) -> int:
+def expires(issued: int, lifetime: str, where: str) -> int:
     """Seconds since 1970 when a token ends; 29 February becomes the 28th where the year has none."""
     if not lifetime.endswith("y"):
         return issued + parse_duration(lifetime, f"{where}.lifetime")
@@ -379,7 +380,7 @@ def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -
     if len(key) < _HS256_BYTES and not spec.get("allow_weak"):
         raise _invalid(where, f"the signing key has only {len(key)} bytes", "HS256 needs 32 or more, or allow_weak")
     issued = int(now)
-    payload = {**spec["payload"], "iat": issued, "exp": _expires(issued, spec["lifetime"], where)}
+    payload = {**spec["payload"], "iat": issued, "exp": expires(issued, spec["lifetime"], where)}
     return hs256({"alg": "HS256", "typ": "JWT"}, payload, key)
 
 

@@ -67,8 +67,9 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="also a million rows, and ten million for the memory")
     parser.add_argument(
         "--only",
-        help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, signing, peers or picture",
+        help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, signing, resign, peers, picture",
     )
+    parser.add_argument("--documents", type=int, default=100_000, help="how many documents are signed again")
     options = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmbeddedPostgres() as server:
@@ -83,6 +84,7 @@ def main() -> int:
             "live": lambda: reencryption.live(report, narrow),
             "processors": lambda: _processors(report, server, folder),
             "signing": lambda: signing.tenant_keys(report, server, folder),
+            "resign": lambda: resigning.resign(report, server, folder, options.documents, 3),
             "peers": lambda: reencryption.peers(report, server, folder, 50_000),
             "picture": lambda: reencryption.picture(server, folder, [10_000, 100_000, 400_000], _PICTURE),
         }

@@ -45,7 +45,11 @@ def _bare_on_all(count: int) -> None:
 def _call(keys: Keys, within: Sequence[str] = (), **more: Any) -> dict[str, Any]:
     arguments = json.dumps(keys.params("staged", **more))
     ran = subprocess.run(
-        [*within, sys.executable, str(_CALL)], input=arguments, capture_output=True, text=True, check=True
+        [*within, sys.executable, str(_CALL), "signing_keys.job"],
+        input=arguments,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     answer: dict[str, Any] = json.loads(ran.stdout)
     return answer

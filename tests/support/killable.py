@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs ``reencrypt`` and ``signing_key`` in processes of their own that can be killed at any moment.
+"""Runs a module's work (``reencrypt``, or another one) in processes of their own that can be killed at any moment.
 
 Run as a program it imports everything once and then forks for each line of JSON arguments it is given.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,22 +19,24 @@ from pathlib import Path
 from typing import IO, Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import job
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys import job as signing_job
 
 __all__ = ["Killable"]
 
 _ROOT = Path(__file__).parents[2]
 _FAILED = 7
+_CORE = "ansible_collections.keyturn.rotation.plugins.module_utils"
 
 
 class Killable:
-    """A forking runner."""
+    """A forking runner.
 
-    def __init__(self) -> None:
+    :param work: the part of the core whose ``run`` is run.
+    """
+
+    def __init__(self, work: str = "postgres.job") -> None:
         paths = [str(_ROOT), str(_ROOT / ".build")]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killable"],
+            [sys.executable, "-m", "tests.support.killable", f"{_CORE}.{work}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
@@ -79,10 +82,10 @@ class Killable:
         self._process.wait(30)
 
 
-def _child(params: dict[str, Any], result: int) -> None:
+def _child(run: Callable[[dict[str, Any], bool], object], params: dict[str, Any], result: int) -> None:
     random.seed()
     try:
-        (signing_job if "key_table" in params else job).run(params, False)
+        run(params, False)
         os.write(result, b"ok")
     except KeyturnError as error:
         os.write(result, error.code.encode())
@@ -90,13 +93,14 @@ def _child(params: dict[str, Any], result: int) -> None:
     os._exit(0)
 
 
-def _serve() -> None:
+def _serve(work: str) -> None:
+    run = importlib.import_module(work).run
     for line in sys.stdin:
         params = json.loads(line)
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _child(params, writing)
+            _child(run, params, writing)
         os.close(writing)
         print(pid, flush=True)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -107,4 +111,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

@@ -150,6 +150,48 @@ def test_a_secret_name_with_a_path_in_it_is_refused() -> None:
         load_catalog(variables, GROUPS)
 
 
+def _with_documents(**more: Any) -> dict[str, Any]:
+    variables = catalog()
+    entry = {"database": "app", "table": "policies", "document": "bundle", "signature": "jws", **more}
+    variables["keyturn_secrets"]["KEY"].update(kind="example.kinds.signing", documents=[entry])
+    del variables["keyturn_secrets"]["KEY"]["data"]
+    return variables
+
+
+def test_signed_documents_are_work_in_their_database() -> None:
+    where = [{"column": "active", "is": True}]
+    variables = _with_documents(where=where, stamps={"at": "resigned_at"}, lifetime="1y", unsigned="sign")
+    loaded = load_catalog(variables, GROUPS)
+    assert loaded.databases_of("KEY") == {"app": ["db"]}
+    jsonschema.validate(variables, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({"database": "nobody"}, "documents[0]"),
+        ({"where": [{"column": "active"}]}, "documents[0].where[0]"),
+        ({"claims": {"exp": 1}}, "documents[0].claims"),
+        ({"header": {"kid": "x"}}, "documents[0].header"),
+        ({"lifetime": "0d"}, "documents[0].lifetime"),
+        ({"stamps": {"when": "x"}}, "documents[0].stamps"),
+        ({"unsigned": "drop"}, "documents[0].unsigned"),
+    ],
+)
+def test_wrong_documents_are_refused_with_their_place(more: dict[str, Any], where: str) -> None:
+    with pytest.raises(KeyturnError) as raised:
+        load_catalog(_with_documents(**more), GROUPS)
+    assert raised.value.where == f"keyturn_secrets.KEY.{where}"
+
+
+@pytest.mark.parametrize("kind", ["encryption_key", "env_secret"])
+def test_documents_belong_to_a_signing_key(kind: str) -> None:
+    variables = _with_documents()
+    variables["keyturn_secrets"]["KEY"]["kind"] = kind
+    with pytest.raises(KeyturnError, match="signed with a signing key"):
+        load_catalog(variables, GROUPS)
+
+
 def test_the_json_schema_agrees() -> None:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -145,7 +145,10 @@ class Source:
         )
 
     def _read(self, link: Link, also: sql.Composable, parameters: Sequence[object]) -> Rows:
-        return Rows(fetch(link, self._select(also), parameters), self._width)
+        return self._rows(fetch(link, self._select(also), parameters))
+
+    def _rows(self, window: Window) -> Rows:
+        return Rows(window, self._width)
 
     def some(self, link: Link, limit: int) -> Rows:
         """So many of the rows."""
@@ -163,7 +166,7 @@ class Source:
     def batches(self, link: Link, pages: Pages, size: BatchSize, patiently: Patiently) -> Iterator[Rows]:
         """All rows of these pages once, in batches; each window is dealt out like cards."""
         for window in windows(link, pages, self._reading, size, patiently):
-            rows = Rows(window, self._width)
+            rows = self._rows(window)
             count = min(len(rows), STRIPES)
             for number in range(count):
                 yield rows.stripe(number, count)

@@ -13,15 +13,15 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Protocol
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import Pages
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle
 
 try:
@@ -31,7 +31,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Pass", "SharedParts", "forget_parts"]
+__all__ = ["Pass", "SharedParts", "Subject", "forget_parts"]
 
 _LOOK_SECONDS = 0.2
 #: So long nothing may come of parts that others have, before the host that leads does them as well: a process that is
@@ -69,6 +69,25 @@ _LED = """
     SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND (classid::bigint << 32 | objid::bigint) = %s"""
+
+
+class Subject(Protocol):
+    """What a pass is over."""
+
+    @property
+    def column(self) -> Column:
+        """The column whose cells change."""
+
+    @property
+    def place(self) -> str:
+        """How messages call it."""
+
+    @property
+    def prefer(self) -> str:
+        """What a cell that is of two classes counts as."""
+
+    def rows_a_second(self) -> float:
+        """How many rows one process does in a second, about."""
 
 
 class Pass(NamedTuple):
@@ -181,7 +200,7 @@ class SharedParts:
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def each(
-        self, crew: Crew, work: Callable[[Link, Pages], tuple[Any, ...]], parts: Sequence[Pages], target: Target
+        self, crew: Crew, work: Callable[[Link, Pages], tuple[Any, ...]], parts: Sequence[Pages], target: Subject
     ) -> Iterator[tuple[Any, ...]]:
         """Do parts with this host's workers until none is left.
 
@@ -206,7 +225,7 @@ class SharedParts:
         if self.is_lead:
             yield self._sum_up(link, again)
 
-    def _deal(self, link: Link, parts: Sequence[Pages], target: Target) -> None:
+    def _deal(self, link: Link, parts: Sequence[Pages], target: Subject) -> None:
         """Write the parts of a new pass in the place of the one before."""
         self._pass = Pass(self._fence.token, self._pass.number + 1, target.place, target.prefer)
         columns = [list(column) for column in zip(*parts)]

@@ -29,7 +29,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages im
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shared_parts import SharedParts, Subject
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
@@ -145,7 +145,7 @@ class Work:
         return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
 
     def run(
-        self, target: Target, source: Source, work: Callable[[Link, Rows], Outcome], is_shared: bool = True
+        self, target: Subject, source: Source, work: Callable[[Link, Rows], Outcome], is_shared: bool = True
     ) -> Outcome:
         """One pass over the rows of a source, then second visits to those that others held or changed.
 

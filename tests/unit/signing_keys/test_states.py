@@ -501,7 +501,7 @@ def test_calls_that_are_killed_anywhere_are_finished_by_the_same_calls(make_keys
     keys = make_keys("status")
     keys.fill(260)
     former = keys.signing()
-    runner = Killable()
+    runner = Killable("signing_keys.job")
     endings = []
     try:
         for state in _ORDER:
