@@ -55,7 +55,7 @@ def parse(raw: bytes) -> Any:
     """
     try:
         value = json.loads(raw)
-    except ValueError:  # also UnicodeDecodeError
+    except (ValueError, RecursionError):  # also UnicodeDecodeError
         value = None
     if value is None or raw not in (canonical(value), line(value)):
         raise KeyturnError("evidence-invalid", "is not in canonical form", hint="Restore it from a copy")

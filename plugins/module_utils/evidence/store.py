@@ -37,6 +37,7 @@ __all__ = [
     "SIGNER",
     "SUMMARY",
     "TEMPORARY",
+    "UNSIGNED_FILES",
     "chain_line",
     "chain_path",
     "entries",
@@ -58,8 +59,9 @@ REPORT = "report.html"
 FINGERPRINT = "fingerprint.sha256"
 SIGNATURE = "evidence.json.sig"
 SIGNER = "signer.pem"
-#: Files of a folder that the seal does not name.
-EXTRA_FILES = frozenset({EVIDENCE, FINGERPRINT, SIGNATURE, SIGNER})
+#: Files of a folder that the seal does not name; the others only where the record is signed.
+UNSIGNED_FILES = frozenset({EVIDENCE, FINGERPRINT})
+EXTRA_FILES = UNSIGNED_FILES | {SIGNATURE, SIGNER}
 TEMPORARY = ".keyturn."  # what begins like this never got its name
 
 _LOCK_SECONDS = 60.0

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,22 @@ def test_trap_57_a_run_that_was_taken_over_seals_nothing(tmp_path: Path) -> None
     late = run("evidence", **arguments, epoch=1, record=small_record("r1", "failed"))
     assert (late["failed"], late["code"]) == (True, "fenced")
     assert not (tmp_path / "evidence/r1.failed").exists()
+
+
+def test_rotations_that_end_at_once_both_get_in_and_into_the_copy(tmp_path: Path) -> None:
+    """Two hosts' worth of runs, each a process of its own; they share a secret, and each has one of its own."""
+    common = {"state_dir": str(tmp_path), "copies": [str(tmp_path / "copy")], "epoch": 1}
+    given = [
+        {**common, "rotation_id": name, "record": small_record(name, "rotated", "SHARED", own)}
+        for name, own in (("r1", "A"), ("r2", "B"))
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        sealed = list(pool.map(lambda arguments: run("evidence", **arguments), given))
+    assert sorted(answer["sequence"] for answer in sealed) == [1, 2]
+    for place in ("evidence", "copy"):
+        found = run("evidence_verify", dir=str(tmp_path / place), known=[answer["digest"] for answer in sealed])
+        assert (found["ok"], found["records"]) == (True, 2)
+        assert len((tmp_path / place / "chains/SHARED.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_record_of_another_rotation_is_refused(tmp_path: Path) -> None:
