@@ -112,7 +112,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.module import run
 
 
 def _lines(directory: str, found: Verified) -> list[str]:
-    said = f"{directory}: {found.records} records, {found.signed} of them with a signature that holds"
+    said = f"{directory}: records: {found.records}, with a signature that holds: {found.signed}"
     if found.ok:
         return [f"{said}. Nothing is wrong. The last is number {found.sequence}, {found.digest or 'none'}"]
     problems = [f"{problem.where} {problem.message} ({problem.code})" for problem in found.problems]

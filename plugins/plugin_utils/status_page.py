@@ -15,6 +15,10 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.timeline import S
 __all__ = ["status_page"]
 
 _TONES = {"overdue": "bad", "due": "warn", "fresh": "good", "no period": "plain"}
+_STYLE = """
+main{max-width:72rem}#secrets td{overflow-wrap:break-word}
+#secrets td:nth-child(5),#secrets td:nth-child(7){white-space:nowrap}
+"""
 _Row = tuple[Mapping[str, Any], str]
 
 
@@ -97,4 +101,4 @@ def status_page(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[
         page.section("timeline", "Versions in time", drawn),
         _notes(found, jobs),
     )
-    return page.document(f"Secrets: {word}", "\n".join(part for part in parts if part), STYLE)
+    return page.document(f"Secrets: {word}", "\n".join(part for part in parts if part), _STYLE + STYLE)

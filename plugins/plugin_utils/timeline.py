@@ -29,7 +29,7 @@ STYLE = """
 .timeline .grid{stroke:var(--line)}.timeline .now{stroke:var(--ink);stroke-width:1.5}
 .timeline .period{fill:none;stroke:var(--soft);stroke-dasharray:3 3}.timeline .period.bad{stroke:var(--bad)}
 .timeline .version{fill:var(--bar)}.timeline .version.back{fill:var(--warn)}.timeline .version.before{opacity:.45}
-.timeline .late{fill:var(--bad)}.timeline .overlap{fill:var(--warn)}
+.timeline .late{fill:var(--bad)}.timeline .overlap{fill:var(--good)}
 .key{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.75rem 0 0}
 .key svg{width:1.6rem;height:.7rem;margin-right:.4rem}
 """
@@ -132,6 +132,9 @@ def _row(scale: _Scale, row: Mapping[str, Any], versions: Sequence[Version], now
         if version.kept_until is not None and not version.rolled_back:
             title = f"{name}: the version before was kept until {_day(version.kept_until)}"
             parts.append(_bar(scale, "overlap", version.began, version.kept_until, y + _BAR + 1, 3, title))
+    if row.get("primary_since") and not versions:
+        since = parse_stamp(row["primary_since"])
+        parts.append(_bar(scale, "version", since, now, y, _BAR, f"{name}: primary from {_day(since)}"))
     if row.get("next_due") and row.get("primary_since"):
         since, due = parse_stamp(row["primary_since"]), parse_stamp(row["next_due"])
         tone = "period bad" if due < now else "period"

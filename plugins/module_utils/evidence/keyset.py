@@ -110,14 +110,13 @@ def compare(now: Mapping[str, Any], before: Mapping[str, Any] | None, place: str
     """
     marks: Mapping[str, str] = now["fingerprints"]
     old = {key["kid"]: key for key in before["keys"]} if before else {}
-    same_key = bool(before) and before is not None and before.get("fingerprint_key") == now["fingerprint_key"]
+    same_key = before is not None and before.get("fingerprint_key") == now["fingerprint_key"]
     keys = []
     for kid, mark in sorted(marks.items()):
         known = old.get(kid, {})
-        state, since = _state(kid, now["active_kid"], known, bool(before), at)
-        key = {"kid": kid, "state": state, "since": since, "fingerprint": mark}
-        key["changed"] = same_key and bool(known.get("fingerprint")) and known["fingerprint"] != mark
-        keys.append(key)
+        state, since = _state(kid, now["active_kid"], known, before is not None, at)
+        changed = same_key and known.get("fingerprint", mark) != mark
+        keys.append({"kid": kid, "state": state, "since": since, "fingerprint": mark, "changed": changed})
     both = sorted(set(old) & set(marks))
     return {
         "name": now["name"],
@@ -127,7 +126,7 @@ def compare(now: Mapping[str, Any], before: Mapping[str, Any] | None, place: str
         "keys": keys,
         "compared_with": place,
         "previous_active_kid": before["active_kid"] if before else None,
-        "active_moved": bool(before) and before is not None and before["active_kid"] != now["active_kid"],
+        "active_moved": before is not None and before["active_kid"] != now["active_kid"],
         "added": sorted(set(marks) - set(old)) if before else [],
         "removed": sorted(set(old) - set(marks)),
         "not_compared": [kid for kid in both if not (same_key and old[kid].get("fingerprint"))],
