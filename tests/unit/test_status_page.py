@@ -162,7 +162,7 @@ def test_versions_are_assets_with_states_and_dates() -> None:
         "activationDate": "2026-05-05T00:00:00Z",
         "expirationDate": "2026-08-03T00:00:00Z",
     }
-    states = {ref: material["state"] for ref, material in found.items()}
+    states = {ref: material.get("state") for ref, material in found.items()}
     assert states["secret/LATE_KEY@r-first"] == "destroyed"
     assert states["secret/FRESH_KEY@r-before"] == "deactivated"
     assert states["secret/FRESH_KEY@r-fresh"] == "active"

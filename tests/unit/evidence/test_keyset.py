@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from hypothesis import strategies as st
 
 from tests.support.evidence import small_record
 from tests.support.page import Page
+from tests.unit.evidence.test_sealing import crash_points
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 FILES = json.loads((VECTORS / "003_keyset_files.json").read_text())
@@ -96,7 +98,7 @@ def test_nonsense_is_refused(raw: bytes) -> None:
     assert caught.value.code == "keyset-invalid"
 
 
-def test_a_command_is_run_without_a_shell_and_its_words_are_kept_by_nobody(tmp_path: Path) -> None:
+def test_trap_28_what_a_command_prints_is_in_no_error(tmp_path: Path) -> None:
     text = json.dumps({"active_kid": "a", "keys": {"a": "CANARY"}})
     read = load(None, [sys.executable, "-c", f"print({text!r})"], 60)
     assert (read.active_kid, read.keys["a"]) == ("a", b"CANARY")
@@ -284,6 +286,19 @@ def test_a_record_that_lost_the_race_for_a_name_is_refused(tmp_path: Path) -> No
     with pytest.raises(KeyturnError) as caught:
         seal(str(tmp_path), {**record, "why": "another"}, now=WHEN[1])
     assert caught.value.code == "event-exists"
+
+
+def test_a_crash_at_any_point_is_completed_by_the_same_call(tmp_path: Path) -> None:
+    place = tmp_path / "evidence"
+    outcomes = set()
+    for _point in crash_points(
+        lambda: take(place, "one", "k1", {"k1": "a"}), lambda: shutil.rmtree(place, ignore_errors=True)
+    ):
+        existed = (place / "one").exists()
+        again = take(place, "one", "k1", {"k1": "a"}, 1)
+        assert (again.changed, verify(str(place)).problems) == (not existed, [])
+        outcomes.add(existed)
+    assert outcomes == {True, False}
 
 
 def test_check_mode_tells_and_leaves_nothing(tmp_path: Path) -> None:
