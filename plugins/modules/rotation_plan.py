@@ -112,6 +112,10 @@ services:
   description: The services of every host.
   returned: for O(mode=diagnose)
   type: dict
+evidence:
+  description: What was sealed last, by secret. With other modes than V(status) it is empty.
+  returned: success
+  type: dict
 rotations:
   description: The rotations in the register.
   returned: success

@@ -38,7 +38,10 @@ def _last_of(directory: str, name: str) -> dict[str, Any]:
 
 def _keyset(directory: str, name: str, folders: list[str]) -> dict[str, Any] | None:
     """The keyset of the last record that has one of this name."""
+    files = ("keyset.json", f"keyset.{name}.json")
     for folder in reversed(folders):
+        if not any(os.path.lexists(os.path.join(directory, folder, file)) for file in files):
+            continue  # most secrets are no keysets, and their records are not read for that
         read = store.read_document(directory, folder)
         for keyset in read[0].get("keysets", ()) if read else ():
             if keyset["name"] == name:
