@@ -17,7 +17,7 @@ __all__ = ["status_page"]
 _TONES = {"overdue": "bad", "due": "warn", "fresh": "good", "no period": "plain"}
 _STYLE = """
 main{max-width:72rem}#secrets td{overflow-wrap:break-word}
-#secrets td:nth-child(5),#secrets td:nth-child(7){white-space:nowrap}
+#secrets td:nth-child(5),.whole{white-space:nowrap}
 """
 _Row = tuple[Mapping[str, Any], str]
 
@@ -51,6 +51,14 @@ def _age(row: Mapping[str, Any], tone: str) -> page.Html:
     )
 
 
+def _evidence(row: Mapping[str, Any]) -> page.Html:
+    """The last evidence in words; only the day stays on one line."""
+    event, space, day = evidence_words(row).rpartition(" ")
+    if not space:
+        return page.Html(page.text(day))  # a chain that cannot be read has no day; no evidence has neither
+    return page.Html(f'{page.text(event)} <span class="whole">{page.text(day)}</span>')
+
+
 def _cells(row: Mapping[str, Any], state: str) -> tuple[Any, ...]:
     tone = _TONES[state]
     late = f" by {span(row['late_s'])}" if state == "overdue" else ""
@@ -61,7 +69,7 @@ def _cells(row: Mapping[str, Any], state: str) -> tuple[Any, ...]:
         _age(row, tone if state in ("overdue", "due") else ""),
         (row.get("next_due") or "")[:10],
         row["status"] if row["rotation_id"] else "",
-        evidence_words(row),
+        _evidence(row),
     )
 
 
