@@ -100,7 +100,7 @@ class ActionModule(KeyturnAction):
         catalog = planning.ordered(catalog, {host: said for host, said in composed.items() if "projects" in said})
         if mode == "services":
             return self._planned_services(catalog, task_vars)
-        asked = {"action": "read", "state_dir": args["state_dir"], "evidence": mode == "status"}
+        asked = {"action": "read", "state_dir": args["state_dir"], "evidence": mode in ("status", "diagnose")}
         read = self.call("rotation_state", asked, task_vars)
         register, evidence = read["register"], read.get("evidence", {})
         now = planning.parse_stamp(read["now"])

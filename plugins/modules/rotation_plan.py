@@ -113,7 +113,7 @@ services:
   returned: for O(mode=diagnose)
   type: dict
 evidence:
-  description: What was sealed last, by secret. With other modes than V(status) it is empty.
+  description: What was sealed last, by secret. Empty with other modes than V(status) and V(diagnose).
   returned: success
   type: dict
 rotations:
