@@ -17,7 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time impo
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.notices import event_of
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import syslog_choice
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice, syslog_choice
 
 _COMMON = ("state_dir", "session_dir", "rotation_id", "epoch")
 
@@ -46,7 +46,8 @@ class ActionModule(KeyturnAction):
                 failure = {"failed": True, "code": "stopped", "msg": where}
             return {"changed": True, "status": status, "event": event_of(status), "lost": lost, **failure}
         record = evidence_record(run, status, lost, read["journal"], read["now"])
-        evidence = self.call("evidence", {**common, "record": record}, task_vars)
+        sealing = evidence_choice(self._templar, task_vars)
+        evidence = self.call("evidence", {**common, **sealing, "record": record}, task_vars)
         facts: dict[str, Any] = {"lost": lost}
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
@@ -54,7 +55,7 @@ class ActionModule(KeyturnAction):
         self.call("rotation_state", {"action": "finish", **logged, "status": status, "facts": facts}, task_vars)
         lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
         if status in ("overlap", "retired"):
-            lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars)
+            lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars, sealing)
         for line in lines:
             display.display(line)
         result: dict[str, Any] = {

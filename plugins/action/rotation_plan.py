@@ -100,8 +100,9 @@ class ActionModule(KeyturnAction):
         catalog = planning.ordered(catalog, {host: said for host, said in composed.items() if "projects" in said})
         if mode == "services":
             return self._planned_services(catalog, task_vars)
-        read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
-        register = read["register"]
+        asked = {"action": "read", "state_dir": args["state_dir"], "evidence": mode in ("status", "diagnose")}
+        read = self.call("rotation_state", asked, task_vars)
+        register, evidence = read["register"], read.get("evidence", {})
         now = planning.parse_stamp(read["now"])
         only = _words(args.get("only"))
         choice = "rotate" if mode == "plan" else mode
@@ -162,7 +163,8 @@ class ActionModule(KeyturnAction):
             "grace_s": grace,
             "plan": plan,
             "names": names,
-            "secrets": self._overview(catalog, register, now),
+            "secrets": self._overview(catalog, register, evidence, now),
+            "evidence": evidence,
             "rotations": register["rotations"],
             "needed": registry.undoable(register),
             "sees_alive": seen,
@@ -247,7 +249,9 @@ class ActionModule(KeyturnAction):
         return catalog
 
     @staticmethod
-    def _overview(catalog: Catalog, register: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    def _overview(
+        catalog: Catalog, register: Mapping[str, Any], evidence: Mapping[str, Any], now: float
+    ) -> list[dict[str, Any]]:
         rows = []
         for name, secret in sorted(catalog.secrets.items()):
             record = register["secrets"].get(name, {})
@@ -271,6 +275,7 @@ class ActionModule(KeyturnAction):
                     "waived": [entry["host"] for entry in rotation.get("waived", ())],
                     "lost": rotation.get("lost", []),
                     "held": rotation.get("held", []),
+                    "evidence": {key: value for key, value in evidence.get(name, {}).items() if key != "keyset"},
                 }
             )
         return rows

@@ -9,6 +9,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice
 
 
 class ActionModule(KeyturnAction):
@@ -20,7 +21,8 @@ class ActionModule(KeyturnAction):
         lines = removal_lines(task_vars) or ["  removed     nothing has had its time"]
         closed: list[str] = []
         if not self._task.check_mode:
-            closed = close_versions(self.call, self._task.args["state_dir"], plan, whoami(), task_vars)
+            sealing = evidence_choice(self._templar, task_vars)
+            closed = close_versions(self.call, self._task.args["state_dir"], plan, whoami(), task_vars, sealing)
         lines = ["", "Backups", *lines, *closed]
         for line in lines:
             display.display(line)

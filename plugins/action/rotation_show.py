@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
@@ -17,8 +19,10 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
     plan_lines,
 )
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.crypto_inventory import crypto_inventory
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.status_page import status_page
 
 
 class ActionModule(KeyturnAction):
@@ -50,9 +54,20 @@ class ActionModule(KeyturnAction):
                 write_file(os.path.abspath(os.path.expanduser(args["to"])), json.dumps(content).encode(), 0o600)
         elif args.get("what") == "status":
             lines = status_lines(planned, jobs)
+            lines += self._written(args.get("to"), partial(status_page, planned, jobs))
+            lines += self._written(args.get("inventory_to"), partial(crypto_inventory, planned))
         else:
             run = gather({"plan": planned["plan"]}, {}, {}, task_vars)
             lines = plan_lines(run, planned["secrets"])
         for line in lines:
             display.display(line)
         return {"changed": False, "lines": lines}
+
+    @staticmethod
+    def _written(to: str | None, made: Callable[[], str]) -> list[str]:
+        """Make what was asked for, write it where it is to be, and say so."""
+        if not to:
+            return []
+        path = os.path.abspath(os.path.expanduser(to))
+        write_file(path, made().encode(), 0o600)
+        return [f"  written to {path}"]

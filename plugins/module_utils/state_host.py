@@ -116,13 +116,21 @@ def _keep_notes(params: Mapping[str, Any], content: Mapping[str, Any], stamp: st
     return {"changed": bool(params["notes"]), "rotation_id": params["rotation_id"]}
 
 
+def _last_evidence(state_dir: str) -> dict[str, dict[str, Any]]:
+    """What was sealed last of each secret; imported here, since most calls do without."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.latest import latest
+
+    return latest(os.path.join(state_dir, "evidence"))
+
+
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """One call of the module ``rotation_state``."""
     register = registry.Register(params["state_dir"])
     now = time.time()
     if params["action"] == "read":
         journal = read_journal(params["state_dir"], params["rotation_id"]) if params["rotation_id"] else []
-        return {"changed": False, "register": register.read(), "journal": journal, "now": stamp_of(now)}
+        answer = {"changed": False, "register": register.read(), "journal": journal, "now": stamp_of(now)}
+        return {**answer, "evidence": _last_evidence(params["state_dir"])} if params["evidence"] else answer
     if params["action"] == "seal":
         key = secrets.token_bytes(_KEY_BYTES) if check_mode else fingerprint_key(params["state_dir"])
         boxes = {host: sealed.seal(key, public, FINGERPRINT_CONTEXT) for host, public in params["recipients"].items()}

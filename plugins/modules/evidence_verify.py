@@ -60,6 +60,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+lines:
+  description: What was found, for people. One line, and one more for each problem.
+  returned: always
+  type: list
+  elements: str
 ok:
   description: Whether nothing is wrong.
   returned: always
@@ -102,8 +107,16 @@ problems:
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.signing import load_public_key
-from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.verify import verify
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.verify import Verified, verify
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
+
+
+def _lines(directory: str, found: Verified) -> list[str]:
+    said = f"{directory}: records: {found.records}, with a signature that holds: {found.signed}"
+    if found.ok:
+        return [f"{said}. Nothing is wrong. The last is number {found.sequence}, {found.digest or 'none'}"]
+    problems = [f"{problem.where} {problem.message} ({problem.code})" for problem in found.problems]
+    return [f"{said}. {len(problems)} problems", *problems]
 
 
 def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
@@ -117,6 +130,7 @@ def work(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
         "digest": found.digest,
         "sequence": found.sequence,
         "problems": [problem.as_result() for problem in found.problems],
+        "lines": _lines(params["dir"], found),
     }
     if params["fail"] and not found.ok:
         first = found.problems[0]

@@ -112,6 +112,10 @@ services:
   description: The services of every host.
   returned: for O(mode=diagnose)
   type: dict
+evidence:
+  description: What was sealed last, by secret. Empty with other modes than V(status) and V(diagnose).
+  returned: success
+  type: dict
 rotations:
   description: The rotations in the register.
   returned: success

@@ -35,7 +35,13 @@ options:
     choices: [plan, status, pace, due, backups, held]
     default: plan
   to:
-    description: A file on the controller for what a schedule has to do, as JSON. It is private.
+    description:
+      - A private file on the controller. With V(due) for what a schedule has to do, as JSON; with V(status) for the
+        same as a page in HTML.
+    type: str
+    default: ''
+  inventory_to:
+    description: With V(status), a private file on the controller for a cryptographic inventory, CycloneDX 1.6 in JSON.
     type: str
     default: ''
 """

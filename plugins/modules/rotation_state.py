@@ -72,6 +72,10 @@ options:
     description: Public keys by host name, for O(action=seal).
     type: dict
     default: {}
+  evidence:
+    description: Whether O(action=read) also says what was sealed last of each secret.
+    type: bool
+    default: false
   notes:
     description: Lines for O(action=note).
     type: list
@@ -97,6 +101,10 @@ RETURN = r"""
 register:
   description: The register, for O(action=read).
   returned: read
+  type: dict
+evidence:
+  description: What was sealed last, by secret. C(event), C(at), C(folder), C(record) and C(keyset).
+  returned: read, when O(evidence)
   type: dict
 rotation_id:
   description: The rotation.
@@ -137,6 +145,7 @@ ARGUMENTS = {
         "choices": ["overlap", "retired", "retiring", "rolled_back", "rollback_pending", "stuck"],
     },
     "facts": {"type": "dict", "default": {}},
+    "evidence": {"type": "bool", "default": False},
     "recipients": {"type": "dict", "default": {}},
     "notes": {"type": "list", "elements": "str", "default": []},
     "syslog": {"type": "bool", "default": True},

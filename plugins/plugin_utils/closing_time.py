@@ -59,11 +59,13 @@ def close_versions(
     plan: Mapping[str, Any],
     who: Mapping[str, Any],
     task_vars: dict[str, Any],
+    sealing: Mapping[str, Any],
 ) -> list[str]:
     """Close what can be closed and note what still holds the rest. Returns lines for people.
 
     :param call: runs a module on the state host.
     :param state_dir: the state host's folder.
+    :param sealing: who signs the evidence, and where copies of it go.
     """
     if plan["waived"]:
         return []  # nobody knows what the missing host has
@@ -83,7 +85,7 @@ def close_versions(
         held = held + elsewhere
         if not held:
             record = closed_record(rotation_id, rotation, kinds, who, now)
-            call("evidence", {**state, "record": record}, task_vars)
+            call("evidence", {**state, **sealing, "record": record}, task_vars)
             lines.append(f"  closed      {', '.join(rotation['secrets'])}: nothing holds what {rotation_id} retired")
         facts = {"held": held}
         call("rotation_state", {"action": "close", **state, "rotation_id": rotation_id, "facts": facts}, task_vars)

@@ -13,7 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_plain_file, read_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["bring", "public_key", "render", "sealed_dsn", "syslog_choice"]
+__all__ = ["bring", "evidence_choice", "public_key", "render", "sealed_dsn", "syslog_choice"]
 
 
 def public_key(task_vars: Mapping[str, Any]) -> str:
@@ -78,6 +78,27 @@ def sealed_dsn(name: str, rotation_id: str, templar: Any, task_vars: Mapping[str
     if not isinstance(dsn, str) or not dsn:
         raise KeyturnError("dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host")
     return sealed.seal(dsn.encode(), public_key(task_vars), f"{rotation_id}/database/{name}")
+
+
+def evidence_choice(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """``keyturn_evidence``: the key that signs on the state host and the folders there that get copies.
+
+    :raises KeyturnError: ``catalog-invalid``.
+    """
+    choice = render(templar, task_vars.get("keyturn_evidence") or {}, "keyturn_evidence")
+    where = "keyturn_evidence"
+    unknown = (
+        sorted(set(choice) - {"signing_key", "copies"}) if isinstance(choice, Mapping) else [type(choice).__name__]
+    )
+    if unknown:
+        raise KeyturnError(
+            "catalog-invalid", f"no field {unknown[0]!r}", where=where, hint="Known: signing_key and copies"
+        )
+    copies = choice.get("copies") or []
+    return {
+        **({"signing_key": str(choice["signing_key"])} if choice.get("signing_key") else {}),
+        "copies": [str(copies)] if isinstance(copies, str) else [str(path) for path in copies],
+    }
 
 
 def syslog_choice(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, bool]:

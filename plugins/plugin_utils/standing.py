@@ -10,16 +10,16 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import table
 
-__all__ = ["agenda_lines", "status_lines"]
+__all__ = ["agenda_lines", "evidence_words", "notes_of", "span", "standing", "status_lines"]
 
 _DAY = 86400
-_HEAD = ("SECRET", "KIND", "STATE", "TURNED", "AGE", "NEXT DUE", "ROTATION")
+_HEAD = ("SECRET", "KIND", "STATE", "TURNED", "AGE", "NEXT DUE", "ROTATION", "LAST EVIDENCE")
 #: How urgent each state is.
 _ORDER = ("overdue", "due", "fresh", "no period")
 
 
-def _span(seconds: float) -> str:
-    """``12 d`` or, within two days, ``31 h``; ``5 min`` within two hours."""
+def span(seconds: float) -> str:
+    """A time as it is said of secrets: ``12 d`` or, within two days, ``31 h``; ``5 min`` within two hours."""
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.0f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} d"
@@ -32,15 +32,22 @@ def _state(row: Mapping[str, Any], grace: float) -> str:
 
 def _cells(row: Mapping[str, Any], state: str) -> tuple[str, ...]:
     age, period = row.get("age_s"), row.get("period_s")
-    aged = "" if age is None else _span(age) + (f" of {_span(period)}" if period else "")
-    late = f" by {_span(row['late_s'])}" if state == "overdue" else ""
+    aged = "" if age is None else span(age) + (f" of {span(period)}" if period else "")
+    late = f" by {span(row['late_s'])}" if state == "overdue" else ""
     turned = row["primary_since"][:10] if row["primary_since"] else "never turned"
     rotation = str(row["status"]) if row["rotation_id"] else "-"
-    return (row["name"], row["kind"], state + late, turned, aged or "-", (row.get("next_due") or "-")[:10], rotation)
+    due = (row.get("next_due") or "-")[:10]
+    return (row["name"], row["kind"], state + late, turned, aged or "-", due, rotation, evidence_words(row) or "-")
 
 
-def _more(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """What is open for a secret, and what is to be done about it."""
+def evidence_words(row: Mapping[str, Any]) -> str:
+    """The last evidence of a secret in few words: ``rotated 2026-11-21``; empty where there is none."""
+    last = row.get("evidence") or {}
+    return f"{last['event'].replace('_', ' ')} {last['at'][:10]}".strip() if last else ""
+
+
+def notes_of(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """What is open for a secret, and what is to be done about it; each line is set in by four."""
     waits = [f"    held back: {row['held_back']}"] if row.get("held_back") else []
     if not row["rotation_id"]:
         return waits
@@ -60,19 +67,25 @@ def _more(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]
     return lines
 
 
+def standing(planned: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """Every secret with ``overdue``, ``due``, ``fresh`` or ``no period``, the most urgent first."""
+    grace = planned.get("grace_s", 0)
+    found = [(row, _state(row, grace)) for row in planned["secrets"]]
+    found.sort(key=lambda entry: (_ORDER.index(entry[1]), -(entry[0].get("late_s") or 0), _next(entry[0])))
+    return found
+
+
 def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
     """Every secret in a table, the most urgent first, each with what is open and what to do about it.
 
     :param planned: what ``rotation_plan`` returned.
     :param jobs: the re-encryptions that run, by host.
     """
-    grace = planned.get("grace_s", 0)
-    found = [(row, _state(row, grace)) for row in planned["secrets"]]
-    found.sort(key=lambda entry: (_ORDER.index(entry[1]), -(entry[0].get("late_s") or 0), _next(entry[0])))
+    found = standing(planned)
     head, *rows = table([_HEAD, *(_cells(row, state) for row, state in found)])
     lines = ["", "Secrets", head]
     for line, (row, _kept) in zip(rows, found):
-        lines += [line, *_more(row, jobs)]
+        lines += [line, *notes_of(row, jobs)]
     return lines
 
 

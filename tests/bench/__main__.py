@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.stack import HOSTS, SECRET, Stack
 
-from tests.bench import fleet, reencryption, signing
+from tests.bench import fleet, reencryption, resigning, signing
 from tests.bench.report import Figure, Report
 from tests.bench.tables import Table, timed
 from tests.support.controller import Controller

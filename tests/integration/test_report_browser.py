@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report in a real browser: what a person sees, and a picture of it in ``tests/output/report.png``."""
+"""The pages in a real browser: what a person sees, and pictures in ``tests/output/report.png`` and ``status.png``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.sealing import seal
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.status_page import status_page
 
 from tests.support.evidence import NOW, full_record
 from tests.support.page import Page
+from tests.support.standing import HOSTILE, planned
 
 BROWSER = "/usr/bin/chromium"
 OUTPUT = Path(__file__).resolve().parents[1] / "output"
@@ -58,15 +60,37 @@ def test_a_person_sees_the_report(report: str, tmp_path: Path) -> None:
     assert "what still opens with the old key" in shown.sections["backups"].lower()
 
 
-def test_the_picture_is_drawn(report: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def status(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("status") / "status.html"
+    path.write_text(status_page(planned(), {}))
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("name", ["report", "status"])
+def test_the_picture_is_drawn(request: pytest.FixtureRequest, name: str, tmp_path: Path) -> None:
     OUTPUT.mkdir(exist_ok=True)
-    picture = OUTPUT / "report.png"
+    picture = OUTPUT / f"{name}.png"
     picture.unlink(missing_ok=True)
-    browse(tmp_path, report, f"--screenshot={picture}")
+    browse(tmp_path, request.getfixturevalue(name), f"--screenshot={picture}")
     raw = picture.read_bytes()
     assert raw[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", raw[16:24]) == SIZE
     assert len(raw) > 50_000  # an empty page of this size has a few thousand bytes
+
+
+def test_a_person_sees_how_every_secret_stands(status: str, tmp_path: Path) -> None:
+    shown = Page(browse(tmp_path, status, "--dump-dom").decode())
+    assert [row[0] for row in shown.tables["secrets"][1:3]] == ["LATE_KEY", "DUE_TOKEN"]
+    assert "LATE_KEY, r-back: rolled back from 2026-04-01 to 2026-04-20" in shown.sections["timeline"]
+
+
+def test_a_hostile_name_runs_nothing_in_the_status(tmp_path: Path) -> None:
+    of = planned()
+    of["secrets"][0].update(name=HOSTILE, held_back=HOSTILE)
+    (tmp_path / "status.html").write_text(status_page(of, {}))
+    dom = browse(tmp_path / "profile", (tmp_path / "status.html").as_uri(), "--dump-dom")
+    assert "script" not in Page(dom.decode()).tags
 
 
 def test_nothing_runs_even_when_someone_adds_a_script(report: str, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def row(name: str, days: float | None, period: int = 30, **fields: Any) -> dict[
 def test_the_table_has_every_secret_and_the_most_urgent_first() -> None:
     rows = [row("SOON", 29), row("LATER", 2), row("DUE", 31), row("LATE", 50), row("LATEST", 90), row("NEVER", None)]
     lines = status_lines({"secrets": rows, "grace_s": 7 * DAY}, {})
-    assert lines[2].split() == ["SECRET", "KIND", "STATE", "TURNED", "AGE", "NEXT", "DUE", "ROTATION"]
+    assert " ".join(lines[2].split()) == "SECRET KIND STATE TURNED AGE NEXT DUE ROTATION LAST EVIDENCE"
     assert [line.split()[0] for line in lines[3:]] == ["LATEST", "LATE", "DUE", "NEVER", "SOON", "LATER"]
     assert "overdue by 60 d" in lines[3]
     assert "90 d of 30 d" in lines[3]

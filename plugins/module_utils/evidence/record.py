@@ -55,7 +55,7 @@ def parse(raw: bytes) -> Any:
     """
     try:
         value = json.loads(raw)
-    except ValueError:  # also UnicodeDecodeError
+    except (ValueError, RecursionError):  # also UnicodeDecodeError
         value = None
     if value is None or raw not in (canonical(value), line(value)):
         raise KeyturnError("evidence-invalid", "is not in canonical form", hint="Restore it from a copy")
@@ -163,9 +163,13 @@ def check_record(record: Any, *, sealed: bool = False) -> None:
 
 
 def folder_name(record: Mapping[str, Any], number: int = 1) -> str:
-    """The folder of an event: ``<rotation_id>.<event>``, then ``-2``, ``-3``."""
-    name = f"{record['rotation_id']}.{record['event']}"
+    """The folder of an event: ``<rotation_id>.<event>``, then ``-2``, ``-3``; a captured one has its id."""
+    name = record["rotation_id"] if record["event"] == "captured" else f"{record['rotation_id']}.{record['event']}"
     return name if number == 1 else f"{name}-{number}"
+
+
+_KEY_FACTS = ("state", "since", "fingerprint", "changed")
+_KEYSET_FACTS = ("name", "active_kid", "compared_with", "added", "removed", "active_moved", "not_compared")
 
 
 def _rotation_state(keyset: Mapping[str, Any]) -> str:
@@ -178,12 +182,16 @@ def _rotation_state(keyset: Mapping[str, Any]) -> str:
 
 
 def _keyset_summary(keyset: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+    facts = {
         "source_mode": keyset.get("source_mode", "file"),
         "active_kid": keyset["active_kid"],
         "keys_count": len(keyset["keys"]),
         "rotation_state": _rotation_state(keyset),
     }
+    if "compared_with" in keyset:
+        facts.update({name: keyset[name] for name in ("compared_with", "added", "removed", "active_moved")})
+        facts["changed"] = [key["kid"] for key in keyset["keys"] if key.get("changed")]
+    return facts
 
 
 def summary(record: Mapping[str, Any], seal: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +232,8 @@ def keyset_files(record: Mapping[str, Any]) -> dict[str, bytes]:
     keysets = record.get("keysets", [])
     files = {}
     for keyset in keysets:
-        keys = {key["kid"]: {"state": key["state"], "since": key.get("since")} for key in keyset["keys"]}
-        content = {"name": keyset["name"], "active_kid": keyset["active_kid"], "keys": keys}
+        keys = {key["kid"]: {name: key.get(name) for name in _KEY_FACTS if name in key} for key in keyset["keys"]}
+        content = {name: keyset[name] for name in _KEYSET_FACTS if name in keyset}
+        content["keys"] = {kid: {"since": None, **facts} for kid, facts in keys.items()}
         files["keyset.json" if len(keysets) == 1 else f"keyset.{keyset['name']}.json"] = canonical(content)
     return files

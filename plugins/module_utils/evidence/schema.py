@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["DOCUMENT", "EVENTS", "NAME_PATTERN", "RECORD", "SCHEMA_VERSION", "STATES"]
 
 SCHEMA_VERSION = 1
-EVENTS = ("rotated", "rolled_back", "failed", "stuck", "rollback_pending", "retired", "closed", "check")
+EVENTS = ("rotated", "rolled_back", "failed", "stuck", "rollback_pending", "retired", "closed", "check", "captured")
 STATES = ("staged", "primary", "previous", "retired", "closed", "compromised", "dropped")
 
 _END = r"$(?!\n)"  # in Python "$" also matches before a last line feed
@@ -31,6 +31,7 @@ _UTC_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{
 _UTC: _Schema = {"type": "string", "pattern": _UTC_PATTERN}
 _UTC_OR_NULL: _Schema = {"type": ["string", "null"], "pattern": _UTC_PATTERN}
 _DIGEST_PATTERN = r"^[0-9a-f]{64}" + _END
+_MARK: _Schema = {"type": "string", "pattern": r"^[0-9a-f]{16}" + _END}
 _DIGEST: _Schema = {"type": "string", "pattern": _DIGEST_PATTERN}
 _DIGEST_OR_NULL: _Schema = {"type": ["string", "null"], "pattern": _DIGEST_PATTERN}
 
@@ -101,18 +102,31 @@ _KEYSET = _object(
         "active_kid": _TEXT,
         "keys": _list(
             _object(
-                {"kid": _TEXT, "state": {"enum": list(STATES)}},
-                {"since": _UTC_OR_NULL, "changed": {"type": "boolean"}},
+                {"kid": _TEXT, "state": {"enum": [*STATES, "inactive"]}},
+                {
+                    "since": _UTC_OR_NULL,
+                    "changed": _about("the secret is another one than in the event before", {"type": "boolean"}),
+                    "fingerprint": _about("HMAC-SHA256 under a key of the state host, 16 digits", _MARK),
+                },
             ),
             minItems=1,
         ),
     },
-    {"source_mode": {"enum": ["file", "command", "inline"]}, "previous_active_kid": _TEXT_OR_NULL},
+    {
+        "source_mode": {"enum": ["file", "command", "inline"]},
+        "previous_active_kid": _TEXT_OR_NULL,
+        "fingerprint_key": _about("tells fingerprints under another key apart", _MARK),
+        "compared_with": _about("folder of the event before; null for the first one", _TEXT_OR_NULL),
+        "active_moved": {"type": "boolean"},
+        "added": _list(_TEXT),
+        "removed": _list(_TEXT),
+        "not_compared": _about("kids whose fingerprints before are under another key", _list(_TEXT)),
+    },
 )
 
 _REQUIRED: dict[str, _Schema] = {
     "schema_version": {"type": "integer", "const": SCHEMA_VERSION},
-    "rotation_id": _NAME,
+    "rotation_id": _about("the rotation; of a captured event, the name that a person gave it", _NAME),
     "event": {"enum": list(EVENTS)},
     "secrets": _list(_SECRET, minItems=1),
     "who": _object(
@@ -157,7 +171,10 @@ _SEAL = _object(
     {
         "sequence": _about("counts all records of the inventory, from 1", {"type": "integer", "minimum": 1}),
         "sealed_at": _UTC,
-        "folder": _about("name of the folder: <rotation_id>.<event>, then -2, -3", {"type": "string"}),
+        "folder": _about(
+            "name of the folder: <rotation_id>.<event>, then -2, -3; <rotation_id> of a captured event",
+            {"type": "string"},
+        ),
         "inventory_previous": _about(
             "SHA-256 of the record with the sequence before; null for the first", _DIGEST_OR_NULL
         ),
@@ -175,6 +192,6 @@ RECORD: _Schema = _object(_REQUIRED, _OPTIONAL)
 DOCUMENT: _Schema = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "keyturn.rotation evidence record",
-    "description": "What happened in one event of a rotation. Holds no secret and no fingerprint of one.",
+    "description": "What happened in one event. Holds no secret, and of a keyset only fingerprints under a key.",
     **_object({**_REQUIRED, "seal": _SEAL}, _OPTIONAL),
 }

@@ -65,7 +65,8 @@ def seal(
     :param record: in the shape of ``schema.RECORD``.
     :param now: the time of sealing, UTC, ISO 8601 with ``Z``.
     :param copies: further directories that get every folder, the chains and the head.
-    :raises KeyturnError: ``evidence-invalid``, ``evidence-material``, ``evidence-damaged``, ``evidence-busy``.
+    :raises KeyturnError: ``evidence-invalid``, ``evidence-material``, ``evidence-damaged``, ``evidence-busy``,
+        ``event-exists`` for a person's own event.
     """
     records.check_record(record)
     if check_mode:
@@ -121,6 +122,13 @@ def _preview(directory: str, record: dict[str, Any], now: str) -> Sealed:
 def _free_name(directory: str, record: dict[str, Any]) -> str:
     number = 1
     while os.path.lexists(os.path.join(directory, records.folder_name(record, number))):
+        if record["event"] == "captured":  # a person has chosen the name, so it is this one or none
+            raise KeyturnError(
+                "event-exists",
+                "there is another event of this name",
+                where=os.path.join(directory, records.folder_name(record)),
+                hint="Evidence is never overwritten. Choose another event id",
+            )
         number += 1
     return records.folder_name(record, number)
 
@@ -130,22 +138,11 @@ def _same_record(directory: str, record: dict[str, Any]) -> tuple[dict[str, Any]
     wanted = records.canonical(record)
     number = 1
     while os.path.isdir(os.path.join(directory, records.folder_name(record, number))):
-        found = _read_document(directory, records.folder_name(record, number))
+        found = store.read_document(directory, records.folder_name(record, number))
         if found is not None and records.canonical({k: v for k, v in found[0].items() if k != "seal"}) == wanted:
             return found
         number += 1
     return None
-
-
-def _read_document(directory: str, folder: str) -> tuple[dict[str, Any], bytes] | None:
-    """The document in a folder, or nothing when it is not a whole record of this folder."""
-    try:
-        raw = read_file(os.path.join(directory, folder, store.EVIDENCE))
-        document = records.parse(raw)
-        records.check_record(document, sealed=True)
-    except KeyturnError:
-        return None
-    return (document, raw) if document["seal"]["folder"] == folder else None
 
 
 def _sweep(directory: str) -> None:
@@ -181,7 +178,7 @@ def _complete(directory: str) -> list[str]:
     for folder in store.folders(directory):
         if folder in entered:
             continue
-        found = _read_document(directory, folder)
+        found = store.read_document(directory, folder)
         if found is not None and _follows(head, chains, *found):
             _enter(directory, *found)
             head, chains = store.read_head(directory), store.read_chains(directory)

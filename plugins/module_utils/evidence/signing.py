@@ -29,7 +29,7 @@ except ImportError:
 else:
     HAS_CRYPTOGRAPHY = True
 
-__all__ = ["HAS_CRYPTOGRAPHY", "Signer", "load_public_key", "load_signer", "signature_holds"]
+__all__ = ["HAS_CRYPTOGRAPHY", "Signer", "load_public_key", "load_signer", "public_pem", "signature_holds"]
 
 _RAW = 32
 
@@ -116,6 +116,16 @@ def load_public_key(path: str) -> str:
             hint="Name the public half: openssl pkey -in KEY -pubout",
         )
     return base64.b64encode(raw).decode()
+
+
+def public_pem(public_key: str) -> bytes:
+    """A public key (base64 of 32 bytes) as PEM, for OpenSSL; empty when it is none."""
+    _need_library()
+    try:
+        public = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
+    except ValueError:
+        return b""
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def signature_holds(public_key: str, signature: bytes, raw: bytes) -> bool:

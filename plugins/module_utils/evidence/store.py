@@ -23,7 +23,12 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import read_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import canonical, line, parse
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import (
+    canonical,
+    check_record,
+    line,
+    parse,
+)
 
 __all__ = [
     "CHAINS",
@@ -37,6 +42,7 @@ __all__ = [
     "SIGNER",
     "SUMMARY",
     "TEMPORARY",
+    "UNSIGNED_FILES",
     "chain_line",
     "chain_path",
     "entries",
@@ -46,6 +52,7 @@ __all__ = [
     "locked",
     "read_chain",
     "read_chains",
+    "read_document",
     "read_head",
 ]
 
@@ -58,14 +65,16 @@ REPORT = "report.html"
 FINGERPRINT = "fingerprint.sha256"
 SIGNATURE = "evidence.json.sig"
 SIGNER = "signer.pem"
-#: Files of a folder that the seal does not name.
-EXTRA_FILES = frozenset({EVIDENCE, FINGERPRINT, SIGNATURE, SIGNER})
+#: Files of a folder that the seal does not name; the others only where the record is signed.
+UNSIGNED_FILES = frozenset({EVIDENCE, FINGERPRINT})
+EXTRA_FILES = UNSIGNED_FILES | {SIGNATURE, SIGNER}
 TEMPORARY = ".keyturn."  # what begins like this never got its name
 
 _LOCK_SECONDS = 60.0
 _CHAIN_FIELDS = {"position", "sequence", "record", "previous", "folder", "event", "at"}
 _HEAD_FIELDS = {"schema_version", "sequence", "record", "folder", "chains"}
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.[a-z_]+(?:-[0-9]+)?")
+_OWN_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 @contextlib.contextmanager
@@ -106,11 +115,26 @@ def locked(directory: str, *, shared: bool = False) -> Iterator[None]:
 
 
 def folders(directory: str) -> list[str]:
-    """The names of the event folders, sorted."""
+    """The names of the event folders, sorted: rotations by the form of the name, a person's own by the record in it."""
+
+    def holds(item: os.DirEntry[str]) -> bool:
+        if _FOLDER.fullmatch(item.name):
+            return True
+        return bool(_OWN_FOLDER.fullmatch(item.name)) and os.path.lexists(os.path.join(item.path, EVIDENCE))
+
     with os.scandir(directory) as found:
-        return sorted(
-            item.name for item in found if item.is_dir(follow_symlinks=False) and _FOLDER.fullmatch(item.name)
-        )
+        return sorted(item.name for item in found if item.is_dir(follow_symlinks=False) and holds(item))
+
+
+def read_document(directory: str, folder: str) -> tuple[dict[str, Any], bytes] | None:
+    """The document in a folder and its bytes, or nothing when it is not a whole record of this folder."""
+    try:
+        raw = read_file(os.path.join(directory, folder, EVIDENCE))
+        document = parse(raw)
+        check_record(document, sealed=True)
+    except KeyturnError:
+        return None
+    return (document, raw) if document["seal"]["folder"] == folder else None
 
 
 def chain_path(directory: str, secret: str) -> str:

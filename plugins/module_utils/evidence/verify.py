@@ -13,7 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import che
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import record as records
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import store
-from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.signing import signature_holds
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.signing import public_pem, signature_holds
 
 __all__ = ["Problem", "Verified", "verify"]
 
@@ -137,8 +137,9 @@ class _Check:
         fingerprint = self._read(record.folder, store.FINGERPRINT)
         if fingerprint is not None and fingerprint != store.fingerprint_text(expected):
             self._add("edited", os.path.join(record.folder, store.FINGERPRINT), "does not fit the sealed files")
+        unnamed = store.EXTRA_FILES if record.seal["signer"] else store.UNSIGNED_FILES
         for name in sorted(os.listdir(os.path.join(self._directory, record.folder))):
-            if name not in expected and name not in store.EXTRA_FILES:
+            if name not in expected and name not in unnamed:
                 self._add("extra", os.path.join(record.folder, name), "was not sealed with this record")
 
     def _check_signature(self, record: _Record, raw: bytes) -> None:
@@ -148,6 +149,9 @@ class _Check:
             if self._public_keys:
                 self._add("unsigned", record.folder, "is not signed")
             return
+        pem = self._read(record.folder, store.SIGNER)
+        if pem is not None and pem != public_pem(signer):
+            self._add("signature", os.path.join(record.folder, store.SIGNER), "is not the key that the record names")
         signature = self._read(record.folder, store.SIGNATURE)
         if signature is None:
             return
@@ -209,6 +213,8 @@ class _Check:
 
     def _check_chain(self, name: str, chain: list[dict[str, Any]]) -> None:
         where = os.path.join(store.CHAINS, f"{name}.jsonl")
+        if not chain:
+            self._add("gap", where, "is empty")
         positions = [entry["position"] for entry in chain]
         if positions != list(range(1, len(chain) + 1)):
             same = sorted(positions, key=str) == sorted(range(1, len(chain) + 1), key=str)
@@ -249,6 +255,9 @@ class _Check:
         for name in sorted({*tips, *head["chains"]}):
             if tips.get(name) != head["chains"].get(name):
                 self._add("head", store.HEAD, f"does not name the last record of {name}")
+        last = next((record for record in self._records.values() if record.digest == head["record"]), None)
+        if last is not None and self._read(store.HEAD) != store.head_bytes(last.document, last.digest, tips):
+            self._add("head", store.HEAD, "is not as it was written")
 
 
 def verify(directory: str, public_keys: Sequence[str] = (), known: Sequence[str] = ()) -> Verified:
