@@ -316,7 +316,7 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["names"] == ["KEY"]
     assert [line.split() for line in found["lines"] if " KEY " in line] == [
-        ["KEY", "encryption_key", "no", "period", "never", "turned", "-", "-", "-"]
+        ["KEY", "encryption_key", "no", "period", "never", "turned", "-", "-", "-", "-"]
     ]
     assert "two: cannot be reached" in found["gate"]
     assert found["closed"] is True

@@ -67,7 +67,7 @@ def check_keyset(secret: Mapping[str, Any], where: str) -> None:
     :raises KeyturnError: ``catalog-invalid``, ``kid-invalid``.
     """
     mine = secret["kind"] == KIND
-    for index, store in enumerate(secret["stores"]):
+    for index, store in enumerate(secret.get("stores", ())):
         if is_keyset_store(store) != mine:
             text = "is no keyset" if mine else "is a keyset"
             _refuse(text, f"{where}.stores[{index}]", "A keyset has the kind keyset, and layout: keyset in each store")
