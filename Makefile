@@ -31,6 +31,10 @@ help: ## What each target does
 demo: $(DEMO_READY) ## Rotate the secrets of a small service on this machine: no root, no Docker, no account
 	python -m demo
 
+.PHONY: demo-compose
+demo-compose: system-packages $(DEV_READY) ## The same with Docker Compose, as root: two projects on two hosts, a daemon of its own
+	python -m demo.compose
+
 ##@ For people who change the collection
 
 .PHONY: test

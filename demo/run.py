@@ -16,10 +16,11 @@ from typing import Any
 from demo.client import Outcome
 from demo.stack import SECRET, Stack
 
-__all__ = ["main"]
+__all__ = ["QUIET", "main"]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_QUIET = {
+#: Calm output of ansible-playbook.
+QUIET = {
     "ANSIBLE_DISPLAY_OK_HOSTS": "no",
     "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "no",
     "ANSIBLE_LOCALHOST_WARNING": "no",
@@ -44,7 +45,7 @@ def _playbook(stack: Stack, name: str, *arguments: str) -> tuple[list[str], int]
         f"keyturn_only={SECRET}",
     ]
     command += arguments
-    environment = {**os.environ, **{key: value for key, value in _QUIET.items() if value}}
+    environment = {**os.environ, **{key: value for key, value in QUIET.items() if value}}
     environment.setdefault("ANSIBLE_COLLECTIONS_PATH", str(_ROOT / ".build"))
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}"
     _say(f"$ {' '.join(part if ' ' not in part else repr(part) for part in command)}")

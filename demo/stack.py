@@ -72,6 +72,7 @@ class Stack:
     :param database: the database's name, which on a shared server must be free.
     :param jwks: key pairs for the rows, to save the time of making some; see :func:`demo.schema.generate_jwks`.
     :param durable: whether a server of its own syncs to the disk.
+    :param apis: the hosts that run an instance.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Stack:
         database: str = "app",
         jwks: Sequence[dict[str, str]] | None = None,
         durable: bool = True,
+        apis: Sequence[str] = APIS,
     ) -> None:
         self.folder = folder.resolve()
         self._rows = rows
@@ -99,6 +101,7 @@ class Stack:
         self._jwks = jwks
         self._durable = durable
         self._ports: dict[str, int] = {}
+        self.apis = tuple(apis)
 
     def __enter__(self) -> Stack:
         """Bring it up."""
@@ -151,8 +154,13 @@ class Stack:
 
     @property
     def urls(self) -> list[str]:
-        """The base URLs of both instances."""
-        return [self.url(name) for name in APIS]
+        """The base URLs of all instances."""
+        return [self.url(name) for name in self.apis]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts of the inventory."""
+        return (*self.apis, "db")
 
     def host_folder(self, host: str) -> Path:
         """The folder that stands for a host."""
@@ -231,12 +239,13 @@ class Stack:
     def _find(self) -> None:
         record = json.loads((self.folder / "stack.json").read_text(encoding="utf-8"))
         self._ports = record["ports"]
+        self.apis = tuple(self._ports)
         self._database = Database(**record["database"])
         self._server = PostgresServer(Path(record["server"]))
         self._shared = record["shared"]
 
     def _create(self) -> None:
-        for host in HOSTS:
+        for host in self.hosts:
             self.host_folder(host).mkdir(parents=True, exist_ok=True)
             self.state_dir(host).mkdir(mode=0o700, exist_ok=True)
         with ThreadPoolExecutor(1) as aside:
@@ -251,8 +260,8 @@ class Stack:
         assert pairs is not None
         seed = fill(self._database.owner_dsn, key, pairs, rows=self._rows, plain=self._plain, tokens=self._tokens)
         seed.save(self.seed_file)
-        while len(set(self._ports.values())) < len(APIS):
-            self._ports = {name: free_port() for name in APIS}
+        while len(set(self._ports.values())) < len(self.apis):
+            self._ports = {name: free_port() for name in self.apis}
         self._write_env(key)
         self._write_inventory()
         record = {
@@ -267,13 +276,13 @@ class Stack:
         lines = ["# settings of the sample service", f"DATABASE_URL={self.database.app_dsn}", "LOG_LEVEL=info"]
         if key is not None:
             lines.append(f"{SECRET}={base64.urlsafe_b64encode(key).rstrip(b'=').decode()}")
-        for name in APIS:
+        for name in self.apis:
             _write(self.env_file(name), "\n".join(lines) + "\n", 0o600)
 
     def _write_inventory(self) -> None:
-        hosts = {host: {"keyturn_state_dir": str(self.state_dir(host))} for host in HOSTS}
+        hosts = {host: {"keyturn_state_dir": str(self.state_dir(host))} for host in self.hosts}
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        inventory = {"all": {"vars": local, "children": {"api": {"hosts": {n: hosts[n] for n in APIS}}}}}
+        inventory = {"all": {"vars": local, "children": {"api": {"hosts": {n: hosts[n] for n in self.apis}}}}}
         inventory["all"]["hosts"] = {"db": hosts["db"]}
         _write(self.inventory, yaml.safe_dump(inventory, sort_keys=False))
         variables = self.folder / "group_vars" / "all"
@@ -291,7 +300,7 @@ class Stack:
                 "health": {"url": f"{self.url(name)}/health"},
                 "quiesce": "stop",
             }
-            for name in APIS
+            for name in self.apis
         }
         lookup = {"database": "app", "table": "api_tokens", "column": "token_lookup"}
         secret = {
@@ -302,7 +311,7 @@ class Stack:
                 {"hosts": name, "type": "env_file", "path": str(self.env_file(name)), "if_missing": "add"}
                 if not self._encrypted
                 else {"hosts": name, "type": "env_file", "path": str(self.env_file(name))}
-                for name in APIS
+                for name in self.apis
             ],
             "data": [
                 {
@@ -315,7 +324,7 @@ class Stack:
             ],
             "clear": [lookup],
             "indexes": [{**lookup, "name": "api_tokens_token_lookup_idx"}],
-            "consumers": list(APIS),
+            "consumers": list(self.apis),
             "probes": [
                 {
                     "name": f"{name} reads a row",
@@ -325,7 +334,7 @@ class Stack:
                     "expect": 200,
                     "version": "none",
                 }
-                for name in APIS
+                for name in self.apis
             ],
             "cryptoperiod": "90d",
             "overlap_min": "0s",
@@ -368,12 +377,12 @@ class Stack:
 
     def start_services(self, *names: str) -> None:
         """Start instances, all of them if none is named; they listen when this returns."""
-        self._run([self._start_command(name) for name in names or APIS])
+        self._run([self._start_command(name) for name in names or self.apis])
 
     def stop_services(self, *names: str) -> None:
         """Stop instances after their open requests, all of them if none is named."""
-        with ThreadPoolExecutor(len(APIS)) as waiting:
-            list(waiting.map(stop, [self._pid_file(name) for name in names or APIS]))
+        with ThreadPoolExecutor(len(self.apis)) as waiting:
+            list(waiting.map(stop, [self._pid_file(name) for name in names or self.apis]))
 
     def restart_services(self, *names: str) -> None:
         """Stop and start instances, so that they read their dotenv files again."""

@@ -12,8 +12,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.registry import f
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.notices import event_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import syslog_choice
 
 _COMMON = ("state_dir", "session_dir", "rotation_id", "epoch")
 
@@ -25,13 +28,14 @@ class ActionModule(KeyturnAction):
         """Decide how the run ended, seal the evidence, end the run in the register."""
         args = self._task.args
         common = {key: args[key] for key in _COMMON if key in args}
+        logged = {**common, **syslog_choice(self._templar, task_vars)}
         read = self.call("rotation_state", {"action": "read", **common}, task_vars)
         rotation = find(read["register"], args["rotation_id"])
         who = {**rotation.get("who", {}), **whoami(), "software": {"ansible-core": ansible_version}}
         run = gather(args, rotation, who, task_vars)
         status, lost = outcome(run)
         if status == "open":
-            self.call("rotation_state", {"action": "release", **common}, task_vars)
+            self.call("rotation_state", {"action": "release", **logged}, task_vars)
             for line in summary_lines(run, status, lost, {"hosts": _hosts(run)}, {}):
                 display.display(line)
             stopped = sorted(run.answers.get("stopped", {}).items())
@@ -39,19 +43,25 @@ class ActionModule(KeyturnAction):
             if stopped:
                 where = "; ".join(f"{host}: {said['task']}: {said['msg']}" for host, said in stopped)
                 failure = {"failed": True, "code": "stopped", "msg": where}
-            return {"changed": True, "status": status, "lost": lost, **failure}
+            return {"changed": True, "status": status, "event": event_of(status), "lost": lost, **failure}
         record = evidence_record(run, status, lost, read["journal"], read["now"])
         evidence = self.call("evidence", {**common, "record": record}, task_vars)
         facts: dict[str, Any] = {"lost": lost}
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
-        self.call("rotation_state", {"action": "finish", **common, "status": status, "facts": facts}, task_vars)
-        for line in summary_lines(run, status, lost, record, evidence):
+        self.call("rotation_state", {"action": "finish", **logged, "status": status, "facts": facts}, task_vars)
+        lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
+        if status in ("overlap", "retired"):
+            lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars)
+        for line in lines:
             display.display(line)
         result: dict[str, Any] = {
             "changed": True,
             "status": status,
+            "event": event_of(status),
+            "stopped_at": _stopped_at(run),
+            "retire_after": facts.get("retire_after", ""),
             "lost": lost,
             "evidence": evidence["path"],
             "report": evidence["report"],
@@ -68,6 +78,12 @@ class ActionModule(KeyturnAction):
 
 def _hosts(run: Any) -> dict[str, Any]:
     return {"expected": sorted(run.plan["hosts"]), "done": sorted(run.plan["hosts"]), "waived": run.plan["waived"]}
+
+
+def _stopped_at(run: Any) -> list[str]:
+    """Where it failed, by host and task: no text of an error, which goes to machines of others."""
+    answers = (run.answers.get(name, {}) for name in ("cause", "stuck"))
+    return [f"{host}: {said['task']}" for found in answers for host, said in sorted(found.items()) if said.get("task")]
 
 
 def _verdict(status: str, lost: list[str], rotation: dict[str, Any]) -> str:

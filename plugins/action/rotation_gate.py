@@ -9,8 +9,10 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import origins_of
 
 
 class ActionModule(KeyturnAction):
@@ -27,6 +29,12 @@ class ActionModule(KeyturnAction):
             answers = {step: answers_of(task_vars, f"__rotation_{step}") for step in ("session", "found", "baseline")}
             problems = gates.preflight(plan, answers, bool(args.get("check_health", True)))
             result["boxes"] = _boxes(answers["found"], sessions)
+            result["publics"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
+            if not problems:
+                result["origins"] = origins_of(plan, str(args.get("rotation_id")), answers["found"])
+        elif gate == "made":
+            problems = []
+            result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
         elif gate == "staged":
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_staged"), ("staged", "promoted"))
             result["boxes"] = _boxes(answers_of(task_vars, "__rotation_made"), sessions)
@@ -44,7 +52,20 @@ class ActionModule(KeyturnAction):
         elif gate == "scanned":
             problems = gates.scanned(kind_results(plan, task_vars))
         elif gate == "readable":
-            problems = gates.readable(kind_results(plan, task_vars))
+            confirmed = _names(args.get("confirmed"))
+            problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)
+            problems += gates.readable(kind_results(plan, task_vars), confirmed)
+        elif gate == "backups":
+            known = answers_of(task_vars, "__rotation_backups")
+            wanted = str(args.get("backup") or "")
+            problems = gates.backups(plan, known, wanted)
+            mine = known.get(task_vars["inventory_hostname"], {}).get("backups", ())
+            result["backup"] = gates.chosen_backup(mine, wanted)
+        elif gate == "affected":
+            problems = []
+            result.update(restarts.affected(plan, answers_of(task_vars, "__rotation_restored")))
+            for line in result["lines"]:
+                display.display(line)
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:
@@ -52,6 +73,10 @@ class ActionModule(KeyturnAction):
         if problems:
             raise KeyturnError(f"gate-{gate}", " ".join(problems), where="")
         return result
+
+
+def _names(text: Any) -> list[str]:
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
 
 
 def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

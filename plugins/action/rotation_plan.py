@@ -6,20 +6,30 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible import context
 from ansible.utils.collection_loader._collection_finder import _get_collection_path
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold, settle
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_variables
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
+#: Modes that look at everything and plan no run.
+_LOOKING = ("status", "due", "diagnose")
+#: Kinds that are another one by a name of their own.
+_SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
 _ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
 
 
@@ -29,7 +39,8 @@ def kind_of(kind: str) -> dict[str, Any]:
     :raises KeyturnError: ``kind-unknown``.
     """
     collection, _dot, role = kind.rpartition(".")
-    collection = collection or _COLLECTION
+    if not collection:
+        collection, role = _COLLECTION, _SAME_ROLE.get(role, role)
     try:
         folder = os.path.join(_get_collection_path(collection), "roles", role, "tasks")
     except ValueError:
@@ -49,6 +60,30 @@ def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
     return {secret["kind"]: kind_of(secret["kind"]) for secret in catalog.secrets.values()}
 
 
+def _skips_backup(register: Mapping[str, Any], names: Sequence[str], asked: bool) -> bool:
+    """Whether there is no backup: as the rotation was begun, where one is open."""
+    found = registry.open_rotation(register, names) if names else None
+    return bool(register["rotations"][found].get("skip_backup")) if found else asked
+
+
+def _everything(catalog: Catalog) -> dict[str, Any]:
+    """The catalog as it may be shown, and the services of every host."""
+    services: dict[str, list[dict[str, Any]]] = {}
+    for name, service in sorted(catalog.services.items()):
+        entry = {"name": name, **{key: value for key, value in service.items() if key not in ("hosts", "depends_on")}}
+        for host in service["hosts"]:
+            services.setdefault(host, []).append(entry)
+    return {
+        "catalog": shown_catalog(catalog.secrets, catalog.services, catalog.databases),
+        "services": services,
+    }
+
+
+def _words(text: Any) -> list[str]:
+    """Names joined by commas."""
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
+
+
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -57,19 +92,39 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         mode = args.get("mode", "rotate")
         self._refuse_partial_run()
-        catalog = self._catalog(task_vars)
+        catalog = self._load(catalog_variables(self._templar, task_vars), task_vars)
         if mode == "validate":
+            self._check_recipients(task_vars)
             return self._validated(catalog)
+        composed = answers_of(task_vars, "__rotation_compose")
+        catalog = planning.ordered(catalog, {host: said for host, said in composed.items() if "projects" in said})
+        if mode == "services":
+            return self._planned_services(catalog, task_vars)
         read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
         register = read["register"]
         now = planning.parse_stamp(read["now"])
-        only = [name.strip() for name in str(args.get("only") or "").split(",") if name.strip()]
+        only = _words(args.get("only"))
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
-        names = [] if mode == "status" else planning.choose(catalog, register, only, choice, now, waivers)
+        names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
+        held: list[dict[str, Any]] = []
+        begins = choice == "rotate" and not planning.goes_on(register, names, waivers)
+        if begins:
+            names, held = settle(catalog.secrets, names, not planning.asks_for_all(catalog, only))
         until = str(args.get("until") or "")
-        plan = planning.build(catalog, names, _kinds(catalog), waivers)
-        if until and until not in plan["phases"]:
+        plan = {
+            **planning.build(
+                catalog,
+                names,
+                _kinds(catalog),
+                waivers,
+                of_files=mode in ("restore", "prune"),
+                all_services=args.get("services") == "all",
+                skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
+            ),
+            "held": held,
+        }
+        if until and names and until not in plan["phases"]:
             raise KeyturnError(
                 "phase-unknown", f"no phase {until!r} here", where="keyturn_until", hint=nearest(until, plan["phases"])
             )
@@ -80,6 +135,13 @@ class ActionModule(KeyturnAction):
                 where="keyturn_until",
                 hint="Stop after migrate, or go on to restart",
             )
+        if begins and names and args.get("require_digest") and not args.get("digest"):
+            raise KeyturnError(
+                "plan-needed",
+                "nothing begins here without a plan that was agreed to",
+                where="keyturn_plan",
+                hint="Run the plan playbook with the same variables, let it be approved, and give its digest",
+            )
         if args.get("digest") and args["digest"] != plan["digest"]:
             raise KeyturnError(
                 "plan-changed",
@@ -89,14 +151,22 @@ class ActionModule(KeyturnAction):
             )
         if names:
             self._refuse_missing_hosts(plan, task_vars)
+        if plan["skip_backup"]:
+            display.warning("no backup will be made, as keyturn_skip_backup asks")
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
+        seen = seen_alive(filter(None, holders))
+        grace = parse_duration(str(args.get("grace") or "7d"), "keyturn_grace")
         return {
             "changed": False,
+            "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers),
+            "grace_s": grace,
             "plan": plan,
             "names": names,
             "secrets": self._overview(catalog, register, now),
             "rotations": register["rotations"],
-            "sees_alive": seen_alive(filter(None, holders)),
+            "needed": registry.undoable(register),
+            "sees_alive": seen,
+            **(_everything(catalog) if mode == "diagnose" else {}),
             "now": read["now"],
             "run": secrets.token_hex(4),
         }
@@ -108,6 +178,22 @@ class ActionModule(KeyturnAction):
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})
         return {"changed": False, "names": sorted(catalog.secrets)}
+
+    def _check_recipients(self, task_vars: Mapping[str, Any]) -> None:
+        """Who is to be told; a rotation itself goes on when that is wrong, so it is said here."""
+        for index, entry in enumerate(render(self._templar, task_vars.get("keyturn_notify") or [], "keyturn_notify")):
+            notices.check(entry, f"keyturn_notify[{index}]")
+
+    def _planned_services(self, catalog: Catalog, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Services by themselves; the register is read only where nothing is named."""
+        args = self._task.args
+        only, wanted = (_words(args.get(name)) for name in ("only", "services"))
+        register = None
+        if not only and not wanted:
+            read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
+            register = read["register"]
+        plan = planning.service_plan(catalog, planning.choose_services(catalog, register, only, wanted))
+        return {"changed": False, "plan": plan, "names": plan["services"]}
 
     @staticmethod
     def _refuse_partial_run() -> None:
@@ -146,19 +232,8 @@ class ActionModule(KeyturnAction):
         if set(task_vars.get("ansible_play_batch", ())) < set(task_vars["ansible_play_hosts"]):
             raise KeyturnError("hosts-missing", "serial would split the key", where="serial", hint="Leave serial away")
 
-    def _catalog(self, task_vars: Mapping[str, Any]) -> Catalog:
-        variables: dict[str, Any] = {}
-        for name in task_vars:
-            if name in ("keyturn_services", "keyturn_secrets", "keyturn_state_host") or name.startswith(
-                "keyturn_secrets_"
-            ):
-                variables[name] = render(self._templar, task_vars[name], name)
-        databases = task_vars.get("keyturn_databases") or {}
-        if isinstance(databases, str):
-            databases = render(self._templar, databases, "keyturn_databases")
-        variables["keyturn_databases"] = {
-            name: self._without_dsn(entry, f"keyturn_databases.{name}") for name, entry in databases.items()
-        }
+    @staticmethod
+    def _load(variables: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Catalog:
         catalog = load_catalog(variables, task_vars["groups"])
         for name, secret in catalog.secrets.items():
             for index, store in enumerate(secret["stores"]):
@@ -170,16 +245,6 @@ class ActionModule(KeyturnAction):
                         hint="Run on the whole inventory (no job slices)",
                     )
         return catalog
-
-    def _without_dsn(self, entry: Any, where: str) -> Any:
-        if not isinstance(entry, Mapping):
-            return render(self._templar, entry, where)
-        rest = render(self._templar, {key: value for key, value in entry.items() if key != "dsn"}, where)
-        if "dsn" not in entry and "dsn_file" not in rest:
-            raise KeyturnError(
-                "dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host"
-            )
-        return rest
 
     @staticmethod
     def _overview(catalog: Catalog, register: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
@@ -196,6 +261,8 @@ class ActionModule(KeyturnAction):
                     "databases": catalog.databases_of(name),
                     "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
+                    "held_back": reason_to_hold(name, secret)[0],
+                    **age(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",
                     "status": rotation.get("status", "never turned"),
@@ -203,6 +270,7 @@ class ActionModule(KeyturnAction):
                     "retire_after": rotation.get("retire_after", ""),
                     "waived": [entry["host"] for entry in rotation.get("waived", ())],
                     "lost": rotation.get("lost", []),
+                    "held": rotation.get("held", []),
                 }
             )
         return rows

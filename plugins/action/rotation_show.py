@@ -4,12 +4,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines, plan_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
+    backup_lines,
+    held_lines,
+    job_lines,
+    plan_lines,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
 
 
 class ActionModule(KeyturnAction):
@@ -20,11 +29,25 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         planned = args["planned"]
         jobs = {host: said["jobs"] for host, said in answers_of(task_vars, "__rotation_jobs").items()}
+        if args.get("what") == "held":
+            held = planned["plan"]["held"]
+            for line in ["", "Not turned", *held_lines(held)]:
+                display.display(line)
+            names = ", ".join(entry["name"] for entry in held)
+            hint = "What to write or run stands above; all else was done"
+            raise KeyturnError("held-back", f"held back: {names}", where="keyturn_overlay", hint=hint)
         if args.get("what") == "pace":
             lines = [line for host, running in sorted(jobs.items()) for line in job_lines(host, running)]
             if not lines:
                 hint = "Only what writes rows can be steered; the status playbook shows it while it runs"
                 raise KeyturnError("nothing-runs", "no re-encryption runs now", where="keyturn_only", hint=hint)
+        elif args.get("what") == "backups":
+            lines = backup_lines(answers_of(task_vars, "__rotation_backups"))
+        elif args.get("what") == "due":
+            lines = agenda_lines(planned["agenda"])
+            if args.get("to"):
+                content = {"schema_version": 1, "now": planned["now"], **planned["agenda"]}
+                write_file(os.path.abspath(os.path.expanduser(args["to"])), json.dumps(content).encode(), 0o600)
         elif args.get("what") == "status":
             lines = status_lines(planned, jobs)
         else:

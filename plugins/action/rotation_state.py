@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import identity, whoami
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import syslog_choice
 
 
 class ActionModule(KeyturnAction):
@@ -16,7 +17,7 @@ class ActionModule(KeyturnAction):
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Add the run's identity, run the module, say where the run is."""
-        args = dict(self._task.args)
+        args = {**syslog_choice(self._templar, task_vars), **self._task.args}
         line = args.pop("say", "")
         if args.get("action") == "acquire":
             args["run"] = {**identity(), "sees_alive": (args.get("run") or {}).get("sees_alive", {})}
@@ -28,6 +29,8 @@ class ActionModule(KeyturnAction):
             args["facts"] = {"cause": _cause(task_vars)}
         result = self.call("rotation_state", args, task_vars)
         result.pop("invocation", None)
+        if args.get("action") == "seal":
+            result["publics"] = args["recipients"]  # so that no host has to ask all the others for it
         if line:
             display.display(line, color="bright blue" if display.verbosity == 0 else None)
         return result

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import from_backup
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import recipients, sealed_for
 
 
@@ -17,15 +18,18 @@ class ActionModule(KeyturnAction):
         """Fill in what only the controller knows and run the module."""
         arguments = dict(self._task.args)
         plan = arguments.pop("plan", None)
-        backup = arguments.pop("backup", None)
+        publics = arguments.pop("publics", None) or {}
+        if "policy" in arguments:
+            arguments["backup"] = from_backup(arguments, self._templar, self._loader, task_vars)
         if plan is not None:
-            sessions = answers_of(task_vars, "__rotation_session")
+            work = plan["hosts"][task_vars["inventory_hostname"]]
             arguments["secrets"] = [
-                {**secret, "seal_to": recipients(plan, secret["name"], sessions, stores=False)}
-                for secret in plan["hosts"][task_vars["inventory_hostname"]]["secrets"]
+                {**secret, "seal_to": recipients(plan, secret["name"], publics, stores=False)}
+                for secret in work["secrets"]
             ]
-            if backup:
-                folder = arguments["state_dir"] + "/backups/" + backup
-                for secret in arguments["secrets"]:
-                    secret["stores"] = [{**store, "path": folder + store["path"]} for store in secret["stores"]]
+            if not arguments.get(
+                "backup"
+            ):  # what a derived value is made from must be readable, and the same everywhere
+                arguments["secrets"] = [*arguments["secrets"], *work.get("parents", ())]
+                arguments["search"] = work.get("search", [])
         return {**self.call("secret_info", arguments, task_vars), **sealed_for(arguments)}

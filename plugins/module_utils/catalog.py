@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -22,9 +27,16 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     nearest,
     parse_duration,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import (
+    SERVER,
+    check_servers,
+    resolved_servers,
+    talkers,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 
-__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments"]
+__all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
 _CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
@@ -50,6 +62,7 @@ _STORE = Shape(
         "if_missing": Field("str", "What a missing variable means", choices=("error", "add")),
         "count": Field("int", "How many hosts must be there; a shorter inventory is refused"),
         "newline": Field("bool", "Whether a plain file ends with a newline"),
+        "inside": Field("str|map", "The part of the variable or file that is the value: url, or a pattern"),
     },
 )
 _CONDITION = Shape(
@@ -124,12 +137,16 @@ _SECRET = Shape(
         "strategy": Field("str", "The order of phases its readers allow", choices=("replace", "overlap", "cutover")),
         "description": Field("str", "For people"),
         "generate": Field("map", "How a new value is made"),
+        "derive": Field("map", "How it is made from another secret's value", shape=DERIVE),
+        "auto_rotate": Field("bool", "Whether it turns when it is due; otherwise only by name. Yes by default"),
+        "held": Field("bool", "Whether it is held back; by default where data or a server depends on it unnamed"),
         "value_from": Field("map", "A person's own new value", shape=_SOURCE),
         "old_from": Field("map", "The value the data is under, where no store holds it", shape=_SOURCE),
         "stores": Field("list", "Where the value lives", required=True, shape=_STORE),
         "data": Field("list", "Columns encrypted under it", shape=_DATA),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
+        "server": Field("map|list", "Servers that check it: its password changes there too", shape=SERVER),
         "consumers": Field("list", "Services that read it"),
         "probes": Field("list", "Tests that a version is accepted or refused", shape=_PROBE),
         "cryptoperiod": Field("str", "How long a version may stay primary: 90d", pattern=DURATION),
@@ -158,8 +175,17 @@ _SERVICE = Shape(
     "service",
     {
         "hosts": _HOSTS,
-        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command")),
+        "manager": Field("str", "Who starts and stops it", required=True, choices=("systemd", "command", "compose")),
         "unit": Field("str", "The systemd unit"),
+        "project_dir": Field("str", "The folder of the Compose project", pattern=r"^/"),
+        "files": Field("list", "The Compose files; what Compose finds in the folder by default"),
+        "project": Field("str", "The name of the Compose project; the folder's name by default"),
+        "service": Field("str", "The name in the Compose files; this entry's own by default"),
+        "docker_host": Field("str", "The Docker daemon's address; DOCKER_HOST or the host's own by default"),
+        "rolling": Field("bool", "Whether new containers answer before old ones go; needs no fixed port or name"),
+        "drain": Field("int", "Seconds between a new container's health and the end of an old one", minimum=0),
+        "replicas": Field("int", "How many containers there are; as many as run by default", minimum=1),
+        "restart_wait": Field("int", "Seconds in which it must be well after a restart", minimum=0),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
@@ -198,6 +224,13 @@ _DATABASE = Shape(
 SHAPES: dict[str, Shape] = {"keyturn_databases": _DATABASE, "keyturn_services": _SERVICE, "keyturn_secrets": _SECRET}
 
 
+_LAID_OVER = {
+    "type": "object",
+    "description": "Fields laid over those of the catalog, by name",
+    "additionalProperties": {"type": "object"},
+}
+
+
 def json_schema() -> dict[str, Any]:
     """A JSON Schema for a variables file that holds a catalog."""
     properties: dict[str, Any] = {
@@ -209,9 +242,13 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "properties": {
             **properties,
+            **{variable: shape.json_schema() for variable, shape in KEEPING.items()},
             "keyturn_state_host": {"type": "string", "description": "The host that keeps the state"},
+            "keyturn_catalog_file": {"type": "string", "description": "A secrets-config.yaml on the controller"},
+            "keyturn_project": {**PROJECT.json_schema(), "description": "Where the paths of that file lie"},
+            "keyturn_services_overlay": _LAID_OVER,
         },
-        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"]},
+        "patternProperties": {"^keyturn_secrets_": properties["keyturn_secrets"], "^keyturn_overlay(_|$)": _LAID_OVER},
     }
 
 
@@ -223,6 +260,9 @@ class Catalog:
     services: Mapping[str, Mapping[str, Any]]
     databases: Mapping[str, Mapping[str, Any]]
     state_host: str
+    backup: Mapping[str, Any]
+    escrow: Mapping[str, Any]
+    project: Mapping[str, Any]
 
     def databases_of(self, name: str) -> dict[str, list[str]]:
         """The databases with work of this secret, each with its hosts; the first leads, the others help."""
@@ -241,6 +281,8 @@ class Catalog:
             found.update(self.services[service]["hosts"])
         for probe in secret.get("probes", ()):
             found.update(probe.get("hosts", ()))
+        for server in secret.get("server", ()):
+            found.update(talkers(server, self.databases))
         return sorted(found)
 
 
@@ -293,6 +335,21 @@ def _resolve(value: Any, groups: Mapping[str, Sequence[str]], where: str) -> lis
     return sorted(found)
 
 
+def services_on(services: Any, groups: Mapping[str, Sequence[str]], host: str, manager: str) -> list[dict[str, Any]]:
+    """The services of one manager on one host, each with its name. What is wrong in the catalog is left out here."""
+    found = []
+    for name, service in services.items() if isinstance(services, Mapping) else ():
+        if not isinstance(service, Mapping) or service.get("manager") != manager:
+            continue
+        try:
+            hosts = _resolve(service.get("hosts", ()), groups, f"keyturn_services.{name}.hosts")
+        except (KeyturnError, TypeError):  # the plan says it, with its place
+            continue
+        if host in hosts:
+            found.append({"name": name, **{key: value for key, value in service.items() if key != "hosts"}})
+    return found
+
+
 def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
     if name not in table:
         raise KeyturnError(
@@ -316,6 +373,10 @@ def _check_service(name: str, service: Mapping[str, Any], services: Mapping[str,
     where = f"keyturn_services.{name}"
     if service["manager"] == "systemd" and "unit" not in service:
         raise KeyturnError("catalog-invalid", "field 'unit' is missing", where=where, hint="Name the systemd unit")
+    if service["manager"] == "compose" and "project_dir" not in service:
+        raise KeyturnError(
+            "catalog-invalid", "field 'project_dir' is missing", where=where, hint="Name the folder of the project"
+        )
     if service["manager"] == "command":
         for line in ("start", "stop"):
             if line not in service:
@@ -343,6 +404,9 @@ def _check_secret(
         check_spec(secret["generate"], f"{where}.generate")
     if not secret["stores"]:
         raise KeyturnError("catalog-invalid", "no store", where=f"{where}.stores", hint="Say where the value lives")
+    for index, store in enumerate(secret["stores"]):
+        if "inside" in store:
+            open_place(store["inside"], f"{where}.stores[{index}].inside")
     for section in ("data", "clear", "indexes"):
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
@@ -353,6 +417,7 @@ def _check_secret(
         parse_shape(entry, "", place)
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
+    check_servers(secret, databases, where)
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
         if probe["type"] == "http" and "url" not in probe:
@@ -381,9 +446,15 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     """
     tables: dict[str, dict[str, Any]] = {
         "keyturn_databases": dict(variables.get("keyturn_databases") or {}),
-        "keyturn_services": dict(variables.get("keyturn_services") or {}),
+        "keyturn_services": lay_over(
+            variables.get("keyturn_services") or {},
+            variables.get("keyturn_services_overlay") or {},
+            "keyturn_services_overlay",
+        ),
         "keyturn_secrets": merge_fragments(variables),
     }
+    for fragment in sorted(name for name in variables if re.match(r"keyturn_overlay(_|$)", name)):
+        tables["keyturn_secrets"] = lay_over_secrets(tables["keyturn_secrets"], variables[fragment] or {}, fragment)
     if not tables["keyturn_secrets"]:
         raise KeyturnError(
             "catalog-empty", "no secret is defined", where="keyturn_secrets", hint="See docs/catalog.md for a first one"
@@ -397,6 +468,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
         _check_service(name, service, services)
     for name, secret in secrets.items():
         _check_secret(name, secret, services, databases)
+    check_derived(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
         raise KeyturnError(
@@ -413,14 +485,26 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
             hint=nearest(state, groups.get("all", ())),
         )
     return Catalog(
-        secrets={name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()},
+        secrets=_one_strategy({name: _resolved_secret(name, secret, groups) for name, secret in secrets.items()}),
         services={
             name: {**service, "hosts": _resolve(service["hosts"], groups, f"keyturn_services.{name}.hosts")}
             for name, service in services.items()
         },
         databases={name: _resolved_database(name, entry, groups) for name, entry in databases.items()},
         state_host=state,
+        backup=backup_policy(variables.get("keyturn_backup")),
+        escrow=escrow_policy(variables.get("keyturn_escrow"), lambda hosts, where: _resolve(hosts, groups, where)),
+        project=_resolved_project(variables.get("keyturn_project"), groups),
     )
+
+
+def _resolved_project(project: Any, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Where the project of a catalog file lies; empty without one."""
+    if not project:
+        return {}
+    PROJECT.check(project, "keyturn_project")
+    hosts = _resolve(project["hosts"], groups, "keyturn_project.hosts")
+    return {"hosts": hosts, "directory": project["directory"]}
 
 
 def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -439,6 +523,20 @@ def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str,
     return {**resolved, "hosts": hosts}
 
 
+def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A derived value turns in the same run as its parent, so in the same order of phases."""
+    for name, secret in secrets.items():
+        parent = parent_of(secret)
+        if parent and secret["strategy"] != secrets[parent]["strategy"]:
+            raise KeyturnError(
+                "catalog-invalid",
+                f"is {secret['strategy']}, and {parent}, which it is made from, {secrets[parent]['strategy']}",
+                where=f"keyturn_secrets.{name}.strategy",
+                hint="Give both the same strategy",
+            )
+    return secrets
+
+
 def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     where = f"keyturn_secrets.{name}"
     resolved = dict(secret)
@@ -451,6 +549,8 @@ def _resolved_secret(name: str, secret: Mapping[str, Any], groups: Mapping[str, 
         }
         for index, store in enumerate(secret["stores"])
     ]
+    if "server" in secret:
+        resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)
     resolved["probes"] = [
         {**probe, "hosts": _resolve(probe["hosts"], groups, f"{where}.probes[{index}].hosts")}
         if "hosts" in probe

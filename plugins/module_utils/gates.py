@@ -7,9 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["agreement", "lost_hosts", "preflight", "readable", "scanned", "swapped_back"]
+__all__ = [
+    "CLOCK_SECONDS",
+    "agreement",
+    "backups",
+    "chosen_backup",
+    "lost_hosts",
+    "preflight",
+    "readable",
+    "same_in_backups",
+    "scanned",
+    "swapped_back",
+]
 
-_CLOCK_SECONDS = 60.0
+#: By how much the clocks of hosts may differ.
+CLOCK_SECONDS = 60.0
 _DISK_BYTES = 64 * 1024 * 1024
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -29,19 +41,31 @@ def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
 
 
-def _different_values(found: Answers) -> list[str]:
-    """Secrets of which hosts hold different values before anything has begun."""
+def _different_values(found: Answers) -> dict[str, str]:
+    """Secrets of which hosts hold different values, with the hosts that agree: ``one, two against three``."""
     held: dict[str, dict[str, list[str]]] = {}
     for host, said in sorted(found.items()):
         for name, secret in said.get("secrets", {}).items():
             for store in secret.get("stores", ()):
                 if store.get("present") and store.get("fingerprint"):
                     held.setdefault(name, {}).setdefault(store["fingerprint"], []).append(host)
-    return [
-        f"{name}: hosts hold different values ({' against '.join(', '.join(hosts) for hosts in values.values())}). "
-        "Bring them to the same one first."
+    return {
+        name: " against ".join(", ".join(hosts) for hosts in values.values())
         for name, values in sorted(held.items())
         if len(values) > 1
+    }
+
+
+def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
+    """Secrets of which the backups of these hosts hold different values, as those of different days do.
+
+    :param confirmed: secrets of which a person said that this is as it should be.
+    """
+    return [
+        f"{name}: the backups hold different values ({hosts}). Nothing was restored. Name one that all hosts have, or "
+        "name the secret with keyturn_confirm."
+        for name, hosts in _different_values(found).items()
+        if name not in set(confirmed)
     ]
 
 
@@ -60,13 +84,16 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         problems += _libraries(host, said["missing"])
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
-    if clocks and max(clocks.values()) - min(clocks.values()) > _CLOCK_SECONDS:
+    if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:
         worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
-        problems.append(f"{worst}: its clock is off by more than {int(_CLOCK_SECONDS)} s. Set it.")
+        problems.append(f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it.")
     for _host, said in sorted(answers["found"].items()):
         problems += [str(problem["msg"]) for problem in said.get("problems", ())]
     if check_health:
-        problems += _different_values(answers["found"])
+        problems += [
+            f"{name}: hosts hold different values ({hosts}). Bring them to the same one first."
+            for name, hosts in _different_values(answers["found"]).items()
+        ]
     if check_health:
         for host, said in sorted(answers["baseline"].items()):
             problems += [
@@ -119,6 +146,9 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping
             ]
             if not done:
                 problems.append(f"{host}: the data in {job['database']} was not brought back.")
+        back = {said["secret"] for result in answers.get(host, []) for said in result.get("servers", ())}
+        missing = sorted({server["secret"] for server in work.get("servers", ())} - back)
+        problems += [f"{host}: the password of {name} was not brought back in its server." for name in missing]
     return problems
 
 
@@ -138,15 +168,62 @@ def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
     return problems
 
 
-def readable(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
-    """Columns with rows that the version in a backup does not open."""
+def chosen_backup(known: Sequence[Mapping[str, Any]], wanted: str) -> Mapping[str, Any] | None:
+    """The backup of one host that a person means: by name, by time, by rotation, or the latest; the oldest first."""
+    whole = [backup for backup in known if backup["complete"] and not backup["reason"]]
+    if wanted == "latest":
+        return whole[-1] if whole else None
+    of_rotation = [backup for backup in whole if wanted and backup["rotation_id"] == wanted]
+    named = [backup for backup in known if wanted in (backup["name"], backup["short_name"])]
+    return next(reversed(of_rotation or named), None)
+
+
+def backups(plan: Mapping[str, Any], answers: Answers, wanted: str) -> list[str]:
+    """Hosts on which the backup that is asked for cannot be restored.
+
+    :param answers: by host, ``backups`` as ``secret_backup`` lists them.
+    """
+    problems = []
+    rotations = set()
+    for host in sorted(host for host, work in plan["hosts"].items() if work["secrets"]):
+        if host not in answers:
+            problems.append(f"{host}: did not say which backups it has.")
+            continue
+        backup = chosen_backup(answers[host]["backups"], wanted)
+        if backup is None:
+            problems.append(f"{host}: has no backup {wanted}. Run without keyturn_restore to see what it has.")
+            continue
+        rotations.add(backup["rotation_id"])
+        if not backup["complete"]:
+            problems.append(
+                f"{host}: {backup['name']} is not whole, or another program made it and keyturn_project_dir does not "
+                "say where its files belong."
+            )
+        elif backup["checksums"] == "wrong":
+            problems.append(f"{host}: {backup['name']} is not as it was made. Choose another one.")
+    if wanted == "latest" and len(rotations) > 1:
+        problems.append(
+            "The latest backups of these hosts are of different rotations "
+            f"({', '.join(sorted(rotation or 'none' for rotation in rotations))}). Name one of them."
+        )
+    return problems
+
+
+def readable(results: Iterable[tuple[str, str, Mapping[str, Any]]], confirmed: Iterable[str] = ()) -> list[str]:
+    """Columns with rows that the version in a backup does not open.
+
+    :param confirmed: secrets of which a person said that this is as it should be.
+    """
     problems = []
     for host, step, result in results:
+        if (result.get("job") or {}).get("secret") in set(confirmed):
+            continue
         for row in result.get("coverage", ()) if step == "preflight" else ():
             shut = row["total"] - row["old"] - row["null"] - row["plaintext"]
             if shut:
                 problems.append(
                     f"{host}: {shut} rows of {row['table']}.{row['column']} are not under the key of this backup. "
-                    "Nothing was restored. To bring that key back with its data, rotate with value_from."
+                    "Nothing was restored. To bring that key back with its data, rotate with value_from; to restore "
+                    "the files all the same, name the secret with keyturn_confirm."
                 )
     return problems

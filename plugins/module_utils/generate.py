@@ -16,11 +16,11 @@ import math
 import string
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
-    DURATION,
     Field,
     Shape,
     nearest,
@@ -46,7 +46,20 @@ else:
 if TYPE_CHECKING:
     _SigningKey = Union[rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey]
 
-__all__ = ["CHARSETS", "HAS_CRYPTOGRAPHY", "SPEC_FIELDS", "check_spec", "describe", "generate", "jwk_thumbprint"]
+__all__ = [
+    "CHARSETS",
+    "HAS_CRYPTOGRAPHY",
+    "LIFETIME",
+    "SPEC_FIELDS",
+    "check_length",
+    "check_spec",
+    "describe",
+    "generate",
+    "jwk_thumbprint",
+]
+
+#: How long a token is valid: as a duration, or in whole years of the calendar.
+LIFETIME = r"^[0-9]+(s|m|h|d|w|y)$"
 
 _WEAK_BITS = 128  # NIST SP 800-57 part 1, section 5.6.1
 _HS256_BYTES = 32  # RFC 7518 section 3.2
@@ -68,6 +81,7 @@ CHARSETS: Mapping[str, str] = {
 }
 
 _WEAK = Field("bool", "Accept less than 128 bits of randomness")
+_LEAST = Field("int", "The least number of characters that its readers take, as stored", minimum=1)
 _TYPE = Field("str", "What to make", required=True)
 _FORMAT = Field("str", "How the key is written", choices=("jwk", "pem"))
 _SHAPES = {
@@ -76,6 +90,7 @@ _SHAPES = {
         {
             "type": _TYPE,
             "length": Field("int", "Number of characters", required=True),
+            "min_length": _LEAST,
             "charset": Field("str", "Characters by name", choices=tuple(CHARSETS)),
             "characters": Field("str", "The characters themselves"),
             "allow_weak": _WEAK,
@@ -88,6 +103,7 @@ _SHAPES = {
             "length": Field("int", "Number of bytes before encoding", required=True),
             "encoding": Field("str", "How they are written", choices=("base64url", "base64", "hex", "raw")),
             "padding": Field("bool", "Padding of base64"),
+            "min_length": _LEAST,
             "allow_weak": _WEAK,
         },
     ),
@@ -110,10 +126,11 @@ _SHAPES = {
         {
             "type": _TYPE,
             "payload": Field("map", "Claims but for iat and exp", required=True),
-            "lifetime": Field("str", "How long the token is valid: 1825d", required=True, pattern=DURATION),
+            "lifetime": Field("str", "How long the token is valid: 1825d, 5y", required=True, pattern=LIFETIME),
             "allow_weak": _WEAK,
         },
     ),
+    "none": Shape("none", {"type": _TYPE, "min_length": _LEAST}),
 }
 
 #: Every field that a spec of some type may have.
@@ -173,12 +190,40 @@ def check_spec(spec: Mapping[str, Any], where: str = "generate") -> None:
         raise _invalid(where, "a PEM names no algorithm", "Leave alg away")
     elif kind == "jwt":
         _check_token(spec, where)
+    if "min_length" in spec and kind in ("string", "bytes") and _written_length(spec) < spec["min_length"]:
+        raise _invalid(
+            where,
+            f"{_written_length(spec)} characters are made, its readers need {spec['min_length']}",
+            "Raise length, or correct min_length",
+        )
+
+
+def _written_length(spec: Mapping[str, Any]) -> int:
+    length: int = spec["length"]
+    if spec["type"] == "string":
+        return length
+    return len(_encoded(bytes(length), spec.get("encoding", "base64url"), spec.get("padding")))
+
+
+def check_length(spec: Mapping[str, Any], value: bytes, where: str) -> None:
+    """Refuse a value that a person brought and that is shorter than ``min_length``.
+
+    :raises KeyturnError: ``value-short``.
+    """
+    least = spec.get("min_length") or 0
+    if len(value) < least:
+        raise KeyturnError(
+            "value-short",
+            f"has {len(value)} bytes, its readers need {least}",
+            where=where,
+            hint="Bring a longer value, or correct min_length",
+        )
 
 
 def _check_token(spec: Mapping[str, Any], where: str) -> None:
     if {"iat", "exp"} & set(spec["payload"]):
         raise _invalid(where, "iat and exp come from the clock and the lifetime", "Leave them out of payload")
-    if not parse_duration(spec["lifetime"], f"{where}.lifetime"):
+    if _expires(0, spec["lifetime"], where) == 0:
         raise _invalid(where, "a lifetime of zero is no lifetime", "Correct lifetime")
     try:
         json.dumps(spec["payload"], allow_nan=False)
@@ -285,6 +330,20 @@ def _signing_key(spec: Mapping[str, Any], where: str) -> bytes:
 # -- tokens ------------------------------------------------------------------------------------------------------
 
 
+def _expires(issued: int, lifetime: str, where: str) -> int:
+    """Seconds since 1970 when a token ends; 29 February becomes the 28th where the year has none."""
+    if not lifetime.endswith("y"):
+        return issued + parse_duration(lifetime, f"{where}.lifetime")
+    start = datetime.fromtimestamp(issued, timezone.utc)
+    year = start.year + int(lifetime[:-1])
+    if year > datetime.max.year:
+        raise _invalid(f"{where}.lifetime", "is longer than calendars reach", "Correct lifetime")
+    try:
+        return int(start.replace(year=year).timestamp())
+    except ValueError:  # 29 February in a year that has none
+        return int(start.replace(year=year, day=28).timestamp())
+
+
 def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -> bytes:
     """A compact HS256 JWS (RFC 7515, RFC 7519), JSON without blanks, claims in the order given, then iat and exp."""
     if not key:
@@ -292,7 +351,7 @@ def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -
     if len(key) < _HS256_BYTES and not spec.get("allow_weak"):
         raise _invalid(where, f"the signing key has only {len(key)} bytes", "HS256 needs 32 or more, or allow_weak")
     issued = int(now)
-    payload = {**spec["payload"], "iat": issued, "exp": issued + parse_duration(spec["lifetime"])}
+    payload = {**spec["payload"], "iat": issued, "exp": _expires(issued, spec["lifetime"], where)}
     parts = [{"alg": "HS256", "typ": "JWT"}, payload]
     signed = ".".join(
         _base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in parts
@@ -315,7 +374,7 @@ def generate(
 
     :param spec: ``type`` and what belongs to it: ``string`` (length, charset or characters), ``bytes`` (length,
         encoding, padding), ``rsa`` (bits, alg, format), ``ec`` (curve, format), ``ed25519`` (format), ``jwt`` (payload,
-        lifetime).
+        lifetime); ``none`` for a value that a person brings. ``min_length`` of the first two and the last is a floor.
     :param randbytes: gives that many random bytes (``os.urandom``); signing keys come from the library's own generator.
     :param key: the value that signs a ``jwt``, as its bytes stand.
     :param clock: seconds since 1970, for ``jwt``.
@@ -324,6 +383,8 @@ def generate(
     """
     check_spec(spec, where)
     kind = spec["type"]
+    if kind == "none":
+        raise _invalid(where, "this value is not made: a person brings it", "Give value_from")
     if kind == "string":
         return _random_string(_characters(spec, where), spec["length"], randbytes).encode()
     if kind == "bytes":
@@ -341,7 +402,7 @@ def describe(spec: Mapping[str, Any], value: bytes, where: str = "value") -> dic
     :raises KeyturnError: ``value-other`` when it is something else than the type says.
     """
     facts: dict[str, Any] = {"type": spec["type"], "length": len(value)}
-    if spec["type"] in ("string", "bytes"):
+    if spec["type"] in ("string", "bytes", "none"):
         return facts
     try:
         facts["public"] = _public_part(spec, value, where)

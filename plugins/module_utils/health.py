@@ -16,12 +16,22 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Callable
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, web
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import kept_values, mask_lines, values_in
+from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import (
+    HEALTHY,
+    RANK,
+    STARTING,
+    UNHEALTHY,
+    UNKNOWN,
+    Outcome,
+    worst,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 
@@ -39,30 +49,11 @@ __all__ = [
     "worse",
 ]
 
-HEALTHY, STARTING, UNKNOWN, UNHEALTHY = "healthy", "starting", "unknown", "unhealthy"
-_RANK = {UNHEALTHY: 0, UNKNOWN: 1, STARTING: 2, HEALTHY: 3}
 _TIMEOUT = 5.0
 _PARALLEL = 8
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one look found.
-
-    :param detail: short, for people; never a part of an answer.
-    :param since: since when it runs, ISO 8601 in UTC, where that can be known; to about a second.
-    :param final: whether looking again cannot change it (no check is declared).
-    """
-
-    status: str
-    detail: str
-    since: str = ""
-    final: bool = False
-
-
 Checker = Callable[[Mapping[str, Any]], Outcome]
 
 
@@ -73,7 +64,13 @@ def _timeout(health: Mapping[str, Any]) -> float:
     return float(health.get("timeout") or _TIMEOUT)
 
 
+# A host pays for what it imports in every execution, so what speaks to containers and to the web is read where it is
+# needed: on most hosts one of them, or neither.
+
+
 def _check_url(health: Mapping[str, Any]) -> Outcome:
+    from ansible_collections.keyturn.rotation.plugins.module_utils import web
+
     headers = {str(name): str(value) for name, value in (health.get("headers") or {}).items()}
     answer = web.ask(
         web.Question(
@@ -266,6 +263,22 @@ def _check_systemd(health: Mapping[str, Any]) -> Outcome:
     return parse_unit(done.stdout.decode("utf-8", "replace"), bool(health.get("running_is_enough")))
 
 
+# -- Docker Compose ----------------------------------------------------------------------------------------------------
+
+
+def _check_compose(health: Mapping[str, Any]) -> Outcome:
+    """All containers of the service. Their own check counts; without one, running does where something else looks."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
+    asked = health["compose"]
+    try:
+        with compose.connected(asked["place"].docker_host, _timeout(health)) as client:
+            found = compose.inspected(client, asked["place"], asked["besides"])
+    except KeyturnError as error:
+        return Outcome(UNKNOWN, error.message, final=error.code == "docker-library-missing")
+    return compose.judge(found, bool(health.get("running_is_enough")) or asked["other_checks"])
+
+
 #: How to look, by the key of ``health`` that asks for it.
 CHECKERS: dict[str, Checker] = {
     "url": _check_url,
@@ -273,6 +286,7 @@ CHECKERS: dict[str, Checker] = {
     "process": _check_process,
     "systemd": _check_systemd,
     "command": _check_command,
+    "compose": _check_compose,
 }
 
 
@@ -285,20 +299,27 @@ def _declared(service: Mapping[str, Any]) -> dict[str, Any]:
     watched = any(key in health for key in CHECKERS)
     if health.get("running_is_enough") and not watched and service.get("unit"):
         health["systemd"] = service["unit"]
+    if service.get("manager") == "compose":
+        from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
+        besides = tuple(service.get("besides") or ())
+        health["compose"] = {"place": compose.place_of(service), "besides": besides, "other_checks": watched}
     return health
 
 
 def check(service: Mapping[str, Any]) -> Outcome:
     """Look at one service once; with several checks the worst counts.
 
-    :param service: ``health`` as in the catalog, and ``unit`` where ``running_is_enough`` shall look at it.
+    :param service: ``health`` as in the catalog, ``unit`` where ``running_is_enough`` shall look at it, and where its
+        ``manager`` is ``compose``, what finds its containers.
     """
     health = _declared(service)
     outcomes = [checker(health) for key, checker in CHECKERS.items() if key in health]
     if outcomes:
-        worst = min(outcomes, key=lambda outcome: _RANK[outcome.status])
-        since = worst.since or max(outcome.since for outcome in outcomes)
-        return Outcome(worst.status, worst.detail, since, worst.final)
+        lowest = worst(outcomes)
+        since = lowest.since or max(outcome.since for outcome in outcomes)
+        parts = next((outcome.parts for outcome in outcomes if outcome.parts is not None), None)
+        return replace(lowest, since=since, parts=parts)
     if health.get("running_is_enough"):
         return Outcome(UNKNOWN, "running_is_enough needs a unit, systemd or process to look at", final=True)
     return Outcome(UNKNOWN, "no health check is declared", final=True)
@@ -314,6 +335,8 @@ def _validate(services: Sequence[Mapping[str, Any]]) -> None:
     for service in services:
         where, health = f"service {service['name']}", _declared(service)
         if "url" in health:
+            from ansible_collections.keyturn.rotation.plugins.module_utils import web
+
             web.check_url(str(health["url"]), where)
         if "tcp" in health and _address(str(health["tcp"])) is None:
             raise KeyturnError("health-invalid", "tcp is no host:port", where=where, hint="Write 127.0.0.1:5432")
@@ -344,12 +367,17 @@ def observe(
     The last look is one at all of them: a service that was well for a moment only does not pass. It ends early when
     nothing that is left can become healthy.
 
+    :param services: each with a ``restart_wait`` of its own is waited for so long instead, unless ``wait`` is 0.
     :param interval: the longest pause between two looks, in seconds; the first ones are shorter.
     :raises KeyturnError: ``service-twice``, ``health-invalid``, ``url-invalid``, ``header-invalid``,
         ``ca-file-unusable``.
     """
     _validate(services)
-    deadline = clock() + wait
+    began = clock()
+    patience = {
+        str(service["name"]): wait and float(wait if service.get("restart_wait") is None else service["restart_wait"])
+        for service in services
+    }
     seen = _look(services)
     together = True
     for pause in pauses(interval):
@@ -359,8 +387,13 @@ def observe(
         if not behind:
             seen, together = _look(services), True
             continue
-        left = deadline - clock()
-        if left <= 0 or all(seen[str(service["name"])].final for service in behind):
+        left = began + max(patience.values()) - clock()
+        hopeful = [
+            service
+            for service in behind
+            if not seen[str(service["name"])].final and began + patience[str(service["name"])] > clock()
+        ]
+        if left <= 0 or not hopeful:
             return seen
         sleep(min(pause, left))
         seen.update(_look(behind))
@@ -368,24 +401,75 @@ def observe(
     return seen
 
 
-def worse(outcomes: Mapping[str, Outcome], baseline: Mapping[str, Any]) -> list[dict[str, str]]:
+def worse(outcomes: Mapping[str, Outcome], baseline: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The services that are worse than before; one that is not there any more is ``unknown`` now.
 
     :param baseline: name to status, or to a mapping with ``status``; a status of no known name counts as unknown.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for name in sorted(baseline):
         entry = baseline[name]
         status = str((entry.get("status") if isinstance(entry, Mapping) else entry) or "")
-        before = status if status in _RANK else UNKNOWN
+        before = status if status in RANK else UNKNOWN
         after = outcomes.get(name, Outcome(UNKNOWN, "not looked at this time"))
-        if _RANK[after.status] < _RANK[before]:
+        if RANK[after.status] < RANK[before]:
             found.append({"name": name, "before": before, "after": after.status, "detail": after.detail})
     return found
 
 
 def _sentence(outcomes: Iterable[tuple[str, Outcome]]) -> str:
     return "; ".join(f"{name} is {seen.status} ({seen.detail})" for name, seen in outcomes if seen.status != HEALTHY)
+
+
+def _logs(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequence[str]) -> list[str]:
+    """The last lines of the worst container of a service, masked; none where the engine does not give them."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+
+    place = compose.place_of(service)
+    try:
+        with compose.connected(place.docker_host) as client:
+            found = compose.inspected(client, place, tuple(service.get("besides") or ()))
+            if not found:
+                return []
+            parts = outcome.parts or ()
+            bad = min(parts, key=lambda part: RANK[compose.state_of(part.state, part.health).status], default=None)
+            container = next((one for one in found if bad is not None and one.id == bad.id), found[0])
+            secret = [value for one in found for value in values_in(one.environment)]
+            return mask_lines(compose.last_lines(client, container, lines), [*values, *secret])
+    except KeyturnError:
+        return []
+
+
+def _add_logs(params: Mapping[str, Any], answer: dict[str, Any], outcomes: Mapping[str, Outcome]) -> None:
+    """Add ``log`` to what got worse, or to all that is not healthy."""
+    got_worse = {entry["name"] for entry in answer["worse"]}
+    services = {str(service["name"]): service for service in params["services"] if service.get("manager") == "compose"}
+    wanted = {
+        name
+        for name in services
+        if name in got_worse or (params.get("logs") == "unhealthy" and outcomes[name].status != HEALTHY)
+    }
+    lines = int(params.get("log_lines") or 0)
+    if not wanted or lines < 1 or params.get("logs") == "none":
+        return
+    values = kept_values(str(params.get("state_dir") or ""))
+    for name in sorted(wanted):
+        log = _logs(services[name], outcomes[name], lines, values)
+        for entry in answer["worse"]:
+            if entry["name"] == name:
+                entry["log"] = log
+        answer["services"][name]["log"] = log
+
+
+def _shown(outcome: Outcome) -> dict[str, Any]:
+    shown: dict[str, Any] = {"status": outcome.status, "detail": outcome.detail}
+    if outcome.since:
+        shown["since"] = outcome.since
+    if outcome.parts is not None:
+        shown["containers"] = [
+            {"name": part.name, "state": part.state, "health": part.health} for part in outcome.parts
+        ]
+    return shown
 
 
 def run(params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
@@ -395,13 +479,12 @@ def run(params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
     """
     outcomes = observe(params["services"], params["wait"], params["interval"])
     problems = _sentence(outcomes.items()) if outcomes else "no service was named"
-    return {
+    answer: dict[str, Any] = {
         "changed": False,
-        "services": {
-            name: {"status": seen.status, "detail": seen.detail, **({"since": seen.since} if seen.since else {})}
-            for name, seen in outcomes.items()
-        },
+        "services": {name: _shown(seen) for name, seen in outcomes.items()},
         "healthy": not problems,
         "worse": worse(outcomes, params["baseline"] or {}),
         "msg": problems or "all services are healthy",
     }
+    _add_logs(params, answer, outcomes)
+    return answer

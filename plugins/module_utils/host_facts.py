@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["clock", "disk_free", "family", "missing_libraries", "package_name", "parse_os_release"]
+__all__ = ["clock", "disk_free", "family", "missing_libraries", "package_name", "parse_os_release", "system_name"]
 
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
@@ -24,6 +24,7 @@ _LIBRARIES = {
     "jwt": ("jwt", "PyJWT"),
     "docker": ("docker", "DockerClient"),
     "jmespath": ("jmespath", "search"),
+    "redis": ("redis", "Redis"),
 }
 
 #: Library to package, by family of distributions; "pip" is the name on PyPI.
@@ -34,6 +35,7 @@ _PACKAGES = {
         "jwt": "PyJWT",
         "docker": "docker",
         "jmespath": "jmespath",
+        "redis": "redis",
     },
     "debian": {
         "cryptography": "python3-cryptography",
@@ -41,6 +43,7 @@ _PACKAGES = {
         "jwt": "python3-jwt",
         "docker": "python3-docker",
         "jmespath": "python3-jmespath",
+        "redis": "python3-redis",
     },
     "fedora": {
         "cryptography": "python3-cryptography",
@@ -48,6 +51,7 @@ _PACKAGES = {
         "jwt": "python3-jwt",
         "docker": "python3-docker",
         "jmespath": "python3-jmespath",
+        "redis": "python3-redis",
     },
     "alpine": {
         "cryptography": "py3-cryptography",
@@ -55,6 +59,7 @@ _PACKAGES = {
         "jwt": "py3-jwt",
         "docker": "py3-docker-py",
         "jmespath": "py3-jmespath",
+        "redis": "py3-redis",
     },
     "arch": {
         "cryptography": "python-cryptography",
@@ -62,6 +67,7 @@ _PACKAGES = {
         "jwt": "python-pyjwt",
         "docker": "python-docker",
         "jmespath": "python-jmespath",
+        "redis": "python-redis",
     },
     "suse": {
         "cryptography": "python3-cryptography",
@@ -69,6 +75,7 @@ _PACKAGES = {
         "jwt": "python3-PyJWT",
         "docker": "python3-docker",
         "jmespath": "python3-jmespath",
+        "redis": "python3-redis",
     },
 }
 _FAMILIES = {
@@ -109,7 +116,7 @@ def family(os_release: str) -> str:
 def package_name(library: str, os_release: str, own_python: bool = False) -> str:
     """The package that brings a library.
 
-    :param library: ``cryptography``, ``psycopg`` (version 3), ``jwt``, ``docker`` or ``jmespath``.
+    :param library: ``cryptography``, ``psycopg`` (version 3), ``jwt``, ``docker``, ``jmespath`` or ``redis``.
     :param os_release: the text of ``/etc/os-release``; empty when there is none.
     :param own_python: whether the interpreter is not the distribution's (a virtual environment, ``/opt``): its
         packages do not reach it, so the name on PyPI is given.
@@ -139,6 +146,12 @@ def _read_os_release() -> str:
         except OSError:
             continue
     return ""
+
+
+def system_name() -> str:
+    """The distribution with its version, as it calls itself; empty when it does not say."""
+    release = parse_os_release(_read_os_release())
+    return release.get("PRETTY_NAME") or " ".join(filter(None, (release.get("ID"), release.get("VERSION_ID"))))
 
 
 def _own_python() -> bool:

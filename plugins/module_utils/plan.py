@@ -7,17 +7,35 @@ from __future__ import annotations
 import calendar
 import hashlib
 import json
+import posixpath
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, root_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
-from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
+from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 
-__all__ = ["PHASES", "build", "choose", "due", "parse_stamp", "retire_after", "waived"]
+__all__ = [
+    "ALL",
+    "PHASES",
+    "asks_for_all",
+    "build",
+    "choose",
+    "choose_services",
+    "due",
+    "goes_on",
+    "ordered",
+    "parse_stamp",
+    "retire_after",
+    "service_plan",
+    "waived",
+]
 
 #: The phases after plan, by strategy.
 PHASES: dict[str, tuple[str, ...]] = {
@@ -28,6 +46,8 @@ PHASES: dict[str, tuple[str, ...]] = {
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
 _PACE = {"workers": 0, "count_workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
 _CALM = {"workers": 1, "count_workers": 0, "batch_rows": 200, "lock_timeout_ms": 50}
+#: In place of names: every secret that turns by itself, due or not.
+ALL = "all"
 #: Time kept for going back when the catalog does not say, in seconds.
 DEFAULT_OVERLAP = 86400
 
@@ -65,27 +85,30 @@ def choose(
     """The secrets that a run is about.
 
     A name asks for that secret. Without a name: what is open, else what is due (``rotate``), or what can be undone
-    or retired where that is one rotation.
+    or retired where that is one rotation. :data:`ALL` asks ``rotate`` for every secret that turns by itself.
 
     :raises KeyturnError: ``secret-unknown``; ``rotations-several`` when a name is needed.
     """
     for name in only:
-        if name not in catalog.secrets:
+        if name not in catalog.secrets and not asks_for_all(catalog, only):
             raise KeyturnError(
                 "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
             )
     records = register["secrets"]
+    chosen = catalog.secrets if asks_for_all(catalog, only) else only
+    if mode == "prune":
+        return sorted(chosen)
     if mode == "restore":
-        return _restorable(sorted(only or catalog.secrets), records)
-    if only:
+        return _restorable(_sharing(catalog, chosen), records)
+    if only and not asks_for_all(catalog, only):
         names = list(only)
     elif mode == "rotate":
-        hosts = list(waived_hosts)
+        hosts = waived_hosts = list(waived_hosts)
         names = [
             name
             for name, secret in catalog.secrets.items()
             if records.get(name, {}).get("open")
-            or due(secret, records.get(name, {}), now) == "due"
+            or (secret.get("auto_rotate", True) and (only or due(secret, records.get(name, {}), now) == "due"))
             or registry.catching_up(register, name, hosts)
         ]
         still_open = [name for name in names if records.get(name, {}).get("open")]
@@ -99,9 +122,7 @@ def choose(
                 where="keyturn_only",
                 hint="Name one",
             )
-    found = registry.open_rotation(register, names)
-    if found:
-        names = [*names, *register["rotations"][found]["secrets"]]
+    names = [*names, *_companions(register, names, mode, waived_hosts)]
     missing = sorted(set(names) - set(catalog.secrets))
     if missing:
         raise KeyturnError(
@@ -111,6 +132,46 @@ def choose(
             hint="Use the catalog that the rotation was begun with",
         )
     return sorted(set(names))
+
+
+def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
+    """These secrets and all that lie in the same files: a file is restored as a whole."""
+
+    def files(name: str) -> set[tuple[str, str]]:
+        return {(host, store["path"]) for store in catalog.secrets[name]["stores"] for host in store["hosts"]}
+
+    found = set(names)
+    shared: set[tuple[str, str]] = set()
+    while True:
+        shared.update(place for name in found for place in files(name))
+        more = {name for name in catalog.secrets if name not in found and files(name) & shared}
+        if not more:
+            return sorted(found)
+        found |= more
+
+
+def asks_for_all(catalog: Catalog, only: Sequence[str]) -> bool:
+    """Whether no secret is named by itself: nothing is named, or ``all``."""
+    return not only or (list(only) == [ALL] and ALL not in catalog.secrets)
+
+
+def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Iterable[str]) -> bool:
+    """Whether a rotation of these secrets is open, or has hosts that catch up: then nothing new is decided."""
+    hosts = list(waived_hosts)
+    return any(
+        register["secrets"].get(name, {}).get("open") or registry.catching_up(register, name, hosts) for name in names
+    )
+
+
+def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:
+    """What was turned together goes on, goes back, catches up and is retired together."""
+    found = {registry.open_rotation(register, names)}
+    if mode == "rotate":
+        hosts = list(waived_hosts)
+        found |= {registry.catching_up(register, name, hosts) for name in names}
+    else:
+        found |= {register["secrets"].get(name, {}).get("current") for name in names if _can_turn(register, name, mode)}
+    return [name for rotation in found - {None} for name in register["rotations"][rotation]["secrets"]]
 
 
 def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -161,9 +222,130 @@ def waived(entries: Iterable[Mapping[str, Any]], today: str) -> dict[str, dict[s
     return found
 
 
-def _services(catalog: Catalog, names: Sequence[str]) -> list[list[str]]:
-    affected = sorted({service for name in names for service in catalog.secrets[name].get("consumers", ())})
-    return [list(wave) for wave in restart_waves(catalog.services, affected)]
+def _consumers(catalog: Catalog, names: Iterable[str]) -> set[str]:
+    return {service for name in names for service in catalog.secrets[name].get("consumers", ())}
+
+
+def _services(catalog: Catalog, affected: Iterable[str]) -> list[list[str]]:
+    return [list(wave) for wave in restart_waves(catalog.services, sorted(affected))]
+
+
+def _refuse_without_backup(catalog: Catalog, names: Iterable[str]) -> None:
+    keys = sorted(name for name in names if catalog.secrets[name]["kind"] == "encryption_key")
+    if keys:
+        raise KeyturnError(
+            "backup-needed",
+            f"data at rest depends on {', '.join(keys)}, so there must be a backup",
+            where="keyturn_skip_backup",
+            hint="Leave keyturn_skip_backup away, or turn other secrets with keyturn_only",
+        )
+
+
+def ordered(catalog: Catalog, seen: Mapping[str, Mapping[str, Any]]) -> Catalog:
+    """The catalog with what Docker Compose says of the order too.
+
+    :param seen: by host the answer of ``compose_info``.
+    """
+    merged = merge_depends_on(catalog.services, seen)
+    return replace(
+        catalog, services={name: {**entry, "depends_on": merged[name]} for name, entry in catalog.services.items()}
+    )
+
+
+def _placed(catalog: Catalog, waves: Sequence[Sequence[str]]) -> list[tuple[str, dict[str, Any]]]:
+    """Host and service, in order, as the modules and the role ``restart`` take it."""
+    return [
+        (
+            host,
+            {
+                "name": name,
+                "wave": number,
+                **{k: v for k, v in catalog.services[name].items() if k not in ("hosts", "depends_on")},
+            },
+        )
+        for number, wave in enumerate(waves)
+        for name in wave
+        for host in catalog.services[name]["hosts"]
+    ]
+
+
+def choose_services(
+    catalog: Catalog, register: Mapping[str, Any] | None, only: Sequence[str], wanted: Sequence[str]
+) -> list[str]:
+    """The services that a run is about.
+
+    :param register: only read where nothing is named: the secrets of the last rotation are meant then.
+    :param only: secrets; the services that read them are meant.
+    :param wanted: services by name, or ``all``.
+    :raises KeyturnError: ``service-unknown``, ``secret-unknown``, ``services-none``.
+    """
+    if list(wanted) == ["all"]:
+        return sorted(catalog.services)
+    for name in wanted:
+        if name not in catalog.services:
+            raise KeyturnError(
+                "service-unknown",
+                f"there is no service {name!r}",
+                where="keyturn_restart",
+                hint=nearest(name, catalog.services),
+            )
+    if wanted:
+        return sorted(set(wanted))
+    for name in only:
+        if name not in catalog.secrets:
+            raise KeyturnError(
+                "secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, catalog.secrets)
+            )
+    names = list(only)
+    if not names and register and register["rotations"]:
+        last = max(register["rotations"].values(), key=lambda rotation: str(rotation["started_at"]))
+        names = [name for name in last["secrets"] if name in catalog.secrets]
+    found = sorted({service for name in names for service in catalog.secrets[name].get("consumers", ())})
+    if not found:
+        raise KeyturnError(
+            "services-none",
+            f"no service reads {', '.join(names)}" if names else "nothing has been turned yet",
+            where="keyturn_only",
+            hint="Name services with keyturn_restart, or say keyturn_restart=all",
+        )
+    return found
+
+
+def service_plan(catalog: Catalog, names: Sequence[str]) -> dict[str, Any]:
+    """Services without a secret: ``services`` by name, ``waves``, ``hosts`` with what each has, ``state_host``."""
+    waves = restart_waves(catalog.services, names)
+    hosts: dict[str, list[dict[str, Any]]] = {}
+    for host, service in _placed(catalog, waves):
+        hosts.setdefault(host, []).append(service)
+    return {"services": sorted(names), "waves": waves, "hosts": hosts, "state_host": catalog.state_host}
+
+
+def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Host and probe for each consumer that Docker Compose runs where an environment file with this secret lies.
+
+    Only where the file holds one version: readers of several have the old one in their environment too.
+    """
+    secret = catalog.secrets[name]
+    files = [store for store in secret["stores"] if store["type"] == "env_file"]
+    if any(store.get("layout", "single") != "single" for store in files):
+        return []
+    with_file = {host for store in files for host in store["hosts"]}
+    found = []
+    for service in secret.get("consumers", ()):
+        entry = catalog.services[service]
+        if entry["manager"] != "compose":
+            continue
+        place = {key: entry[key] for key in ("project_dir", "project", "docker_host") if key in entry}
+        probe = {
+            "name": f"{name} in the containers of {service}",
+            "type": "container_env",
+            "secret": name,
+            "version": "old",
+            "service": entry.get("service", service),
+            **place,
+        }
+        found += [(host, probe) for host in entry["hosts"] if host in with_file]
+    return found
 
 
 def _quiesce(catalog: Catalog, secret: Mapping[str, Any]) -> str:
@@ -210,6 +392,12 @@ def _jobs(catalog: Catalog, name: str) -> list[tuple[list[str], dict[str, Any]]]
     return [(catalog.databases[database]["hosts"], job) for database, job in sorted(jobs.items())]
 
 
+def _kinds(named: Sequence[str], kinds: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each role once: several kinds may share one."""
+    by_role = {kinds[kind]["role"]: dict(kinds[kind], kind=kind) for kind in reversed(named)}
+    return [by_role[role] for role in reversed(by_role)]
+
+
 def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     """How a database is treated; what its entry says by itself goes before ``calm``."""
     pace = dict(_CALM if database.get("calm") else _PACE)
@@ -223,16 +411,24 @@ def build(
     names: Sequence[str],
     kinds: Mapping[str, Mapping[str, Any]],
     waivers: Mapping[str, Mapping[str, str]],
+    *,
+    of_files: bool = False,
+    all_services: bool = False,
+    skip_backup: bool = False,
 ) -> dict[str, Any]:
     """The plan for these secrets.
 
     :param kinds: by kind: ``role`` (the role's full name) and ``phases`` (the task files it has).
     :param waivers: see :func:`waived`.
+    :param of_files: whether nothing turns: it is about files and backups, and secrets of any strategy may be in it.
+    :param all_services: whether every service is in it, not only those that read these secrets.
+    :param skip_backup: whether nothing is backed up first.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
-    :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out.
+    :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
+        ``backup-needed``.
     """
-    strategies = sorted({catalog.secrets[name]["strategy"] for name in names})
+    strategies = [] if of_files else sorted({catalog.secrets[name]["strategy"] for name in names})
     if len(strategies) > 1:
         raise KeyturnError(
             "strategies-mixed",
@@ -240,79 +436,141 @@ def build(
             where="keyturn_only",
             hint="Turn them in runs of their own",
         )
-    waves = _services(catalog, names)
+    if skip_backup:
+        _refuse_without_backup(catalog, names)
+    waves = _services(catalog, catalog.services if all_services else _consumers(catalog, names))
     hosts: dict[str, dict[str, Any]] = {}
     helpers: dict[str, list[dict[str, Any]]] = {}
 
     def of(host: str) -> dict[str, Any]:
-        return hosts.setdefault(host, {"secrets": [], "jobs": [], "services": [], "probes": []})
+        return hosts.setdefault(host, {"secrets": [], "jobs": [], "servers": [], "services": [], "probes": []})
 
     of(catalog.state_host)
+    origins = {name: _origin(catalog, name, names, waivers) for name in names}
     for name in names:
         secret = catalog.secrets[name]
-        for host in sorted({host for store in secret["stores"] for host in store["hosts"]}):
-            stores = [
-                {key: value for key, value in store.items() if key not in ("hosts", "count")}
-                for store in secret["stores"]
-                if host in store["hosts"]
-            ]
-            of(host)["secrets"].append({"name": name, "stores": stores})
+        for host in sorted({*_store_hosts(secret), *filter(None, [origins[name]])}):
+            of(host)["secrets"].append({"name": name, "stores": _stores_on(secret, host)})
+        _read_parent(catalog, name, names, origins[name], of)
         for (leader, *others), job in _jobs(catalog, name):
             helping = [host for host in others if host not in waivers] if job["columns"] else []
             shared = {"hosts": 1 + len(helping)} if helping else {}
             of(leader)["jobs"].append({**job, **shared})
             for host in helping:
                 helpers.setdefault(host, []).append({**job, **shared})
+        for host, servers in work_of(name, secret, catalog.databases).items():
+            of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
             for host in probe.get("hosts", consumers):
                 of(host)["probes"].append({"secret": name, **{k: v for k, v in probe.items() if k != "hosts"}})
-    for number, wave in enumerate(waves):
-        for service in wave:
-            entry = catalog.services[service]
-            for host in entry["hosts"]:
-                of(host)["services"].append(
-                    {
-                        "name": service,
-                        "wave": number,
-                        **{k: v for k, v in entry.items() if k not in ("hosts", "depends_on")},
-                    }
-                )
-    needed = {catalog.state_host, *(host for host, work in hosts.items() if work["jobs"])}
+        for host, probe in _container_probes(catalog, name):
+            of(host)["probes"].append(probe)
+    for host, work in hosts.items():
+        if work["secrets"]:
+            work["search"] = _searched(catalog, host)
+    for host, service in _placed(catalog, waves):
+        of(host)["services"].append(service)
+    escrow = _escrow(catalog, names)
+    for host in escrow["hosts"]:
+        of(host)
+    talking = (host for host, work in hosts.items() if work["jobs"] or work["servers"])
+    needed = {catalog.state_host, *escrow["hosts"], *talking}
     for host in waivers:
         if host in needed:
             raise KeyturnError(
                 "waiver-invalid",
-                f"{host} keeps the state or talks to a database",
+                f"{host} keeps the state or copies of keys, or talks to a database or another server",
                 where="keyturn_waive",
                 hint="It cannot be left out",
             )
     plan: dict[str, Any] = {
-        "secrets": [_summary(catalog.secrets[name], name) for name in names],
+        "secrets": [_summary(catalog, name, names, origins[name]) for name in names],
         "strategy": strategies[0] if strategies else "",
-        "phases": list(PHASES[strategies[0]]) if strategies else [],
-        "kinds": [dict(kinds[kind], kind=kind) for kind in sorted({catalog.secrets[name]["kind"] for name in names})],
+        "phases": [phase for phase in PHASES[strategies[0]] if not skip_backup or phase != "backup"]
+        if strategies
+        else [],
+        "kinds": _kinds(sorted({catalog.secrets[name]["kind"] for name in names}), kinds),
         "waves": waves,
         "hosts": {host: hosts[host] for host in sorted(hosts) if host not in waivers},
         "helpers": {host: helpers[host] for host in sorted(helpers)},
         "waived": [dict(waivers[host]) for host in sorted(waivers) if host in hosts],
         "state_host": catalog.state_host,
+        "backup": dict(catalog.backup),
+        "project": dict(catalog.project),
+        "escrow": escrow,
+        "skip_backup": skip_backup,
     }
-    plan["origins"] = {
-        name: next(
-            (host for host, work in plan["hosts"].items() if any(entry["name"] == name for entry in work["secrets"])),
-            None,
-        )
-        for name in names
-    }
+    plan["origins"] = origins
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
 
 
-def _summary(secret: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _escrow(catalog: Catalog, names: Iterable[str]) -> dict[str, Any]:
+    """Where copies of new data keys go, and which secrets are such keys; no host where there are none."""
+    keys = [name for name in names if catalog.secrets[name].get("data")]
+    return {**catalog.escrow, "secrets": keys} if catalog.escrow and keys else {"hosts": [], "secrets": []}
+
+
+def _store_hosts(secret: Mapping[str, Any]) -> list[str]:
+    return sorted({host for store in secret["stores"] for host in store["hosts"]})
+
+
+def _stores_on(secret: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
+    return [
+        {key: value for key, value in store.items() if key not in ("hosts", "count")}
+        for store in secret["stores"]
+        if host in store["hosts"]
+    ]
+
+
+def _searched(catalog: Catalog, host: str) -> list[str]:
+    """Files of a host in which a value may stand that no store names: dotenv files, and Compose files."""
+    found = {
+        store["path"]
+        for secret in catalog.secrets.values()
+        for store in secret["stores"]
+        if host in store["hosts"] and store["type"] == "env_file"
+    }
+    for service in catalog.services.values():
+        if host in service["hosts"] and "project_dir" in service:
+            found |= {posixpath.join(service["project_dir"], path) for path in service.get("files", ())}
+    return sorted(found)
+
+
+def _origin(catalog: Catalog, name: str, names: Sequence[str], waivers: Mapping[str, Any]) -> str | None:
+    """The host that makes the new value: for a derived one a host where the value that it is made from is.
+
+    A parent and all that is made from it are made on one host, in one call.
+    """
+    root = root_of(catalog.secrets, name, names)
+    source = parent_of(catalog.secrets[root]) or root
+    hosts = [host for host in _store_hosts(catalog.secrets[source]) if host not in waivers]
+    own = [host for host in hosts if host in _store_hosts(catalog.secrets[name])]
+    return next(iter([*(own if source != root else []), *hosts]), None)
+
+
+def _read_parent(
+    catalog: Catalog, name: str, names: Sequence[str], origin: str | None, of: Callable[[str], dict[str, Any]]
+) -> None:
+    """Where a derived value turns alone, the value that it is made from is read."""
+    parent = parent_of(catalog.secrets[name])
+    if not parent or parent in names or origin is None:
+        return
+    parents = of(origin).setdefault("parents", [])
+    if all(entry["name"] != parent for entry in parents):
+        parents.append({"name": parent, "stores": _stores_on(catalog.secrets[parent], origin)})
+
+
+def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | None) -> dict[str, Any]:
+    secret = catalog.secrets[name]
+    derive = dict(secret.get("derive") or {})
+    if derive and derive["from"] not in names and origin is not None:
+        derive["stores"] = _stores_on(catalog.secrets[derive["from"]], origin)
     kept = ("kind", "strategy", "generate", "consumers", "value_from", "notice", "options")
     return {
         "name": name,
         **{key: secret[key] for key in kept if key in secret},
+        **({"derive": derive} if derive else {}),
         "retire_seconds": retire_after([secret]),
     }

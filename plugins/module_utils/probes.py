@@ -56,12 +56,14 @@ class ProbeType:
     :param validate: raises ``probe-invalid`` for a probe that could not test anything.
     :param accepted: codes that mean yes, where the probe names none.
     :param refused: codes that mean no, where the probe names none.
+    :param judge: judges by itself, where an answer is no code.
     """
 
     ask: Callable[[Probe, bytes | None], Reply]
     validate: Callable[[Probe, str], None]
     accepted: tuple[int, ...]
     refused: tuple[int, ...]
+    judge: Callable[[Probe, Values], Verdict] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,52 @@ def _validate_command(probe: Probe, where: str) -> None:
         raise _invalid("expect_body is for http", where, "What a command prints is not read; let it exit with a code")
 
 
+# -- containers --------------------------------------------------------------------------------------------------------
+
+
+def _judge_containers(probe: Probe, value_of: Values) -> Verdict:
+    """No container of the service may have the old value in its environment any more."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.container_env import environments, holders
+
+    secret = str(probe.get("secret"))
+    new = value_of(secret, "new")
+    try:
+        old = value_of(secret, "old")
+    except KeyturnError as error:
+        if error.code != "file-missing":
+            raise
+        return Verdict(ACCEPTED, True, "there was no value before")
+    if hmac.compare_digest(old, new):
+        return Verdict(ACCEPTED, True, "the value has not changed")
+    found = environments({"name": probe["service"], **probe}, float(probe.get("timeout") or _TIMEOUT))
+    if not found:
+        return Verdict(UNPROVEN, False, "it has no container")
+    stale = holders(found, old, new)
+    if stale:
+        places = ", ".join(f"{container} has it in {variable}" for container, variable in stale)
+        return Verdict(FAILED, False, f"the old value is still there: {places}. Make the containers anew")
+    fresh = {container for container, _variable in holders(found, new, old)}
+    return Verdict(ACCEPTED, True, f"{len(fresh)} of {len(found)} containers have the new value, none has the old one")
+
+
+def _ask_nothing(_probe: Probe, _value: bytes | None) -> Reply:
+    return Reply(None, "this probe is judged by itself")
+
+
+def _validate_containers(probe: Probe, where: str) -> None:
+    if not probe.get("service"):
+        raise _invalid("field 'service' is missing", where, "Name the service of Docker Compose")
+    if not (probe.get("project") or probe.get("project_dir")):
+        raise _invalid("field 'project' is missing", where, "Name the project, or its folder")
+    if _version(probe) != "old" or probe.get("refused"):
+        raise _invalid("it looks for the old version", where, "Set version to old, and refused to false")
+
+
 #: How to ask, by a probe's ``type``.
 PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
     "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
+    "container_env": ProbeType(_ask_nothing, _validate_containers, (), (), _judge_containers),
 }
 
 
@@ -224,6 +268,8 @@ def _say(probe: Probe, reply: Reply) -> str:
 
 def _judge(probe: Probe, probes: Sequence[Probe], value_of: Values) -> Verdict:
     kind, secret, version = PROBE_TYPES[probe["type"]], str(probe.get("secret") or ""), _version(probe)
+    if kind.judge is not None:
+        return kind.judge(probe, value_of)
     value = value_of(secret, version) if version else None
     if probe.get("refused"):
         return _judge_refusal(probe, _positive(probe, probes), value, value_of(secret, "new"))

@@ -24,12 +24,14 @@ __all__ = [
     "acquire",
     "advance",
     "catching_up",
+    "close",
     "empty",
     "find",
     "finish",
     "open_rotation",
     "release",
     "turn_back",
+    "undoable",
 ]
 
 SCHEMA_VERSION = 1
@@ -374,6 +376,7 @@ def finish(
         secret = content["secrets"][name]
         secret["open"] = None
         if status == _TURNED:
+            rotation.setdefault("turned_at", stamp)
             earlier = content["rotations"].get(secret.get("current"))
             if earlier is not None and earlier["status"] == _TURNED and secret["current"] != rotation_id:
                 earlier["status"] = "superseded"
@@ -382,4 +385,29 @@ def finish(
                 secret["primary_since"] = stamp
         elif status == "rolled_back" and secret.get("current") == rotation_id:
             secret["current"] = None
+    return rotation
+
+
+def undoable(content: Mapping[str, Any]) -> list[str]:
+    """The rotations that still have a way back, or are not over: what they need must stay."""
+    over = ("retired", "closed", "rolled_back", "superseded")
+    return sorted(name for name, rotation in content["rotations"].items() if rotation["status"] not in over)
+
+
+def close(content: dict[str, Any], rotation_id: str, stamp: str, held: Sequence[str]) -> dict[str, Any]:
+    """Note which backups still hold the version that a rotation retired; it is closed when there is none.
+
+    :raises KeyturnError: ``rotation-unknown``; ``rotation-open`` for one that is not over.
+    """
+    rotation = find(content, rotation_id)
+    if rotation["status"] not in ("retired", "superseded", "closed"):
+        raise KeyturnError(
+            "rotation-open",
+            f"rotation {rotation_id} is {rotation['status']}",
+            where="state host",
+            hint="Retire it first",
+        )
+    rotation["held"] = list(held)
+    if not held and rotation["status"] != "closed":
+        rotation.update(status="closed", closed_at=stamp)
     return rotation

@@ -9,6 +9,7 @@ same call again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +17,14 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known, find_copies
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import ListLayout, Slots
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
@@ -30,7 +34,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
     save_all,
 )
 
-__all__ = ["INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
+__all__ = ["FROM_BACKUP", "INFO_OPTIONS", "SECRET_OPTIONS", "Sources", "apply", "inspect", "run", "run_info"]
 
 _SEAL_TO: dict[str, Any] = {
     "type": "list",
@@ -50,10 +54,33 @@ INFO_OPTIONS: dict[str, dict[str, Any]] = {
     "seal_to": _SEAL_TO,
 }
 
+#: The argument spec of a backup that ``secret_info`` looks into.
+FROM_BACKUP: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "backup_dir": {"type": "path"},
+    "root": {"type": "path"},
+    "filename_format": {"type": "str"},
+    "key": {"type": "dict", "options": VALUE_OPTIONS, "no_log": False},
+}
+
+_DERIVE: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "type": {"type": "str", "choices": ["jwt"], "default": "jwt"},
+        "from": {"type": "str", "required": True},
+        "claims": {"type": "dict", "default": {}},
+        "lifetime": {"type": "str", "required": True},
+        "algorithm": {"type": "str", "choices": ["HS256"], "default": "HS256"},
+        "allow_weak": {"type": "bool", "default": False},
+        "stores": {"type": "list", "elements": "dict", "default": []},
+    },
+}
+
 #: The argument spec of one secret for ``secret``.
 SECRET_OPTIONS: dict[str, dict[str, Any]] = {
     **INFO_OPTIONS,
     "generate": {"type": "dict"},
+    "derive": _DERIVE,
     "new": {"type": "dict", "options": VALUE_OPTIONS},
     "old": {"type": "dict", "options": VALUE_OPTIONS},
     "origin": {"type": "bool", "default": False},
@@ -81,7 +108,19 @@ def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     session = Session.from_params(params)
     if params.get("accept_fingerprint"):
         session.accept_fingerprint_key(params["accept_fingerprint"])
-    return inspect(session, params["secrets"])
+    return inspect(
+        session, params["secrets"], params.get("search") or (), Workspace(_in_backup(session, params.get("backup")))
+    )
+
+
+def _in_backup(session: Session, asked: Mapping[str, Any] | None) -> dict[str, bytes | None]:
+    """What the files would hold if a backup were restored; nothing where none is asked for."""
+    if not asked:
+        return {}
+    # Read here, since every execution pays for what it imports and only a restore needs backups
+    from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Place, backup_key, contents
+
+    return contents(Place.of(asked, session).find(asked["name"]), backup_key(session, asked))
 
 
 # -- one secret ------------------------------------------------------------------------------------------------------
@@ -144,7 +183,29 @@ def _open_all(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[_
                         hint="Name each place once",
                     )
                 taken[store.path, variable] = job.name
+    _refuse_parts_of_stores(jobs)
     return jobs
+
+
+def _refuse_parts_of_stores(jobs: Sequence[_Job]) -> None:
+    """A part of what is a store itself would be written twice."""
+    whole = {
+        (store.path, variable): job.name
+        for job in jobs
+        for store in job.stores
+        if not isinstance(store, InsideStore)
+        for variable in (store.layout.variables if store.variable else ("",))
+    }
+    for job in jobs:
+        for store in job.stores:
+            if isinstance(store, InsideStore) and (store.path, store.outer.variable) in whole:
+                other = whole[store.path, store.outer.variable]
+                raise KeyturnError(
+                    "store-twice",
+                    f"{store.outer.variable or 'the file'} is a store of {other}, and a part of it one of {job.name}",
+                    where=store.path,
+                    hint="Name the whole, or its parts",
+                )
 
 
 def _context(session: Session, name: str, version: str) -> str:
@@ -181,17 +242,22 @@ def _place(store: Store, mark: str) -> str:
     return f"{text} ({mark})" if mark else text
 
 
-def _new_value(session: Session, job: _Job, sources: Sources) -> bytes:
-    """The value of this rotation: never a second one."""
+def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> bytes:
+    """The value of this rotation: never a second one.
+
+    :param made: the secrets of this call that are staged already, parents before their children.
+    """
     request = job.request
     accept = request.get("accept") or {}
     if accept.get("new"):
         return session.open_box(accept["new"], _context(session, job.name, "new"))
     leftover = job.versions.leftover(session.rotation_id)
-    if leftover is not None:
+    if leftover is not None and not request.get("derive"):  # a derived one may be of a parent that was lost
         return leftover
     if request.get("new"):
-        return resolve(session, request["new"], _context(session, job.name, "new"))
+        value = resolve(session, request["new"], _context(session, job.name, "new"))
+        check_length(request.get("generate") or {}, value, job.name)
+        return value
     if not request.get("origin"):
         raise KeyturnError(
             "value-missing",
@@ -199,7 +265,28 @@ def _new_value(session: Session, job: _Job, sources: Sources) -> bytes:
             where=job.name,
             hint="Set origin on one host and pass its box to the others",
         )
+    if request.get("derive"):
+        return _derived(session, job, workspace, sources, made)
     return generate(request.get("generate") or {}, sources.randbytes)
+
+
+def _derived(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> bytes:
+    """A value made from its parent: from the new one where the parent turns too, else from the one in use."""
+    derive: Mapping[str, Any] = job.request["derive"]
+    name = parent_of(job.request)
+    if name in made:
+        key: bytes | None = made[name].current().value()
+    else:
+        parent = _Job.open(session, {"name": name, "stores": derive.get("stores") or ()})
+        key = _agreed(session, parent, _held(parent, workspace))
+    if key is None:
+        raise KeyturnError(
+            "parent-missing",
+            f"{job.name} is made from {name}, and no store of {name} is on this host or has a value",
+            where=job.name,
+            hint=f"Turn {name}, which makes {job.name} too",
+        )
+    return generate(spec_of(derive), sources.randbytes, key=key, clock=sources.now().timestamp, where=job.name)
 
 
 def _old_value(session: Session, job: _Job) -> bytes | None:
@@ -213,8 +300,8 @@ def _old_value(session: Session, job: _Job) -> bytes | None:
     return None
 
 
-def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources) -> Version:
-    new, old = _new_value(session, job, sources), _old_value(session, job)
+def _stage(session: Session, job: _Job, workspace: Workspace, sources: Sources, made: Mapping[str, _Job]) -> Version:
+    new, old = _new_value(session, job, workspace, sources, made), _old_value(session, job)
     named = old is not None
     held = _held(job, workspace)
     if old is None:
@@ -310,11 +397,14 @@ def _retire(session: Session, job: _Job) -> Version:
     return replace(version, new=None, old=None, originals=(), fingerprints=_fingerprints(session, version))
 
 
-def _move(session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources) -> None:
+def _move(
+    session: Session, job: _Job, state: str, workspace: Workspace, sources: Sources, done: Mapping[str, _Job]
+) -> None:
     """Work out one secret: its version as it shall be, and its stores in the workspace."""
     todo = moves(job.before, state, job.name)
     if state == "staged":
-        job.version = _restage(session, job, workspace) if job.version else _stage(session, job, workspace, sources)
+        staged = _restage(session, job, workspace) if job.version else None
+        job.version = staged or _stage(session, job, workspace, sources, done)
         if job.version.state == "staged":
             _move_stores(session, job, state, workspace)
         return
@@ -342,9 +432,13 @@ def apply(
     with session.changing(check_mode):
         workspace = Workspace()
         jobs = _open_all(session, requests)
-        order = list(reversed(jobs)) if state == "rolled_back" else jobs
-        for job in order:
-            _move(session, job, state, workspace, sources)
+        # Parents before their children; the way back is the other way round.
+        by_name = {job.name: job for job in jobs}
+        jobs = [by_name[name] for name in in_order({job.name: parent_of(job.request) for job in jobs})]
+        done: dict[str, _Job] = {}
+        for job in reversed(jobs) if state == "rolled_back" else jobs:
+            _move(session, job, state, workspace, sources, done)
+            done[job.name] = job
         # The answer is made while the values are still there.
         secrets = {job.name: _answer(session, job, workspace) for job in jobs}
         diff = _diff(session, jobs, workspace)
@@ -489,27 +583,72 @@ def _mark(session: Session, job: _Job, value: bytes) -> str:
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
-def inspect(session: Session, requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def inspect(
+    session: Session,
+    requests: Sequence[Mapping[str, Any]],
+    search: Iterable[str] = (),
+    workspace: Workspace | None = None,
+) -> dict[str, Any]:
     """How secrets stand on this host. Nothing is changed; what is wrong comes in a list, all of it at once.
 
     :param requests: see :data:`INFO_OPTIONS`.
-    :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``loose_files``, ``changed`` (False).
+    :param search: files in which values are looked for, besides those of the stores.
+    :param workspace: the files; as they are on the disk by default.
+    :returns: ``secrets``, ``problems`` (``code``, ``where``, ``msg``), ``copies`` (see :func:`copies.find_copies`),
+        ``loose_files``, ``changed`` (False).
     """
     problems: list[dict[str, str]] = []
     secrets: dict[str, Any] = {}
-    workspace = Workspace()
+    workspace = workspace or Workspace()
+    jobs = []
     for request in requests:
         try:
             job = _Job.open(session, request)
         except KeyturnError as error:
             problems.append(_problem(error))
             continue
+        jobs.append(job)
         secrets[job.name] = _describe(session, job, workspace, problems)
     try:
         _open_all(session, [request for request in requests if request["name"] in secrets])
     except KeyturnError as error:
         problems.append(_problem(error))
-    return {"changed": False, "secrets": secrets, "problems": problems, "loose_files": workspace.loose()}
+    loose = workspace.loose()
+    copies = find_copies(*_searched(jobs, workspace, search))
+    return {"changed": False, "secrets": secrets, "problems": problems, "copies": copies, "loose_files": loose}
+
+
+#: A larger file is no configuration.
+_SEARCHED_BYTES = 1 << 20
+
+
+def _searched(
+    jobs: Iterable[_Job], workspace: Workspace, search: Iterable[str]
+) -> tuple[list[Known], dict[str, bytes]]:
+    """The values in use with the places that are known, and the files to look in."""
+    known: list[Known] = []
+    paths = set(search)
+    for job in jobs:
+        values: set[bytes] = set()
+        spans: dict[str, tuple[tuple[int, int], ...]] = {}
+        variables: set[tuple[str, str]] = set()
+        for store in job.stores:
+            paths.add(store.path)
+            outer = store.outer if isinstance(store, InsideStore) else store
+            if store is outer or outer.variable:
+                variables |= {(store.path, name) for name in (outer.layout.variables if outer.variable else ("",))}
+            with contextlib.suppress(KeyturnError):
+                values |= {value for value in [store.layout.primary(store.read(workspace))] if value}
+                if isinstance(store, InsideStore) and not outer.variable:
+                    spans[store.path] = (*spans.get(store.path, ()), store.written_span(workspace))
+        known += [Known(job.name, value, frozenset(variables), spans) for value in sorted(values)]
+    files: dict[str, bytes] = {}
+    for path in sorted(paths):
+        with contextlib.suppress(KeyturnError):  # what cannot be read is the stores' concern
+            content = workspace.on_disk(path)
+            if content is not None and len(content) <= _SEARCHED_BYTES:
+                files[path] = content
+    return known, files
 
 
 def _problem(error: KeyturnError) -> dict[str, str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import registry, sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry, sealed, syslog
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import (
     fsync_dir,
     private_dir,
@@ -103,7 +103,17 @@ def _change(params: Mapping[str, Any], content: dict[str, Any], now: float) -> t
         return rotation_id, registry.turn_back(content, rotation_id, epoch, now, params["facts"].get("cause", ""))
     if action == "release":
         return rotation_id, registry.release(content, rotation_id, epoch)
+    if action == "close":
+        return rotation_id, registry.close(content, rotation_id, stamp_of(now), params["facts"]["held"])
     return rotation_id, registry.finish(content, rotation_id, epoch, params["status"], stamp_of(now), **params["facts"])
+
+
+def _keep_notes(params: Mapping[str, Any], content: Mapping[str, Any], stamp: str, check_mode: bool) -> dict[str, Any]:
+    """Lines for people in the journal of a rotation, whoever runs it now."""
+    epoch = registry.find(content, params["rotation_id"])["epoch"]
+    for text in [] if check_mode else params["notes"]:
+        _note(params["state_dir"], params["rotation_id"], {"at": stamp, "event": "note", "epoch": epoch, "text": text})
+    return {"changed": bool(params["notes"]), "rotation_id": params["rotation_id"]}
 
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -117,6 +127,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         key = secrets.token_bytes(_KEY_BYTES) if check_mode else fingerprint_key(params["state_dir"])
         boxes = {host: sealed.seal(key, public, FINGERPRINT_CONTEXT) for host, public in params["recipients"].items()}
         return {"changed": False, "boxes": boxes}
+    if params["action"] == "note":
+        return _keep_notes(params, register.read(), stamp_of(now), check_mode)
     if check_mode:
         rotation_id, rotation = _change(params, copy.deepcopy(register.read()), now)
     else:
@@ -127,6 +139,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             if params[field]:
                 entry[field] = params[field]
         _note(params["state_dir"], rotation_id, entry)
+        if params["syslog"]:
+            syslog.send(syslog.line(params["action"], params["phase"], rotation_id, rotation), params["action"])
     journal = read_journal(params["state_dir"], rotation_id)
     return {
         "changed": True,

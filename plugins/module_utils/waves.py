@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 
-__all__ = ["restart_waves"]
+__all__ = ["merge_depends_on", "restart_batches", "restart_waves"]
 
 #: A service of the catalog (its ``depends_on`` counts), or just the list of names it depends on.
 Service = Union[Mapping[str, Any], Iterable[str], str, None]
@@ -58,6 +58,70 @@ def restart_waves(
             waves.extend([] for _missing in range(level[name] + 1 - len(waves)))
             waves[level[name]].append(name)
     return [sorted(wave) for wave in waves]
+
+
+def merge_depends_on(
+    services: Mapping[str, Mapping[str, Any]], seen: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """What each service depends on: what the catalog says, and what Compose says.
+
+    A dependency leads through Compose services that the catalog does not name.
+
+    :param services: the catalog's, by name.
+    :param seen: by host the answer of ``compose_info``; a host that did not answer is missing.
+    """
+    merged = {name: set(_needs(name, service)) for name, service in services.items()}
+    for host in sorted(seen):
+        found = {name: said for name, said in seen[host]["services"].items() if name in merged}
+        for project in seen[host]["projects"]:
+            place = (project["docker_host"], project["project"])
+            members = {name: said for name, said in found.items() if (said["docker_host"], said["project"]) == place}
+            names: dict[str, list[str]] = {}
+            for name, said in sorted(members.items()):
+                names.setdefault(said["service"], []).append(name)
+            for name, said in members.items():
+                merged[name].update(_named_behind(said["service"], project["depends_on"], names))
+                merged[name].discard(name)
+    return {name: sorted(others) for name, others in merged.items()}
+
+
+def _named_behind(
+    service: str, depends_on: Mapping[str, Iterable[str]], names: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """The nearest services with a name in the catalog that a Compose service depends on."""
+    found: set[str] = set()
+    visited = {service}
+    queue = list(depends_on.get(service, ()))
+    while queue:
+        other = queue.pop()
+        if other in visited:
+            continue
+        visited.add(other)
+        if other in names:
+            found.update(names[other])
+        else:
+            queue.extend(depends_on.get(other, ()))
+    return found
+
+
+def restart_batches(services: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Services in the order given, those together that one call of Docker Compose can treat at once.
+
+    Together are neighbours of one project and one wave; a rolling service is by itself, and so is one without a wave.
+    """
+    batches: list[list[dict[str, Any]]] = []
+    last: tuple[Any, ...] | None = None
+    for service in services:
+        key: tuple[Any, ...] | None = None
+        if service.get("manager") == "compose" and "wave" in service and not service.get("rolling"):
+            known = ("docker_host", "project_dir", "project", "files", "wave")
+            key = tuple(str(service.get(field) or "") for field in known)
+        if key is not None and key == last:
+            batches[-1].append(dict(service))
+        else:
+            batches.append([dict(service)])
+        last = key
+    return batches
 
 
 def _needs(name: str, service: Service) -> list[str]:

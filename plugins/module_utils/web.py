@@ -36,6 +36,7 @@ class Question:
     :param timeout: seconds for each wait on the network, and for reading the body.
     :param ca_file: certificates to trust instead of the system's.
     :param follow: whether redirects within the same host are followed; they never leave it, nor lead back to ``http``.
+    :param proxy: the address of an HTTP proxy to go through.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Question:
     timeout: float = 5.0
     ca_file: str | None = None
     follow: bool = False
+    proxy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def ask(question: Question) -> Answer:
         request = urllib.request.Request(url, data=body, headers=dict(question.headers), method=method)
         if not request.has_header("User-agent"):
             request.add_header("User-Agent", "keyturn.rotation")
-        opener = _opener(url, question.ca_file)
+        opener = _opener(url, question.ca_file, question.proxy)
         try:
             with opener.open(request, timeout=question.timeout) as response:
                 status, location = response.status, response.headers.get("Location")
@@ -114,9 +116,11 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             )
 
 
-def _opener(url: str, ca_file: str | None) -> urllib.request.OpenerDirector:
+def _opener(url: str, ca_file: str | None, proxy: str | None) -> urllib.request.OpenerDirector:
     """HTTP or HTTPS only; without an error processor every status is an answer, and no redirect is followed."""
     opener = urllib.request.OpenerDirector()
+    if proxy:
+        opener.add_handler(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
     if not url.lower().startswith("https:"):
         opener.add_handler(urllib.request.HTTPHandler())
         return opener

@@ -34,6 +34,9 @@ options:
   length:
     description: The number of characters, or of bytes before they are encoded.
     type: int
+  min_length:
+    description: The least number of characters that the readers of a string or of bytes take. Fewer are refused.
+    type: int
   charset:
     description:
       - The characters of a string, by name.
@@ -71,7 +74,7 @@ options:
     description: The claims of a token, in order. C(iat) and C(exp) are added.
     type: dict
   lifetime:
-    description: How long a token is valid, for example V(1825d).
+    description: How long a token is valid, for example V(90d), or in years of the calendar V(5y).
     type: str
   key:
     description: Where the value that signs a token comes from. Exactly one of the sources.
@@ -255,6 +258,7 @@ def main() -> None:
                 "required": True,
             },
             "length": {"type": "int"},
+            "min_length": {"type": "int"},
             "charset": {"type": "str", "choices": list(generate.CHARSETS)},
             "characters": {"type": "str"},
             "encoding": {"type": "str", "choices": ["base64url", "base64", "hex", "raw"]},

@@ -69,6 +69,19 @@ status:
   description: How the rotation stands now.
   returned: always
   type: str
+event:
+  description: What people are told; empty when that is nothing.
+  returned: always
+  type: str
+stopped_at:
+  description: Hosts and tasks that failed.
+  returned: when evidence was sealed
+  type: list
+  elements: str
+retire_after:
+  description: When the previous version may be retired; empty when there is none.
+  returned: when evidence was sealed
+  type: str
 lost:
   description: Hosts that were lost on the way.
   returned: always

@@ -31,13 +31,19 @@ options:
     description: Which gate.
     type: str
     required: true
-    choices: [preflight, staged, promoted, found, data_back, readable, scanned]
+    choices: [preflight, made, staged, promoted, found, data_back, backups, readable, affected, scanned]
   plan:
     description: The plan.
     type: dict
     required: true
   rotation_id:
     description: The rotation whose versions are looked for.
+    type: str
+  backup:
+    description: With V(backups), the backup that is asked for, by its name, its time, its rotation, or V(latest).
+    type: str
+  confirmed:
+    description: With V(readable), secrets, joined by commas, of which a person said to restore them all the same.
     type: str
   check_health:
     description: Whether services must be healthy.
@@ -57,4 +63,13 @@ boxes:
   description: Sealed values by recipient.
   returned: success
   type: dict
+backup:
+  description: The backup of this host that is asked for.
+  returned: backups
+  type: dict
+services:
+  description: The services that read what was restored.
+  returned: affected
+  type: list
+  elements: str
 """

@@ -35,25 +35,45 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, plan, status, validate]
+    choices: [rotate, rollback, retire, restore, prune, plan, status, due, diagnose, validate, services]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
+    type: str
+    default: ''
+  services:
+    description:
+      - Which services are in the plan, V(all) of them or, without it, those that read the secrets.
+      - >-
+        For O(mode=services), services by name, joined by commas, or V(all). Without it those that read the secrets in
+        O(only), or else those of the rotation that began last.
     type: str
     default: ''
   digest:
     description: Refuse when the plan is no longer the one with this digest.
     type: str
     default: ''
+  require_digest:
+    description: Refuse to begin a rotation without O(digest). One that is open goes on without it.
+    type: bool
+    default: false
   until:
     description: The phase after which the run stops.
     type: str
     default: ''
+  grace:
+    description: How long a secret may be due before it is overdue.
+    type: str
+    default: 7d
   waive:
     description: Hosts that may be missing.
     type: list
     elements: dict
     default: []
+  skip_backup:
+    description: Plan without a backup. Refused where data at rest depends on a secret.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -80,6 +100,18 @@ secrets:
   returned: success
   type: list
   elements: dict
+agenda:
+  description: What a schedule has to do now, each in a run of its own; what waits for a person; what is overdue.
+  returned: success
+  type: dict
+catalog:
+  description: The catalog, without what may be a value.
+  returned: for O(mode=diagnose)
+  type: dict
+services:
+  description: The services of every host.
+  returned: for O(mode=diagnose)
+  type: dict
 rotations:
   description: The rotations in the register.
   returned: success

@@ -30,10 +30,14 @@ options:
     type: dict
     required: true
   what:
-    description: What to show.
+    description: What to show. With V(held) it ends by failing, since something was not turned.
     type: str
-    choices: [plan, status, pace]
+    choices: [plan, status, pace, due, backups, held]
     default: plan
+  to:
+    description: A file on the controller for what a schedule has to do, as JSON. It is private.
+    type: str
+    default: ''
 """
 
 EXAMPLES = r"""

@@ -28,9 +28,11 @@ options:
       - V(turn_back) changes direction.
       - V(release) stops and leaves the rotation open.
       - V(finish) ends the run with O(status).
+      - V(close) notes in C(held) of O(facts) which backups hold a retired version. When there is none it is closed.
       - V(seal) seals the inventory's fingerprint key to hosts.
+      - V(note) keeps O(notes) in the rotation's journal.
     type: str
-    choices: [read, acquire, advance, turn_back, release, finish, seal]
+    choices: [read, acquire, advance, turn_back, release, finish, close, seal, note]
     default: read
   mode:
     description: What the run wants.
@@ -70,6 +72,18 @@ options:
     description: Public keys by host name, for O(action=seal).
     type: dict
     default: {}
+  notes:
+    description: Lines for O(action=note).
+    type: list
+    elements: str
+    default: []
+  syslog:
+    description:
+      - Whether each step is also one line in this host's system log, from syslog or journald.
+      - It is C(key=value), begins with C(event), and has the names of the secrets in it.
+      - A host without a system log is no error.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -109,7 +123,7 @@ ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "action": {
         "type": "str",
-        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "seal"],
+        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "close", "seal", "note"],
         "default": "read",
     },
     "mode": {"type": "str", "choices": ["rotate", "rollback", "retire"], "default": "rotate"},
@@ -124,6 +138,8 @@ ARGUMENTS = {
     },
     "facts": {"type": "dict", "default": {}},
     "recipients": {"type": "dict", "default": {}},
+    "notes": {"type": "list", "elements": "str", "default": []},
+    "syslog": {"type": "bool", "default": True},
 }
 
 

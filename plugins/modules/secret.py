@@ -86,6 +86,12 @@ options:
           newline:
             description: Whether a line end stands behind the value in a plain file. The default is as the file has it.
             type: bool
+          inside:
+            description:
+              - The part of the variable or file that is the value. What is around it stays.
+              - V(url) is the password of a URL, percent-encoded.
+              - A mapping with C(pattern) is a regular expression of which the one group is the value. It matches once.
+            type: raw
       seal_to:
         description: Hosts that get the versions in boxes which only they can open.
         type: list
@@ -109,8 +115,45 @@ options:
       generate:
         description:
           - How the new value is made, with the options of M(keyturn.rotation.generate_secret).
-          - Used only where O(secrets[].origin=true).
+          - Used only where O(secrets[].origin=true). A value that is given is checked for its C(min_length).
         type: dict
+      derive:
+        description:
+          - How the new value is made from another secret's value, where O(secrets[].origin=true).
+          - Where that secret is staged in the same call, its new value counts, else the one its stores hold.
+        type: dict
+        suboptions:
+          type:
+            description: A signed token.
+            type: str
+            choices: [jwt]
+            default: jwt
+          from:
+            description: The name of the secret whose value signs it.
+            type: str
+            required: true
+          claims:
+            description: Its claims but for C(iat) and C(exp), in this order.
+            type: dict
+            default: {}
+          lifetime:
+            description: How long it is valid, for example V(5y) or V(90d).
+            type: str
+            required: true
+          algorithm:
+            description: How it is signed.
+            type: str
+            choices: [HS256]
+            default: HS256
+          allow_weak:
+            description: Accept a signing value of less than 32 bytes.
+            type: bool
+            default: false
+          stores:
+            description: The stores of that secret on this host, as in O(secrets[].stores).
+            type: list
+            elements: dict
+            default: []
       new:
         description: The new value, where it is not made here.
         type: dict

@@ -12,7 +12,8 @@ short_description: Back up the files that hold secrets, and bring them back
 version_added: 0.1.0
 description:
   - A backup is a folder with mode C(0700) that is named by its time in UTC. Its metadata is written last.
-  - Each backup is restored once into a scratch folder and compared before it counts.
+  - Each backup is restored once into a scratch folder and compared before it counts. An encrypted one is read back,
+    opened and compared.
   - All files are restored, or none. What they replace is backed up first.
 author: keyturn.rotation contributors (@keyturn)
 extends_documentation_fragment: [keyturn.rotation.session]
@@ -25,13 +26,16 @@ options:
     description:
       - V(created) backs O(files) up, once for each O(rotation_id).
       - V(restored) brings the files of O(name) back.
-      - V(listed) shows the backups and V(verified) checks them. Both change nothing.
-      - V(pruned) removes those older than O(retention_days), except those of O(rotation_id).
+      - V(listed) shows the backups and V(verified) fails where one is damaged. Both change nothing.
+      - V(pruned) removes those older than O(retention_days) and those beyond O(keep). The only sound backup of a secret
+        stays, and so do those of O(rotation_id) and O(needed).
     type: str
     choices: [created, restored, listed, verified, pruned]
     required: true
   backup_dir:
-    description: Where the backups lie. The default is the folder C(backups) in O(state_dir).
+    description:
+      - Where the backups lie. The default is the folder C(backups) in O(state_dir).
+      - A relative path lies in O(root), or in O(state_dir) where O(root) is not given.
     type: path
   files:
     description: The files. One that does not exist is noted, and removed again by a restore.
@@ -53,12 +57,76 @@ options:
     type: str
   root:
     description:
-      - The folder to which backups that another program made belong.
-      - Their files lie at relative paths, and they may lack metadata. Without O(root) they are not restored.
+      - The project's folder. Files below it lie in a backup at their relative paths.
+      - Backups that another program made belong to it. They may lack metadata and have no checksums. Without O(root)
+        they are not restored.
     type: path
+  filename_format:
+    description: The form of the names, with C(%Y), C(%m) and C(%d), and where wanted C(%H), C(%M) and C(%S).
+    type: str
+    default: secrets-backup-%Y%m%d-%H%M%S
+  encrypt:
+    description: How the copies are encrypted. Without it they are as the files are.
+    type: dict
+    suboptions:
+      type:
+        description: The format. What is written opens with the program of that name.
+        type: str
+        choices: [age, ansible_vault]
+        required: true
+      recipients:
+        description: Public keys of age, C(age1...).
+        type: list
+        elements: str
+        default: []
+      key:
+        description: The vault password.
+        type: dict
+        suboptions: &value
+          file:
+            description: A file of mode C(0600) on the host.
+            type: path
+          env_file:
+            description: A dotenv file on the host.
+            type: path
+          variable:
+            description: The variable in it.
+            type: str
+          sealed:
+            description: A box for this host.
+            type: str
+          value:
+            description: The value itself.
+            type: str
+  key:
+    description: What opens an encrypted backup, the identity of age or the vault password.
+    type: dict
+    suboptions: *value
+  gitignore:
+    description: Whether a folder that lies in a work tree of git gets a C(.gitignore) that leaves everything in it out.
+    type: bool
+    default: true
   retention_days:
     description: How long a backup is kept. With V(created) it is noted in the metadata.
     type: int
+  keep:
+    description: How many backups of a secret are kept. V(0) is for no limit.
+    type: int
+    default: 0
+  prune:
+    description: With V(created), remove what has had its time.
+    type: bool
+    default: false
+  needed:
+    description: Rotations whose backups stay, because they are open or may still be undone.
+    type: list
+    elements: str
+    default: []
+  release:
+    description: Secrets of which even the only sound backup may go.
+    type: list
+    elements: str
+    default: []
   confirm_old:
     description: Restore even when values in the backup were retired on this host since.
     type: bool
@@ -91,6 +159,9 @@ backup:
     name:
       description: The name of its folder.
       type: str
+    short_name:
+      description: Its time, as people type it.
+      type: str
     path:
       description: The folder.
       type: str
@@ -118,12 +189,26 @@ backup:
     complete:
       description: Whether it can be restored.
       type: bool
+    foreign:
+      description: Whether another program made it.
+      type: bool
+    encryption:
+      description: How its copies are encrypted, or an empty text.
+      type: str
+    checksums:
+      description: Whether the copies are as they were made, V(ok), V(wrong), or V(none) where there are no checksums.
+      returned: restored, listed, verified, pruned
+      type: str
+    proven:
+      description: What was done to see that the copies are good.
+      returned: created
+      type: str
     expires:
       description: When it may be removed, or an empty text.
       type: str
 backups:
-  description: The backups, the oldest first.
-  returned: listed, verified
+  description: The backups, the oldest first. After pruning, those that are left.
+  returned: listed, verified, pruned
   type: list
   elements: dict
   contains: *backup
@@ -137,27 +222,16 @@ replaced:
   returned: restored
   type: str
 removed:
-  description: The names of the backups that were removed.
+  description: The backups that were removed, each with C(name), C(time) and C(why).
   returned: pruned
   type: list
-  elements: str
+  elements: dict
 """
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup import BACKUP_OPTIONS, run
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 
-ARGUMENTS = {
-    **SESSION_ARGUMENTS,
-    "state": {"type": "str", "choices": ["created", "restored", "listed", "verified", "pruned"], "required": True},
-    "backup_dir": {"type": "path"},
-    "files": {"type": "list", "elements": "path", "default": []},
-    "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
-    "services": {"type": "list", "elements": "str", "default": []},
-    "name": {"type": "str"},
-    "root": {"type": "path"},
-    "retention_days": {"type": "int"},
-    "confirm_old": {"type": "bool", "default": False},
-}
+ARGUMENTS = {**SESSION_ARGUMENTS, **BACKUP_OPTIONS}
 
 
 def main() -> None:

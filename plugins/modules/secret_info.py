@@ -75,6 +75,12 @@ options:
           newline:
             description: Whether a line end stands behind the value in a plain file. The default is as the file has it.
             type: bool
+          inside:
+            description:
+              - The part of the variable or file that is the value. What is around it stays.
+              - V(url) is the password of a URL, percent-encoded.
+              - A mapping with C(pattern) is a regular expression of which the one group is the value. It matches once.
+            type: raw
       seal_to:
         description: Hosts that get the versions in boxes which only they can open.
         type: list
@@ -95,9 +101,52 @@ options:
             elements: str
             choices: [new, old]
             default: [new, old]
+  search:
+    description:
+      - Files in which the values are looked for, besides those of the stores. A file that is not there is left out.
+      - Values of less than 8 bytes are not looked for.
+    type: list
+    elements: path
+    default: []
   accept_fingerprint:
     description: The inventory's fingerprint key in a box for this host. It is kept for the run.
     type: str
+  backup:
+    description: Look at the files as this backup of M(keyturn.rotation.secret_backup) holds them.
+    type: dict
+    suboptions:
+      name:
+        description: Its name or time, or V(latest).
+        type: str
+        required: true
+      backup_dir:
+        description: Where the backups lie.
+        type: path
+      root:
+        description: The project's folder.
+        type: path
+      filename_format:
+        description: The form of the names.
+        type: str
+      key:
+        description: What opens an encrypted backup.
+        type: dict
+        suboptions:
+          file:
+            description: A file of mode C(0600) on the host.
+            type: path
+          env_file:
+            description: A dotenv file on the host.
+            type: path
+          variable:
+            description: The variable in it.
+            type: str
+          sealed:
+            description: A box for this host.
+            type: str
+          value:
+            description: The value itself.
+            type: str
 notes:
   - Before a version is staged, a box of the version C(old) holds what the stores hold.
 seealso:
@@ -141,6 +190,13 @@ problems:
   returned: success
   type: list
   elements: dict
+copies:
+  description:
+    - Where values stand that no store names, each with C(secret), C(path), C(line), C(variable) and C(form), which is
+      C(literal), C(percent-encoded) or C(base64).
+  returned: success
+  type: list
+  elements: dict
 loose_files:
   description: Store files that others than their owner may read.
   returned: success
@@ -149,12 +205,14 @@ loose_files:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
-from ansible_collections.keyturn.rotation.plugins.module_utils.secret import INFO_OPTIONS, run_info
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret import FROM_BACKUP, INFO_OPTIONS, run_info
 
 ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "secrets": {"type": "list", "elements": "dict", "required": True, "no_log": False, "options": INFO_OPTIONS},
+    "search": {"type": "list", "elements": "path", "default": []},
     "accept_fingerprint": {"type": "str"},
+    "backup": {"type": "dict", "options": FROM_BACKUP},
 }
 
 

@@ -37,9 +37,11 @@ options:
         description: How reports call it.
         type: str
       type:
-        description: How it asks.
+        description:
+          - How it asks. With V(container_env) it looks into the environment of the containers of a Docker Compose
+            service, none of which may have the old version any more, as it is or inside a URL.
         type: str
-        choices: [http, command]
+        choices: [http, command, container_env]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -90,6 +92,18 @@ options:
         description: A command that reads the value from its standard input. What it prints is not read.
         type: list
         elements: str
+      service:
+        description: For V(container_env), the service in the Compose files.
+        type: str
+      project:
+        description: For V(container_env), the Compose project.
+        type: str
+      project_dir:
+        description: For V(container_env), the folder of the Compose project, which gives it its name.
+        type: path
+      docker_host:
+        description: For V(container_env), the Docker daemon's address. The default is C(DOCKER_HOST).
+        type: str
       timeout:
         description: Seconds that one question may take.
         type: float
@@ -194,7 +208,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.probes import mis
 
 PROBE = {
     "name": {"type": "str"},
-    "type": {"type": "str", "choices": ["http", "command"], "required": True},
+    "type": {"type": "str", "choices": ["http", "command", "container_env"], "required": True},
     "secret": {"type": "str", "no_log": False},
     "version": {"type": "str", "choices": ["new", "old", "none"], "default": "none"},
     "refused": {"type": "bool", "default": False},
@@ -207,6 +221,10 @@ PROBE = {
     "body": {"type": "str"},
     "ca_file": {"type": "path"},
     "command": {"type": "list", "elements": "str"},
+    "service": {"type": "str"},
+    "project": {"type": "str"},
+    "project_dir": {"type": "path"},
+    "docker_host": {"type": "str"},
     "timeout": {"type": "float", "default": 10},
 }
 ARGUMENTS = {

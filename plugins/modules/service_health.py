@@ -95,8 +95,40 @@ options:
         description: The systemd unit, for O(services[].health.running_is_enough).
         type: str
       manager:
-        description: Not used here.
+        description: With C(compose) all containers of the service are looked at, besides what else is declared.
         type: str
+      project_dir:
+        description: The folder of the Compose project, which gives it its name unless O(services[].project) does.
+        type: path
+      project:
+        description: The name of the Compose project.
+        type: str
+      service:
+        description: The name of the service in the Compose files. The default is O(services[].name).
+        type: str
+      docker_host:
+        description: The address of the Docker daemon. The default is that of C(DOCKER_HOST), or of this machine.
+        type: str
+      besides:
+        description: Ids of containers that are not looked at.
+        type: list
+        elements: str
+      restart_wait:
+        description: Seconds that this service may take, instead of O(wait).
+        type: float
+      files:
+        description: Not used here.
+        type: list
+        elements: str
+      rolling:
+        description: Not used here.
+        type: bool
+      replicas:
+        description: Not used here.
+        type: int
+      drain:
+        description: Not used here.
+        type: float
       start:
         description: Not used here.
         type: raw
@@ -129,6 +161,17 @@ options:
     description: The longest pause between two looks, in seconds. The first ones are shorter.
     type: float
     default: 1
+  logs:
+    description:
+      - Of which services of Docker Compose the last lines of the log are given.
+      - Values that this host keeps, those in the container's environment, and what looks like a secret are masked.
+    type: str
+    choices: [worse, unhealthy, none]
+    default: worse
+  log_lines:
+    description: How many lines.
+    type: int
+    default: 20
   baseline:
     description: What was seen before, by name. RV(ignore:services) of an earlier call, or just the statuses.
     type: dict
@@ -179,8 +222,18 @@ services:
       type: str
     since:
       description: Since when it runs, in UTC, to about a second.
-      returned: for process and systemd
+      returned: for process, systemd and compose
       type: str
+    containers:
+      description: The containers, each with C(name), C(state) and C(health).
+      returned: for compose
+      type: list
+      elements: dict
+    log:
+      description: The last lines of its log, masked.
+      returned: for compose, as O(logs) says
+      type: list
+      elements: str
 healthy:
   description: Whether all services are healthy. No service at all is not.
   returned: success
@@ -218,6 +271,16 @@ SERVICE = {
     "health": {"type": "dict", "options": HEALTH},
     "unit": {"type": "str"},
     "manager": {"type": "str"},
+    "project_dir": {"type": "path"},
+    "project": {"type": "str"},
+    "service": {"type": "str"},
+    "docker_host": {"type": "str"},
+    "besides": {"type": "list", "elements": "str"},
+    "restart_wait": {"type": "float"},
+    "files": {"type": "list", "elements": "str"},
+    "rolling": {"type": "bool"},
+    "replicas": {"type": "int"},
+    "drain": {"type": "float"},
     "start": {"type": "raw"},
     "stop": {"type": "raw"},
     "restart": {"type": "raw"},
@@ -231,6 +294,8 @@ ARGUMENTS = {
     "services": {"type": "list", "elements": "dict", "required": True, "options": SERVICE},
     "wait": {"type": "float", "default": 0},
     "interval": {"type": "float", "default": 1},
+    "logs": {"type": "str", "choices": ["worse", "unhealthy", "none"], "default": "worse"},
+    "log_lines": {"type": "int", "default": 20},
     "baseline": {"type": "dict"},
 }
 

@@ -10,20 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import remains
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, progress, thousands
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, plan_table, remains
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
     "COUNTS",
+    "NO_BACKUP",
+    "STATUSES",
     "Answers",
     "Run",
+    "backup_lines",
     "coverage_rows",
     "evidence_record",
+    "held_lines",
     "job_lines",
     "outcome",
     "phases_of",
     "plan_lines",
-    "status_lines",
     "summary_lines",
 ]
 
@@ -31,6 +34,9 @@ __all__ = [
 _OVERHEAD_SECONDS = 15
 #: A job that runs says something about once a second.
 _SILENT_SECONDS = 30
+NO_BACKUP = "no backup was made, as keyturn_skip_backup asked: there is no copy of the files as they were"
+#: How a run may leave its rotation.
+STATUSES = ("overlap", "open", "retired", "retiring", "rolled_back", "rollback_pending", "stuck")
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -162,8 +168,10 @@ _STATES = {
 }
 
 
-def _gap_ms(phases: Iterable[Mapping[str, Any]]) -> int | None:
+def _gap_ms(plan: Mapping[str, Any], phases: Iterable[Mapping[str, Any]]) -> int | None:
     """From the start of promote to the end of restart, an upper bound of what a one-key reader noticed."""
+    if logins.no_gap(plan):
+        return 0
     times = {phase["name"]: phase for phase in phases}
     if "promote" not in times or "restart" not in times or times["restart"]["ended_at"] is None:
         return None
@@ -230,14 +238,17 @@ def evidence_record(
         "cleared": _cleared(run),
         "probes": _probes(run),
         "health": {**health, "worse": worse},
-        "gap_ms": _gap_ms(phases) if status == "overlap" else None,
+        "gap_ms": _gap_ms(run.plan, phases) if status == "overlap" else None,
         "backups": [
             {"host": host, "path": said["backup"]["path"], "expires": said["backup"].get("expires") or None}
             for host, said in sorted(run.answers.get("backup", {}).items())
             if said.get("backup")
         ],
         "software": _software(run),
-        "messages": _messages(run, rotation, status),
+        "messages": [
+            *_messages(run, rotation, status),
+            *(str(entry["text"]) for entry in journal if entry.get("event") == "note"),
+        ],
     }
     return record
 
@@ -257,7 +268,7 @@ def _probes(run: Run) -> list[dict[str, Any]]:
                     "host": host,
                 }
             )
-    return rows
+    return rows + logins.login_rows(run.kinds)
 
 
 def _software(run: Run) -> dict[str, str]:
@@ -279,11 +290,19 @@ def _shared(result: Mapping[str, Any]) -> str:
 
 
 def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
-    found = []
+    found = [NO_BACKUP] if rotation.get("skip_backup") else []
     remaining = remains.after(run.plan, status, [result for _host, step, result in run.kinds if step == "retire"])
     if remaining:
         found.append(remaining)
     found += [_shared(result) for _host, step, result in run.kinds if step == "migrate" and result.get("shared")]
+    found += [
+        f"a copy of the new version lies on {host}, encrypted: {', '.join(said['paths'])}"
+        for host, said in sorted(run.answers.get("escrow", {}).items())
+    ]
+    found += logins.restart_notes(run.kinds) if status == "overlap" else []
+    found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
+    if status == "overlap":
+        found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in sorted(run.answers.get("stuck", {}).items()):
@@ -307,10 +326,11 @@ def summary_lines(
     run: Run, status: str, lost: Sequence[str], record: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[str]:
     """The end of a run in a few lines: what was turned, how far it is proven, where the evidence is, the way back."""
-    names = ", ".join(secret["name"] for secret in run.plan["secrets"])
+    turned = [secret["name"] for secret in run.plan["secrets"]]
+    names = ", ".join(turned)
     after = f"in {run.rotation.get('phase')}" if run.answers.get("stopped") else f"after {run.until}"
     heads = {
-        "overlap": f"{names} has turned",
+        "overlap": f"{names} {have_turned(turned)}",
         "open": f"{names}: stopped {after} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",
@@ -319,6 +339,8 @@ def summary_lines(
         "stuck": f"{names}: the way back did not finish",
     }
     lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
+    if run.rotation.get("skip_backup"):
+        lines.append(f"  WARNING     {NO_BACKUP}")
     lines += [
         f"  data        {row['table']}.{row['column']}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
         f"{thousands(row['old'])} old, {thousands(row['plaintext'])} plaintext, {thousands(row['null'])} null, "
@@ -329,6 +351,7 @@ def summary_lines(
         f"  cleared     {row['table']}.{row['column']}: {thousands(row['rows'])} rows"
         for row in record.get("cleared", ())
     ]
+    lines += logins.server_lines(run.kinds)
     hosts = record["hosts"]
     lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}")
     if hosts["waived"]:
@@ -369,29 +392,47 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     """The plan as a table: what, where, how many rows, how long, what users will notice."""
     plan = run.plan
     lines = ["", "Plan"]
-    rows = {row["name"]: row for row in overview}
-    for secret in plan["secrets"]:
-        since = rows.get(secret["name"], {}).get("primary_since") or "never"
-        lines.append(f"  secret      {secret['name']} ({secret['kind']}, {secret['strategy']}), last turned {since}")
-        if secret.get("notice"):
-            lines.append(f"  notice      {secret['notice']}")
+    if plan.get("skip_backup"):
+        lines.append("  WARNING     no backup will be made, as keyturn_skip_backup asks")
+    if plan["secrets"]:
+        lines += plan_table.plan_table(plan, overview)
+    lines += [f"  notice      {secret['notice']}" for secret in plan["secrets"] if secret.get("notice")]
     for host, work in plan["hosts"].items():
-        parts = [
-            store["path"] + ":" + str(store.get("variable", ""))
-            for entry in work["secrets"]
-            for store in entry["stores"]
-        ]
+        files = {store["path"] for entry in work["secrets"] for store in entry["stores"]}
+        parts = [f"write {path}" for path in sorted(files)]
         parts += [f"restart {service['name']}" for service in work["services"]]
         parts += [f"{column['table']}.{column['column']}" for job in work["jobs"] for column in job["columns"]]
+        parts += logins.planned(work)
         lines.append(f"  host        {host}: {', '.join(parts) or 'keeps the state'}")
     for host, jobs in plan["helpers"].items():
         names = ", ".join(sorted({job["database"] for job in jobs}))
         is_lost = host not in plan["hosts"] and host not in run.answers.get("session", {})
         lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
+    lines += held_lines(plan.get("held", ()))
+    lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
     if plan["secrets"]:
         lines += _expected(run)
     lines.append(f"  digest      {plan['digest']}")
+    return lines
+
+
+def _copies(run: Run) -> list[str]:
+    """Places that hold a value and will not follow it."""
+    return [
+        f"{copy['path']} line {copy['line']}{' ' + copy['variable'] if copy['variable'] else ''} on {host} "
+        f"holds {copy['secret']} ({copy['form']})"
+        for host, said in sorted(run.answers.get("found", {}).items())
+        for copy in said.get("copies", ())
+    ]
+
+
+def held_lines(held: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is not turned, why, and what to write or run."""
+    lines: list[str] = []
+    for entry in held:
+        lines.append(f"  held back   {entry['name']}: {entry['reason']}")
+        lines += [f"              {line}" for line in entry["lines"]]
     return lines
 
 
@@ -448,26 +489,28 @@ def job_lines(host: str, jobs: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """How every secret stands: when it was turned last, whether it is due, what is open and what to do about it.
+def backup_lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What each backup holds and whether it is as it was made, the newest first.
 
-    :param jobs: the re-encryptions that run, by host.
+    :param answers: by host, ``backups`` as ``secret_backup`` lists them.
     """
-    lines = ["", "Secrets"]
-    for row in planned["secrets"]:
-        since = row["primary_since"] or "never turned"
-        lines.append(f"  {row['name']}: {row['kind']}, {since}, {row['due']}")
-        if not row["rotation_id"]:
-            continue
-        lines.append(
-            f"    rotation {row['rotation_id']}: {row['status']}"
-            + (f" in {row['phase']}" if row["status"] == "open" else "")
-        )
-        for host, running in sorted(jobs.items()):
-            lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
-        if row["retire_after"] and row["status"] == "overlap":
-            lines.append(f"    the previous version may be retired after {row['retire_after']}")
-        for key, text in (("waived", "still to catch up"), ("lost", "still to be brought back")):
-            if row[key]:
-                lines.append(f"    {text}: {', '.join(row[key])}")
+    sums = {"ok": "checksums ok", "wrong": "NOT as it was made", "none": "no checksums"}
+    lines = ["", "Backups"]
+    for host, said in sorted(answers.items()):
+        lines.append(f"  {host}" + ("" if said["backups"] else ": none"))
+        for backup in reversed(said["backups"]):
+            facts = [backup["time"], sums[backup["checksums"]]]
+            facts += [f"encrypted with {backup['encryption']}"] if backup["encryption"] else []
+            facts += [backup["reason"]] if backup["reason"] else []
+            facts += ["made by another program"] if backup["foreign"] else []
+            facts += [] if backup["complete"] else ["cannot be restored"]
+            lines.append(f"    {backup['name']}: {', '.join(facts)}")
+            for title, words in (
+                ("rotation", [backup["rotation_id"]]),
+                ("secrets", backup["secrets"]),
+                ("services", backup["services"]),
+                ("files", backup["files"]),
+            ):
+                if any(words):
+                    lines.append(f"      {title:<9} {', '.join(words)}")
     return lines

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbers as people read them."""
+"""Numbers, names and tables as people read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["duration", "progress", "thousands"]
+__all__ = ["duration", "have_turned", "progress", "table", "thousands"]
 
 
 def thousands(number: int) -> str:
@@ -20,6 +20,17 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def have_turned(names: Sequence[str]) -> str:
+    """What is said of them after their names."""
+    return "have turned" if len(names) > 1 else "has turned"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with straight columns, the head first."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def progress(said: Mapping[str, Any]) -> str:

@@ -12,7 +12,20 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base impor
 
 __all__ = ["gather", "kind_results"]
 
-_ANSWERS = ("session", "found", "baseline", "backup", "probes", "health", "closed", "stuck", "cause", "turn", "stopped")
+_ANSWERS = (
+    "session",
+    "found",
+    "baseline",
+    "backup",
+    "probes",
+    "health",
+    "closed",
+    "stuck",
+    "cause",
+    "turn",
+    "stopped",
+    "escrow",
+)
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
 _STEPS = ("preflight", "migrate", "promote", "verify", "rollback", "retire")
 
@@ -34,11 +47,13 @@ def gather(
     args: Mapping[str, Any], rotation: Mapping[str, Any], who: Mapping[str, Any], task_vars: Mapping[str, Any]
 ) -> Run:
     """Collect what every host registered in this run."""
+    # A host's variables are put together anew each time they are asked for: once is enough for all the names below
+    hostvars = {host: task_vars["hostvars"][host] for host in task_vars["ansible_play_hosts_all"]}
+    task_vars = {**task_vars, "hostvars": hostvars}
     plan = args["plan"]
     answers: dict[str, dict[str, dict[str, Any]]] = {
         name: answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
     }
-    hostvars = task_vars["hostvars"]
     answers["is_back"] = {
         host: {"value": hostvars[host]["__rotation_is_back"]}
         for host in task_vars["ansible_play_hosts_all"]

@@ -8,11 +8,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_plain_file, read_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["bring", "public_key", "render", "sealed_dsn"]
+__all__ = ["bring", "public_key", "render", "sealed_dsn", "syslog_choice"]
 
 
 def public_key(task_vars: Mapping[str, Any]) -> str:
@@ -77,3 +78,8 @@ def sealed_dsn(name: str, rotation_id: str, templar: Any, task_vars: Mapping[str
     if not isinstance(dsn, str) or not dsn:
         raise KeyturnError("dsn-missing", "no connection string", where=where, hint="Set dsn, or dsn_file on its host")
     return sealed.seal(dsn.encode(), public_key(task_vars), f"{rotation_id}/database/{name}")
+
+
+def syslog_choice(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether steps also go to the state host's system log, as an argument of ``rotation_state``."""
+    return {"syslog": boolean(render(templar, task_vars.get("keyturn_syslog", True), "keyturn_syslog"), strict=False)}

@@ -4,27 +4,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key
 
-__all__ = ["for_staging", "origin_of", "recipients", "sealed_for", "with_own_values"]
+__all__ = ["accepting", "for_making", "origins_of", "recipients", "sealed_for", "with_own_values"]
 
 _DEFAULT_GENERATE = {"type": "bytes", "length": 32, "encoding": "base64url"}
 #: A host's answer by name: ``answers("__rotation_session")`` is a mapping from host to result.
 Answers = Mapping[str, Mapping[str, Any]]
 
 
-def recipients(plan: Mapping[str, Any], name: str, sessions: Answers, *, stores: bool) -> list[dict[str, Any]]:
-    """Hosts that need versions of a secret: those that work on its data, and with ``stores`` those with its stores."""
+def recipients(plan: Mapping[str, Any], name: str, publics: Mapping[str, str], *, stores: bool) -> list[dict[str, Any]]:
+    """Hosts that need versions of a secret: those that work on its data or servers.
+
+    :param publics: by host, the public half that it offered in this run.
+    :param stores: also those with its stores.
+    """
     found = []
     for host in sorted({*plan["hosts"], *plan["helpers"]}):
-        work = plan["hosts"].get(host, {"jobs": [], "secrets": []})
-        data = any(job["secret"] == name for job in [*work["jobs"], *plan["helpers"].get(host, ())])
+        work = plan["hosts"].get(host, {"jobs": [], "servers": [], "secrets": []})
+        mine = [*work["jobs"], *work["servers"], *plan["helpers"].get(host, ())]
+        data = any(job["secret"] == name for job in mine)
         store = stores and any(secret["name"] == name for secret in work["secrets"])
-        public = sessions.get(host, {}).get("public")
+        public = publics.get(host)
         if public and (data or store):
             found.append({"host": host, "public": public, "versions": ["new", "old"]})
     return found
@@ -36,8 +41,15 @@ def sealed_for(arguments: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {"sealed_for": {entry["host"]: entry["public"] for entry in entries}}
 
 
-def origin_of(plan: Mapping[str, Any], name: str, rotation_id: str, found: Answers) -> str:
-    """The host whose version counts: one that already holds this rotation's, else the plan's choice."""
+def origins_of(plan: Mapping[str, Any], rotation_id: str, found: Answers) -> dict[str, str]:
+    """By secret, the host whose version counts: one that already holds this rotation's, else the plan's choice.
+
+    :param found: what the hosts answered to ``secret_info``.
+    """
+    return {secret["name"]: _origin(plan, secret["name"], rotation_id, found) for secret in plan["secrets"]}
+
+
+def _origin(plan: Mapping[str, Any], name: str, rotation_id: str, found: Answers) -> str:
     for host in sorted(found):
         versions = found[host].get("secrets", {}).get(name, {}).get("versions") or {}
         if versions.get(rotation_id, {}).get("state") in ("staged", "promoted"):
@@ -45,35 +57,31 @@ def origin_of(plan: Mapping[str, Any], name: str, rotation_id: str, found: Answe
     return str(plan["origins"][name])
 
 
-def for_staging(
-    plan: Mapping[str, Any], host: str, rotation_id: str, *, sessions: Answers, found: Answers, made: Answers | None
+def for_making(
+    plan: Mapping[str, Any], host: str, origins: Mapping[str, str], publics: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Entries of the option ``secrets`` for staging on one host.
-
-    :param made: what the hosts of origin answered; ``None`` while they are still to be asked.
-    """
+    """Entries of the option ``secrets`` for making new versions on one host: those whose origin it is."""
     summaries = {summary["name"]: summary for summary in plan["secrets"]}
     entries = []
     for secret in plan["hosts"].get(host, {"secrets": []})["secrets"]:
         name = secret["name"]
-        entry: dict[str, Any] = {"name": name, "stores": secret["stores"]}
-        origin = origin_of(plan, name, rotation_id, found)
-        if made is None:
-            if host != origin:
-                continue
-            summary = summaries[name]
-            entry.update(
-                origin=True,
-                generate=summary.get("generate") or _DEFAULT_GENERATE,
-                seal_to=recipients(plan, name, sessions, stores=True),
-            )
-            if "value_from" in summary:
-                entry["value_from"] = summary["value_from"]
-        else:
-            box = made[origin]["secrets"][name]["boxes"][host]["new"]
-            entry["accept"] = {"new": box}
-        entries.append(entry)
+        if origins[name] != host:
+            continue
+        summary = summaries[name]
+        how = {key: summary[key] for key in ("derive", "value_from") if key in summary}
+        if "derive" not in how:
+            how["generate"] = summary.get("generate") or _DEFAULT_GENERATE
+        seal_to = recipients(plan, name, publics, stores=True)
+        entries.append({"name": name, "stores": secret["stores"], "origin": True, "seal_to": seal_to, **how})
     return entries
+
+
+def accepting(secrets: Iterable[Mapping[str, Any]], boxes: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Entries of the option ``secrets`` for staging what others made.
+
+    :param boxes: by secret and version, what was sealed to this host.
+    """
+    return [{**secret, "accept": {"new": boxes[secret["name"]]["new"]}} for secret in secrets]
 
 
 def with_own_values(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.stack import HOSTS, SECRET, Stack
 
-from tests.bench import reencryption
+from tests.bench import fleet, reencryption
 from tests.bench.report import Figure, Report
 from tests.bench.tables import Table, timed
 from tests.support.controller import Controller
@@ -25,7 +25,6 @@ from tests.support.postgres import EmbeddedPostgres
 _ROOT = Path(__file__).resolve().parents[2]
 _COUNTER = _ROOT / "tests/support/callbacks"
 _PICTURE = _ROOT / "docs/performance.svg"
-_AS_PEOPLE_RUN_IT = {"KEYTURN_COMPILED": ""}  # without the code that tests keep
 
 
 def whole_rotation(report: Report, folder: Path) -> None:
@@ -36,7 +35,6 @@ def whole_rotation(report: Report, folder: Path) -> None:
             "ANSIBLE_CALLBACK_PLUGINS": str(_COUNTER),
             "ANSIBLE_CALLBACKS_ENABLED": "count_executions",
             "KEYTURN_EXECUTIONS": str(log),
-            **_AS_PEOPLE_RUN_IT,
         }
         client = stack.client(rate=100, workers=2, failover=False)
         controller = Controller(folder / "home", counting)
@@ -57,7 +55,7 @@ def _empty_play(stack: Stack, folder: Path, executions: int) -> None:
     tasks = "".join(f"    - ansible.builtin.ping:\n        data: n{number}\n" for number in range(executions))
     play = folder / "empty.yml"
     play.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}")
-    controller = Controller(folder / "empty-home", _AS_PEOPLE_RUN_IT)
+    controller = Controller(folder / "empty-home")
     command = controller.command(stack.inventory, "rotate")
     command[command.index("keyturn.rotation.rotate")] = str(play)
     subprocess.run(command, env=controller.environment, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -67,7 +65,9 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="also a million rows, and ten million for the memory")
-    parser.add_argument("--only", help="one part: rotation, in_place, shadows, live, processors, peers or picture")
+    parser.add_argument(
+        "--only", help="one part: rotation, secrets, hosts, in_place, shadows, live, processors, peers or picture"
+    )
     options = parser.parse_args()
     report = Report()
     with tempfile.TemporaryDirectory(prefix="bench-") as name, EmbeddedPostgres() as server:
@@ -75,6 +75,8 @@ def main() -> int:
         narrow = Table(server, folder, 200_000, 200)
         parts = {
             "rotation": lambda: whole_rotation(report, folder),
+            "secrets": lambda: fleet.many_secrets(report, folder),
+            "hosts": lambda: fleet.hosts(report, folder),
             "in_place": lambda: _in_place(report, server, folder, narrow),
             "shadows": lambda: reencryption.shadows(report, narrow, 3),
             "live": lambda: reencryption.live(report, narrow),

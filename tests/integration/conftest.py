@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
-from demo.stack import Stack
+from demo.stack import APIS, Stack
 
+from tests.support.compose import Project
 from tests.support.controller import Controller
 
 _SETTINGS = {
@@ -46,12 +47,15 @@ StackMaker = Callable[..., Stack]
 
 
 @pytest.fixture
-def make_stack(tmp_path: Path, server: PostgresServer, jwks: list[dict[str, str]]) -> Iterator[StackMaker]:
-    """Make stacks that are gone after the test."""
+def make_stack(
+    tmp_path: Path, server: PostgresServer, jwks: list[dict[str, str]], request: pytest.FixtureRequest
+) -> Iterator[StackMaker]:
+    """Make stacks that are gone after the test; see the marker ``one_instance``."""
+    apis = APIS[:1] if request.node.get_closest_marker("one_instance") else APIS
     with ExitStack() as stacks:
 
         def make(**options: Any) -> Stack:
-            options = {"rows": 120, "tokens": 12, **options}
+            options = {"rows": 120, "tokens": 12, "apis": apis, **options}
             name = f"t{uuid.uuid4().hex[:12]}"
             return stacks.enter_context(Stack(tmp_path / name, server=server, database=name, jwks=jwks, **options))
 
@@ -68,3 +72,19 @@ def stack(make_stack: StackMaker) -> Stack:
 def controller(tmp_path: Path) -> Controller:
     """A controller."""
     return Controller(tmp_path / "controller")
+
+
+ProjectMaker = Callable[..., Project]
+
+
+@pytest.fixture
+def project(tmp_path: Path, docker_host: str) -> Iterator[ProjectMaker]:
+    """Start projects that are gone after the test."""
+    with ExitStack() as projects:
+
+        def make(services: dict[str, Any], environment: dict[str, str] | None = None, **files: Any) -> Project:
+            contents = {"compose.yml": {"services": services}, **{f"{name}.yml": body for name, body in files.items()}}
+            folder = tmp_path / f"p{uuid.uuid4().hex[:8]}"
+            return projects.enter_context(Project(folder, docker_host, contents, environment))
+
+        yield make

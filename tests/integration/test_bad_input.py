@@ -19,6 +19,8 @@ from tests.integration.test_rotation import everything
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller
 
+pytestmark = pytest.mark.one_instance
+
 
 def column(**fields: Any) -> Callable[[Stack], None]:
     def change(stack: Stack) -> None:
@@ -44,7 +46,7 @@ def wrong_port(stack: Stack) -> None:
 
 
 def short_key(stack: Stack) -> None:
-    for name in ("api1", "api2"):
+    for name in stack.apis:
         path = stack.env_file(name)
         path.write_text(path.read_text().splitlines()[0] + f"\n{SECRET}=c2hvcnQ\n")
 

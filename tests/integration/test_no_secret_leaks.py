@@ -39,7 +39,7 @@ import pytest
 import yaml
 from demo import cells
 from demo.postgres import PostgresServer
-from demo.stack import APIS, HOSTS, SECRET, Stack
+from demo.stack import APIS, SECRET, Stack
 
 from tests.integration.test_going_back import verify_impossible
 from tests.integration.test_rotation import status_of
@@ -64,9 +64,9 @@ os.execvp(sys.argv[1], sys.argv[1:])
 #: Lines that make a part of the collection crash with a value in the text of the exception.
 _CRASHES = {
     "backup": (
-        "plugins/module_utils/backup.py",
+        "plugins/module_utils/backup/make.py",
         """
-def _rehearse(folder, backup_dir, sources):
+def _rehearse(copies, backup_dir, sources):
     raise ValueError(f"cannot compare {dict(sources)!r}")
 """,
     ),
@@ -250,7 +250,7 @@ class Trial:
                 server=self._server,
                 database=f"t{uuid.uuid4().hex[:12]}",
                 jwks=self._jwks,
-                **{"rows": 120, "tokens": 12, **options},
+                **{"rows": 120, "tokens": 12, "apis": APIS[:1], **options},
             )
         )
         self.places[name] = Place(stack, Watched(self.folder / "controllers" / name, environment))
@@ -300,7 +300,7 @@ class Trial:
             fingerprint = place.stack.state_dir("db") / "fingerprint.key"
             if fingerprint.exists():
                 self.canaries.add(f"{name}: fingerprint key", fingerprint.read_bytes())
-            for host in HOSTS:
+            for host in place.stack.hosts:
                 versions = place.stack.state_dir(host) / "secrets"
                 for path in versions.rglob("new") if versions.is_dir() else ():
                     self._add_key(f"{name}: {path.parent.name} {host} new key", path.read_text())
@@ -309,7 +309,7 @@ class Trial:
 
     def turn_and_retire(self) -> None:
         """A check, a rotation with every kind of probe, and its end."""
-        place = self.place("turned")
+        place = self.place("turned", apis=APIS)
         probes = load(place.stack)["keyturn_secrets"][SECRET]["probes"]
         takes = {"version": "new"}
         url = f"{place.stack.url('api1')}/health"
@@ -342,7 +342,7 @@ class Trial:
 
     def fail_in_restart(self) -> None:
         """A service refuses to start with another dotenv file than the one it has, and prints what it has read."""
-        place = self.place("failed_in_restart")
+        place = self.place("failed_in_restart", apis=APIS)
         env = place.stack.env_file("api2")
         script = self.given / "picky.py"
         script.write_text(_PICKY.format(path=str(env), digest=hashlib.sha256(env.read_bytes()).hexdigest()))
@@ -367,7 +367,7 @@ class Trial:
 
     def mishaps(self) -> None:
         """A value where none belongs, a broken connection string, and a broken dotenv file."""
-        place = self.place("mishaps")
+        place = self.place("mishaps", apis=APIS)
         variables = load(place.stack)
         own = variables["keyturn_secrets"][SECRET].pop("value_from")
         key = place.stack.env_file("api1").read_text().split()[-1].partition("=")[2]
@@ -504,7 +504,7 @@ def test_every_kind_of_secret_is_known(trial: Trial) -> None:
     assert "plaintext cell: jwk 0 d" in names
     assert "adopted: key of the run, bytes" in names
     for place in ("turned", "adopted", "failed_in_verify"):  # runs that came as far as a restart
-        assert f"{place}: session key {len(HOSTS) - 1}" in names
+        assert f"{place}: session key {len(trial.places[place].stack.hosts) - 1}" in names
 
 
 def test_no_secret_is_anywhere_but_where_it_belongs(trial: Trial, searched: Search) -> None:
@@ -555,7 +555,7 @@ def test_the_search_finds_secrets_where_they_belong(trial: Trial, searched: Sear
         for word in words:
             assert word in " ".join(searched.found[str(path)])
     everywhere = " ".join(searched.found)
-    for host in APIS:
+    for host in stack.apis:
         assert f"{stack.state_dir(host)}/secrets/" in everywhere
         assert f"{stack.state_dir(host)}/backups/" in everywhere
 

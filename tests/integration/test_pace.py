@@ -18,6 +18,8 @@ from tests.integration.test_rotation import assert_turned, assert_untouched, sta
 from tests.support.catalog_file import edit, load
 from tests.support.controller import Controller, Ended, registry
 
+pytestmark = pytest.mark.one_instance
+
 
 def _treat(stack: Stack, **pace: Any) -> None:
     """Say in the catalog how the database is treated."""

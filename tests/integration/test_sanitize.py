@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from demo.stack import SECRET
 
 from tests.integration.conftest import StackMaker
 from tests.integration.test_rotation import assert_turned, evidence
 from tests.support.catalog_file import change_secret
 from tests.support.controller import Controller
+
+pytestmark = pytest.mark.one_instance
 
 
 def test_retire_makes_the_table_anew(make_stack: StackMaker, controller: Controller) -> None:

@@ -7,15 +7,35 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from demo.compose.stack import SECRETS, Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent.name for path in (ROOT / "extensions" / "molecule").glob("*/molecule.yml"))
 LOGS = ROOT / ".build" / "molecule"
 #: What a scenario's playbooks say once what they look at is right: an exit code alone does not tell that they looked.
+_IN_FORCE = "10 values in 5 containers as their files say; accepted: POSTGRES_PASSWORD, REDIS_PASSWORD, ANON_KEY"
+_AS_BEFORE = f"turned: nothing; {_IN_FORCE}; refused: nothing"
 MARKS = {
+    "compose_all": [
+        "rotate ended with exit code 0 and says: have turned",
+        f"turned: {', '.join(SECRETS)}; {_IN_FORCE}; "
+        "refused: POSTGRES_PASSWORD of before, REDIS_PASSWORD of before, ANON_KEY of before",
+    ],
+    "compose_lost": [
+        "rotate ended with exit code 4 and says: bring jobs back",
+        "rotate ended with exit code 2 and says: everything is back",
+        _AS_BEFORE,
+    ],
+    "compose_restore": ["restore ended with exit code 0 and says: what was there is in", _AS_BEFORE],
+    "compose_sick": ["rotate ended with exit code 2 and says: (?s)worker is unhealthy", _AS_BEFORE],
+    "compose_subset": [
+        "rotate ended with exit code 0 and says: have turned",
+        f"turned: ANON_KEY, REDIS_PASSWORD; {_IN_FORCE}; refused: REDIS_PASSWORD of before",
+    ],
     "engine": [
         "400 rows: all right; lookups: 40 rows: all right; key changed; mode 600; other settings changed: []",
         "A failed rotation ends with exit code 2 and says that everything was brought back",
@@ -26,11 +46,21 @@ MARKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def compose_stack(docker_host: str) -> Iterator[None]:
+    """The stack that the scenarios on Compose start where it does not run, and leave as they found it."""
+    stack = Stack(ROOT / ".demo" / "molecule", docker_host)
+    stack.down()  # of a run that was killed
+    yield
+    Stack(stack.folder, docker_host).down()
+
+
 def test_every_scenario_says_what_it_has_looked_at() -> None:
     assert sorted(MARKS) == SCENARIOS
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.usefixtures("compose_stack")
 def test_scenario(scenario: str, docker_host: str) -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{scenario}.log"
@@ -40,6 +70,7 @@ def test_scenario(scenario: str, docker_host: str) -> None:
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
         "ANSIBLE_HOME": str(ROOT / ".cache" / "ansible"),
         "DOCKER_HOST": docker_host,
+        "KEYTURN_KEEP_STACK": "1",
         "NO_COLOR": "1",
     }
     with log.open("wb") as output:

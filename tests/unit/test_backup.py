@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import backup
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Order
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup import BACKUP_OPTIONS, Order, Retention
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 from tests.support.hosts import NOW, Host
@@ -49,7 +49,7 @@ class _Place:
 
     def restore(self, name: str = "latest", check: bool = False, root: Path | None = None) -> tuple[list[str], str]:
         found = backup.find(self.dir, name, str(root) if root else None)
-        return backup.restore(found, self.dir, "r9", NOW + timedelta(hours=1), check_mode=check)
+        return backup.restore(found, self.dir, Order((), "r9"), NOW + timedelta(hours=1), check_mode=check)
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.dir)) if os.path.isdir(self.dir) else []
@@ -379,45 +379,44 @@ def test_folders_with_impossible_times_are_no_backups(place: _Place) -> None:
 # -- pruning ----------------------------------------------------------------------------------------------------------
 
 
+def _prune(place: _Place, check: bool = False, **retention: Any) -> list[str]:
+    told = backup.prune(place.dir, Retention(**{"days": 90, **retention}), NOW, check_mode=check)
+    return [entry["name"] for entry in told]
+
+
 def test_trap_29_old_backups_are_removed(place: _Place) -> None:
     for number, days in enumerate((100, 91, 89)):
         place.create(rotation_id=f"r{number}", now=NOW - timedelta(days=days))
     _foreign(place, "secrets-backup-20251031-143000", None)
     old = ["secrets-backup-20251031-143000", "secrets-backup-20260813-123015", "secrets-backup-20260822-123015"]
-    assert backup.prune(place.dir, 90, NOW, check_mode=True) == old
+    assert _prune(place, check=True) == old
     assert len(place.names()) == 4
-    assert backup.prune(place.dir, 90, NOW, keep="r1") == [old[0], old[1]]
-    assert backup.prune(place.dir, 90, NOW) == [old[2]]
-    assert backup.prune(place.dir, 90, NOW) == []
+    assert _prune(place, needed=("r1",)) == [old[0], old[1]]
+    assert _prune(place) == [old[2]]
+    assert _prune(place) == []
     assert place.names() == ["secrets-backup-20260824-123015"]
 
 
 def test_a_negative_retention_is_refused(place: _Place) -> None:
     place.create()
-    assert _code(lambda: backup.prune(place.dir, -1, NOW)) == "retention-invalid"
+    assert _code(lambda: _prune(place, days=-1)) == "retention-invalid"
+    assert _code(lambda: _prune(place, keep=-1)) == "retention-invalid"
     assert place.names() == [_NAME]
-    assert backup.prune(str(place.folder / "nothing"), 1, NOW) == []
+    assert backup.prune(str(place.folder / "nothing"), Retention(1), NOW) == []
 
 
 # -- the module's calls -----------------------------------------------------------------------------------------------
 
 
 def _params(host: Host, state: str, **more: Any) -> dict[str, Any]:
-    nothing: dict[str, Any] = {
-        "backup_dir": None,
-        "files": [],
-        "secrets": [],
-        "services": [],
-        "name": None,
-        "root": None,
-    }
+    nothing = {name: option.get("default") for name, option in BACKUP_OPTIONS.items()}
     session = {
         "state_dir": str(host.state_dir),
         "session_dir": None,
         "rotation_id": host.session.rotation_id,
         "epoch": 1,
     }
-    return {**session, **nothing, "state": state, "retention_days": None, "confirm_old": False, **more}
+    return {**session, **nothing, "state": state, **more}
 
 
 def test_restoring_retired_values_needs_a_word_of_its_own(tmp_path: Path) -> None:

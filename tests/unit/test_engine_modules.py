@@ -21,7 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import host, seal
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import account
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, standing
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 
 from tests.support.controller import Controller
@@ -229,7 +229,7 @@ def test_rotation_show_tells_what_is_open_and_what_to_do() -> None:
         "name": "KEY", "kind": "encryption_key", "due": "fresh", "primary_since": STAMP.format(0), "rotation_id": "r1",
         "status": "overlap", "phase": "", "retire_after": STAMP.format(9), "waived": ["api2"], "lost": [],
     }  # fmt: skip
-    text = "\n".join(account.status_lines({"secrets": [row]}, {}))
+    text = "\n".join(standing.status_lines({"secrets": [row]}, {}))
     assert "may be retired after" in text
     assert "still to catch up: api2" in text
 
@@ -242,7 +242,7 @@ def test_rotation_show_tells_which_jobs_run() -> None:
     job = {"secret": "KEY", "database": "app", "table": "t", "column": "c", "done": 5, "total": 10, "rate": 2.0}
     jobs = {"db": [{**job, "left_s": 2.5, "paused": False, "silent_s": 0.3}]}
     other = {"other": [{**job, "secret": "OTHER", "silent_s": 0.3}]}
-    lines = account.status_lines({"secrets": [row]}, {**jobs, **other})
+    lines = standing.status_lines({"secrets": [row]}, {**jobs, **other})
     assert lines[-1] == "    app on db: t.c 5 of 10 rows (50 %), 2/s, 2 s left"
     assert "in migrate" in lines[-2]
     silent = [{**jobs["db"][0], "silent_s": 45.0}]
@@ -315,7 +315,9 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["names"] == ["KEY"]
-    assert any("KEY: encryption_key, never turned" in line for line in found["lines"])
+    assert [line.split() for line in found["lines"] if " KEY " in line] == [
+        ["KEY", "encryption_key", "no", "period", "never", "turned", "-", "-", "-"]
+    ]
     assert "two: cannot be reached" in found["gate"]
     assert found["closed"] is True
     assert "no rotation none" in found["close"]

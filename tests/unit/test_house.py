@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.keyturn.rotation.plugins.module_utils.release import RELEASE
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE_BY_TOOLS = {"__pycache__", "output"}
@@ -153,6 +154,7 @@ def test_galaxy_and_changelog_agree_on_the_version() -> None:
     galaxy = _load(ROOT / "galaxy.yml")
     released = _load(ROOT / "changelogs" / "changelog.yaml")["releases"]
     assert galaxy["version"] in released
+    assert galaxy["version"] == RELEASE
 
 
 def test_trap_55_rows_are_swapped_before_any_store_turns() -> None:

@@ -15,6 +15,7 @@ __all__ = ["duration", "render"]
 _EVENTS = {
     "rotated": ("good", "Rotated", "The new version is in use."),
     "retired": ("good", "Old version retired", "The old version is used nowhere and was refused."),
+    "closed": ("good", "Old version closed", "No backup holds the old version any more."),
     "check": ("plain", "Checked", "Nothing was changed."),
     "rolled_back": ("warn", "Rolled back", "The old version is in use, as before."),
     "rollback_pending": ("warn", "Rollback pending", "A host is still to be rolled back. The next run does it first."),

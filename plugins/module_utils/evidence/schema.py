@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["DOCUMENT", "EVENTS", "NAME_PATTERN", "RECORD", "SCHEMA_VERSION", "STATES"]
 
 SCHEMA_VERSION = 1
-EVENTS = ("rotated", "rolled_back", "failed", "stuck", "rollback_pending", "retired", "check")
+EVENTS = ("rotated", "rolled_back", "failed", "stuck", "rollback_pending", "retired", "closed", "check")
 STATES = ("staged", "primary", "previous", "retired", "closed", "compromised", "dropped")
 
 _END = r"$(?!\n)"  # in Python "$" also matches before a last line feed

@@ -20,10 +20,13 @@ __all__ = ["Store", "Workspace"]
 
 
 class Workspace:
-    """Files as they are on disk and as they shall be; None stands for a file that is not there."""
+    """Files as they are on disk and as they shall be; None stands for a file that is not there.
 
-    def __init__(self) -> None:
-        self._before: dict[str, bytes | None] = {}
+    :param instead: contents that are looked at in place of what the disk holds, for looking only.
+    """
+
+    def __init__(self, instead: Mapping[str, bytes | None] | None = None) -> None:
+        self._before: dict[str, bytes | None] = dict(instead or {})
         self._after: dict[str, bytes | None] = {}
 
     def on_disk(self, path: str) -> bytes | None:

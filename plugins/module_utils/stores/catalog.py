@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.env_file import EnvFileStore
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.file import FileStore
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore, open_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import LAYOUTS, open_layout
 
 __all__ = ["STORE_OPTIONS", "open_store"]
@@ -24,6 +26,7 @@ STORE_OPTIONS: dict[str, dict[str, Any]] = {
     "previous_variable": {"type": "str"},
     "if_missing": {"type": "str", "choices": ["error", "add"], "default": "error"},
     "newline": {"type": "bool"},
+    "inside": {"type": "raw"},
 }
 
 
@@ -41,6 +44,17 @@ def open_store(name: str, options: Mapping[str, Any]) -> Store:
         options.get("previous_variable") or "",
     )
     add = options.get("if_missing") == "add"
+    inside = options.get("inside")
+    if inside and add:
+        raise KeyturnError(
+            "store-invalid",
+            "a part of something that is not there cannot be added",
+            where=options["path"],
+            hint="Leave if_missing away",
+        )
+    store: Store
     if options["type"] == "file":
-        return FileStore(options["path"], layout, add=add, newline=options.get("newline"))
-    return EnvFileStore(options["path"], layout, add=add)
+        store = FileStore(options["path"], layout, add=add, newline=options.get("newline"))
+    else:
+        store = EnvFileStore(options["path"], layout, add=add)
+    return InsideStore(store, open_place(inside)) if inside else store

@@ -32,6 +32,8 @@ _DOUBLE_ESCAPE = re.compile(r"\\([\\'\"abfnrtv])")
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _DOLLAR = re.compile(r"\$[A-Za-z0-9_{($]|\\\$")
 _PLAIN = re.compile(r"[A-Za-z0-9_./+:@%,=^-]*")
+_PLAIN_ONE = re.compile(r"[A-Za-z0-9_./+:@%,=^-]")
+_NEVER_PLAIN = frozenset(" \t#$'\"`\\")
 _IN_SINGLE = re.compile(r"(?:[^'\\\x00-\x08\x0a-\x1f\x7f]|\\(?![\\']|$))*")
 _IN_DOUBLE = re.compile(r"[^\"\\$`\x00-\x08\x0a-\x1f\x7f]*")
 
@@ -186,16 +188,22 @@ def _quoted(text: str, at: int, number: int, before: str, name: str) -> tuple[Li
     return Line(number, before, raw, behind.group(), name, value, doubt), False
 
 
-def encode(value: str, quote: str = "", *, name: str = "", where: str = "") -> str:
+def encode(value: str, quote: str = "", *, before: str = "", name: str = "", where: str = "") -> str:
     """Write a value so that all readers get it back; in the given quote style where the value allows it.
 
+    A reader that takes quotes for a part of the value (``docker run --env-file``) must not get them where there were
+    none: characters that stood there without quotes stand there again.
+
     :param quote: an empty text, a single or a double quote.
+    :param before: the value as it was written.
     :raises KeyturnError: ``value-unwritable`` for a value that no such form holds (a line feed, both kinds of quotes).
     """
     forms = {"": _PLAIN, "'": _IN_SINGLE, '"': _IN_DOUBLE}
     others = [other for other in ("", "'", '"') if other != quote]
     if quote:
         others.remove("")
+    if not quote and _is_as_plain(value, before):
+        return value
     for form in (quote, *others):
         if forms[form].fullmatch(value):
             return f"{form}{value}{form}"
@@ -205,6 +213,12 @@ def encode(value: str, quote: str = "", *, name: str = "", where: str = "") -> s
         where=where,
         hint="Use a value of one line that has not both kinds of quotes, or a plain file",
     )
+
+
+def _is_as_plain(value: str, before: str) -> bool:
+    """Whether a value needs no character without quotes that was not there without quotes before."""
+    special = set(_PLAIN_ONE.sub("", value))
+    return bool(value) and special <= set(before) and not special & _NEVER_PLAIN and value.isprintable()
 
 
 def edit(data: bytes, changes: Mapping[str, str | None], where: str = "", *, final_newline: bool = True) -> bytes:

@@ -98,8 +98,9 @@ class EnvFileStore(Store):
                 changes[name] = raw
                 continue
             line = document.find(name, self.path)
-            quote = line.quote if line else ""
-            changes[name] = dotenv.encode(self._text(value or b"", name), quote, name=name, where=self.path)
+            quote, before = (line.quote, line.raw) if line else ("", "")
+            text = self._text(value or b"", name)
+            changes[name] = dotenv.encode(text, quote, before=before, name=name, where=self.path)
         changes = {name: raw for name, raw in changes.items() if raw is not None or document.find(name, self.path)}
         if not changes:
             return

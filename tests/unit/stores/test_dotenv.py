@@ -156,6 +156,24 @@ def test_quotes_are_kept_where_the_value_allows_it(value: str, quote: str, raw: 
     assert encode(value, quote) == raw
 
 
+@pytest.mark.parametrize(
+    ("before", "value", "written"),
+    [
+        ("https://u:old@h/a?x=1&y=2", "https://u:n%2Fw@h/a?x=1&y=2", "https://u:n%2Fw@h/a?x=1&y=2"),
+        ("https://u:old@h/a", "https://u:new@h/a?x=1", "'https://u:new@h/a?x=1'"),
+        ("a?b", "c?d e", "'c?d e'"),
+        ("a?b#c", "d?e#f", "'d?e#f'"),
+        ("", "a?b", "'a?b'"),
+    ],
+)
+def test_trap_31_a_value_without_quotes_gets_none_for_what_stood_there_before(
+    before: str, value: str, written: str
+) -> None:
+    """Who reads quotes as a part of the value would get another one."""
+    assert encode(value, before=before) == written
+    assert parse(f"X={written}\n".encode()).lines[0].value == value
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "'\"", "'$x", "ends with \\'", "\x1b"])
 def test_values_that_no_form_holds_are_refused(value: str) -> None:
     with pytest.raises(KeyturnError) as caught:

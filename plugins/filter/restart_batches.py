@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put services together that are restarted in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_batches
+
+DOCUMENTATION = r"""
+name: restart_batches
+short_description: Put services together that are restarted in one call
+version_added: 0.1.0
+description:
+  - Keeps the order of the services, and puts neighbours together that Docker Compose can treat in one call.
+  - Those are services of one project and one C(wave) that are not C(rolling). Every other service is by itself.
+author: keyturn.rotation contributors (@keyturn)
+options:
+  _input:
+    description: Services of one host, as in the catalog, each with C(name) and C(manager).
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show what is restarted together, [['api', 'web'], ['agent']]
+  ansible.builtin.debug:
+    msg: "{{ services | keyturn.rotation.restart_batches | map('map', attribute='name') }}"
+  vars:
+    services:
+      - {name: api, manager: compose, project_dir: /srv/app, wave: 0}
+      - {name: web, manager: compose, project_dir: /srv/app, wave: 0}
+      - {name: agent, manager: systemd, wave: 0}
+"""
+
+RETURN = r"""
+_value:
+  description: Lists of services, in order.
+  type: list
+  elements: list
+"""
+
+
+def _filter(services: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    if isinstance(services, (str, Mapping)) or not all(isinstance(service, Mapping) for service in services):
+        raise AnsibleFilterError("restart_batches: needs a list of services")
+    return restart_batches(services)
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name to function."""
+        return {"restart_batches": _filter}

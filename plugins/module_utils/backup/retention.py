@@ -1,0 +1,122 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which backups have had their time, and removing them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import checksums, listing
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.make import alone
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model import Backup
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import DEFAULT_FORMAT, is_left
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+__all__ = ["Retention", "expired", "prune"]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long backups stay.
+
+    :param days: older ones go.
+    :param keep: of each secret, those go that have so many newer ones; 0 for no limit.
+    :param needed: rotations whose backups stay whatever their age, because they are open or may still be undone.
+    :param release: secrets of which even the only good backup may go.
+    """
+
+    days: int
+    keep: int = 0
+    needed: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+
+
+def expired(backups: Sequence[Backup], sound: Collection[str], retention: Retention, now: datetime) -> dict[str, str]:
+    """The names of the backups that go, each with the reason.
+
+    The newest sound backup of a secret stays. One that was made before a restore does not count as a backup there: it
+    holds what somebody wanted to be rid of.
+
+    :param backups: the oldest first.
+    :param sound: the names of those whose copies are as they were made.
+    """
+    limit = now - timedelta(days=retention.days)
+    last: dict[str, str] = {}
+    for backup in backups:
+        if backup.name in sound and not backup.reason:
+            last.update(dict.fromkeys(backup.secrets, backup.name))
+            last[""] = "" if backup.secrets else backup.name
+    stay = {name for secret, name in last.items() if secret not in retention.release}
+    newer: Counter[tuple[str, bool]] = Counter()
+    found: dict[str, str] = {}
+    for backup in reversed(backups):
+        kinds = [(secret, bool(backup.reason)) for secret in backup.secrets or ("",)]
+        many = retention.keep > 0 and all(newer[kind] >= retention.keep for kind in kinds)
+        newer.update(kinds)
+        if backup.name in stay or (backup.rotation_id and backup.rotation_id in retention.needed):
+            continue
+        if backup.made_at < limit:
+            found[backup.name] = f"older than {retention.days} days"
+        elif many:
+            found[backup.name] = f"there are {retention.keep} newer ones"
+    return {backup.name: found[backup.name] for backup in backups if backup.name in found}
+
+
+def prune(
+    backup_dir: str,
+    retention: Retention,
+    now: datetime,
+    *,
+    root: str | None = None,
+    form: str = DEFAULT_FORMAT,
+    check_mode: bool = False,
+) -> list[dict[str, str]]:
+    """Remove the backups that have had their time, and what half-made ones left.
+
+    :returns: ``name``, ``time`` and ``why`` of each that went (or would go), the oldest first.
+    :raises KeyturnError: ``retention-invalid``, ``prune-failed``.
+    """
+    if retention.days < 0 or retention.keep < 0:
+        raise KeyturnError(
+            "retention-invalid",
+            "is negative",
+            where="retention_days, keep",
+            hint="Give a number of days, or of backups",
+        )
+    if not os.path.isdir(backup_dir):
+        return []
+    backups = listing(backup_dir, root, form)
+    sound = {backup.name for backup in backups if backup.usable and checksums(backup) != "wrong"}
+    why = expired(backups, sound, retention, now)
+    told = [
+        {"name": backup.name, "time": backup.made_at.isoformat(), "why": why[backup.name]}
+        for backup in backups
+        if backup.name in why
+    ]
+    if check_mode:
+        return told
+    with alone(backup_dir):
+        for name in [*why, *(left for left in os.listdir(backup_dir) if is_left(left, form))]:
+            _remove(backup_dir, name, name not in why)
+        atomic.fsync_dir(backup_dir)
+    return told
+
+
+def _remove(backup_dir: str, name: str, nameless: bool) -> None:
+    """Take the name away first: what is left of a removal that stops in the middle is no backup."""
+    folder = os.path.join(backup_dir, name)
+    try:
+        if not nameless:
+            os.rename(folder, f"{folder}.partial")
+            folder += ".partial"
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise KeyturnError(
+            "prune-failed", f"cannot be removed ({error.strerror})", where=folder, hint="Check its permissions"
+        ) from None

@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a retired version is closed: no backup holds it any more. Pure; times are UTC.
+
+Nothing is read from inside a backup. One that holds a file in which the version lay, and that was made while it still
+lay there, is taken to hold it; so is one of which that cannot be told. So a version may be closed late, never early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
+
+__all__ = ["held_by", "held_in_escrow", "over"]
+
+
+def _time(stamp: str) -> datetime:
+    """A stamp of the register; to the second, as backups have theirs."""
+    return datetime.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+
+
+def over(register: Mapping[str, Any]) -> dict[str, str]:
+    """The rotations whose previous version is retired, each with the time at which that was.
+
+    One that another followed without a retire of its own is retired with that one.
+    """
+    found: dict[str, str] = {}
+    rotations = register["rotations"]
+    for rotation_id, rotation in rotations.items():
+        if rotation["status"] == "retired":
+            found[rotation_id] = rotation["ended_at"]
+        elif rotation["status"] == "superseded":
+            later = [
+                rotations.get(register["secrets"].get(name, {}).get("current"), {}) for name in rotation["secrets"]
+            ]
+            if all(each.get("status") in ("retired", "closed") for each in later):
+                found[rotation_id] = max(each["ended_at"] for each in later)
+    return found
+
+
+def _last_time(rotation: Mapping[str, Any], retired_at: str, entries: Iterable[Mapping[str, Any]]) -> datetime:
+    """When the version was last in a store: a store of several versions has it until it is retired."""
+    several = any(store.get("layout", "single") != "single" for entry in entries for store in entry["stores"])
+    return _time(retired_at if several else rotation.get("turned_at", retired_at))
+
+
+def held_by(
+    register: Mapping[str, Any],
+    rotation_id: str,
+    retired_at: str,
+    hosts: Mapping[str, Mapping[str, Any]],
+    answers: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[str] | None:
+    """The backups that may hold what this rotation retired, as ``host: name``; None where that cannot be told.
+
+    :param hosts: the plan's hosts with their secrets and stores.
+    :param answers: by host, its backups as ``secret_backup`` tells them.
+    """
+    rotation = register["rotations"][rotation_id]
+    planned = {entry["name"] for work in hosts.values() for entry in work["secrets"]}
+    if not set(rotation["secrets"]) <= planned:
+        return None
+    found: list[str] = []
+    for host, work in sorted(hosts.items()):
+        entries = [entry for entry in work["secrets"] if entry["name"] in rotation["secrets"]]
+        if not entries:
+            continue
+        if host not in answers:
+            return None
+        until = _last_time(rotation, retired_at, entries)
+        paths = {store["path"] for entry in entries for store in entry["stores"]}
+        found += [
+            f"{host}: {backup['name']}"
+            for backup in answers[host]
+            if backup["rotation_id"] == rotation_id or _may_hold(backup, paths, until)
+        ]
+    return found
+
+
+def _may_hold(backup: Mapping[str, Any], paths: set[str], until: datetime) -> bool:
+    if not backup["complete"] or backup["foreign"]:
+        return True
+    if not paths & set(backup["files"]):
+        return False
+    # Backups have the time of their host, the register that of the state host
+    latest = until + timedelta(seconds=CLOCK_SECONDS)
+    return bool(backup["reason"]) or datetime.fromisoformat(backup["time"]) <= latest
+
+
+def held_in_escrow(
+    register: Mapping[str, Any],
+    rotation_id: str,
+    escrow: Mapping[str, Any],
+    answers: Mapping[str, Mapping[str, Iterable[str]]],
+) -> list[str] | None:
+    """The copies elsewhere that may hold what this rotation retired, as ``host: NAME/rotation``; None: cannot be told.
+
+    :param escrow: the plan's ``escrow``.
+    :param answers: by host and secret, the rotations of which it has copies.
+    """
+    rotations = register["rotations"]
+    names = set(rotations[rotation_id]["secrets"]) & set(escrow["secrets"])
+    if not names:
+        return []
+    if not set(escrow["hosts"]) <= set(answers):
+        return None
+    own = rotations[rotation_id]["started_at"]
+    return [
+        f"{host}: {name}/{other}"
+        for host in sorted(escrow["hosts"])
+        for name in sorted(names)
+        for other in answers[host].get(name, ())
+        if other != rotation_id and rotations.get(other, {}).get("started_at", "") < own
+    ]

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How every secret stands, as a table for people; and what a schedule has to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import table
+
+__all__ = ["agenda_lines", "status_lines"]
+
+_DAY = 86400
+_HEAD = ("SECRET", "KIND", "STATE", "TURNED", "AGE", "NEXT DUE", "ROTATION")
+#: How urgent each state is.
+_ORDER = ("overdue", "due", "fresh", "no period")
+
+
+def _span(seconds: float) -> str:
+    """``12 d`` or, within two days, ``31 h``; ``5 min`` within two hours."""
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 2 * _DAY else f"{seconds / _DAY:.0f} d"
+
+
+def _state(row: Mapping[str, Any], grace: float) -> str:
+    late = row.get("late_s") or 0
+    return "overdue" if late > grace else str(row["due"])
+
+
+def _cells(row: Mapping[str, Any], state: str) -> tuple[str, ...]:
+    age, period = row.get("age_s"), row.get("period_s")
+    aged = "" if age is None else _span(age) + (f" of {_span(period)}" if period else "")
+    late = f" by {_span(row['late_s'])}" if state == "overdue" else ""
+    turned = row["primary_since"][:10] if row["primary_since"] else "never turned"
+    rotation = str(row["status"]) if row["rotation_id"] else "-"
+    return (row["name"], row["kind"], state + late, turned, aged or "-", (row.get("next_due") or "-")[:10], rotation)
+
+
+def _more(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """What is open for a secret, and what is to be done about it."""
+    waits = [f"    held back: {row['held_back']}"] if row.get("held_back") else []
+    if not row["rotation_id"]:
+        return waits
+    phase = f" in {row['phase']}" if row["status"] == "open" else ""
+    lines = [*waits, f"    rotation {row['rotation_id']}: {row['status']}{phase}"]
+    for host, running in sorted(jobs.items()):
+        lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
+    if row["retire_after"] and row["status"] == "overlap":
+        lines.append(f"    the previous version may be retired after {row['retire_after']}")
+    for key, text in (
+        ("waived", "still to catch up"),
+        ("lost", "still to be brought back"),
+        ("held", "the version before is still in"),
+    ):
+        if row.get(key):
+            lines.append(f"    {text}: {', '.join(row[key])}")
+    return lines
+
+
+def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
+    """Every secret in a table, the most urgent first, each with what is open and what to do about it.
+
+    :param planned: what ``rotation_plan`` returned.
+    :param jobs: the re-encryptions that run, by host.
+    """
+    grace = planned.get("grace_s", 0)
+    found = [(row, _state(row, grace)) for row in planned["secrets"]]
+    found.sort(key=lambda entry: (_ORDER.index(entry[1]), -(entry[0].get("late_s") or 0), _next(entry[0])))
+    head, *rows = table([_HEAD, *(_cells(row, state) for row, state in found)])
+    lines = ["", "Secrets", head]
+    for line, (row, _kept) in zip(rows, found):
+        lines += [line, *_more(row, jobs)]
+    return lines
+
+
+def _next(row: Mapping[str, Any]) -> tuple[str, str]:
+    return (row.get("next_due") or "", row["name"])
+
+
+def agenda_lines(agenda: Mapping[str, Any]) -> list[str]:
+    """What a schedule has to do."""
+    lines = [f"  {run['playbook']:9} {', '.join(run['only'])}" for run in agenda["runs"]]
+    lines += [
+        f"  {'waits':9} {', '.join(entry['secrets'])}: rotation {entry['rotation_id']} is {entry['status']}"
+        for entry in agenda["waiting"]
+    ]
+    lines += [f"  {'overdue':9} {name}" for name in agenda["overdue"]]
+    return ["", "To do", *(lines or ["  nothing"])]
