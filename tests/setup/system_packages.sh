@@ -21,6 +21,7 @@ packages=(
     redis-server        # a server that checks passwords
     shellcheck          # ansible-test sanity
     strace              # every program that a run starts
+    systemd             # reads the units of the schedule
 )
 
 missing=()
