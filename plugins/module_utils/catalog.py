@@ -14,8 +14,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import LIFETIME, check_spec
-from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import TOKEN
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.form import parse_form
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import TOKEN
 from ansible_collections.keyturn.rotation.plugins.module_utils.keeping import KEEPING, backup_policy, escrow_policy
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.declared import (
     KEYSET,
@@ -131,7 +131,7 @@ _INDEX = Shape(
         "name": Field("str", "The index's name", required=True),
     },
 )
-_PROBE_TYPES = ("http", "command", "jwt", "active_kid", "log", "token")
+_PROBE_TYPES = ("http", "command", "active_kid", "log", "token")
 _STAMPS = Shape(
     "stamps",
     {
@@ -176,8 +176,6 @@ _PROBE = Shape(
         "command": Field("list", "The command; the value comes on its standard input"),
         "expect": Field("int|list", "The status, or the exit code"),
         "expect_body": Field("str", "A regular expression that the answer must match"),
-        "claims": Field("map", "The claims of a jwt's token, without iat and exp"),
-        "lifetime": Field("int", "Seconds that a jwt's token is valid; 60 by default", minimum=1),
         "version": Field("str", "Which version it presents", choices=("new", "old", "none")),
         "refused": Field("bool", "Whether a refusal is what is expected"),
         "timeout": Field("int", "Seconds"),
@@ -520,12 +518,11 @@ def _check_secret(
     for consumer in secret.get("consumers", ()):
         _known(consumer, services, "service", f"{where}.consumers")
     check_servers(secret, databases, where)
-    declared(secret, where)
     for index, endpoint in enumerate(secret.get("jwks", ())):
         _check_published(endpoint, services, f"{where}.jwks[{index}]")
     for index, probe in enumerate(secret.get("probes", ())):
         _check_headers(probe.get("headers") or {}, f"{where}.probes[{index}]")
-        if probe["type"] in ("http", "token", *PROBE_TYPES) and "url" not in probe:
+        if probe["type"] in ("http", *PROBE_TYPES) and "url" not in probe:
             raise KeyturnError(
                 "catalog-invalid", "field 'url' is missing", where=f"{where}.probes[{index}]", hint="Give the address"
             )
@@ -536,6 +533,7 @@ def _check_secret(
         if probe["type"] == "log":
             _check_log(probe, secret, services, f"{where}.probes[{index}]")
     check_keyset(secret, where)
+    declared(secret, where)
     if secret["kind"] == "encryption_key" and not secret.get("data"):
         raise KeyturnError(
             "catalog-invalid",

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable, Union
 
+from ansible_collections.keyturn.rotation.plugins.module_utils import base64url
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     Field,
@@ -56,6 +57,7 @@ __all__ = [
     "SigningKey",
     "check_length",
     "check_spec",
+    "compact_jws",
     "describe",
     "expires",
     "generate",
@@ -65,6 +67,7 @@ __all__ = [
     "new_signing_key",
     "private_members",
     "public_jwk",
+    "require_library",
 ]
 
 #: How long a token is valid: as a duration, or in whole years of the calendar.
@@ -263,7 +266,7 @@ def _encoded(raw: bytes, encoding: str, padding: bool | None) -> bytes:
 
 
 def _base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return base64url.encode(raw).decode()
 
 
 # -- signing keys ------------------------------------------------------------------------------------------------
@@ -323,7 +326,11 @@ def private_members(key: SigningKey) -> dict[str, str]:
     return {"d": _base64url(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))}
 
 
-def _require_library(where: str) -> None:
+def require_library(where: str) -> None:
+    """Refuse to go on without the library ``cryptography``.
+
+    :raises KeyturnError: ``library-missing``.
+    """
     if not HAS_CRYPTOGRAPHY:
         raise KeyturnError(
             "library-missing",
@@ -339,7 +346,7 @@ def new_signing_key(spec: Mapping[str, Any], where: str = "generate") -> Signing
     :param spec: of type ``rsa``, ``ec`` or ``ed25519``, as :func:`check_spec` accepts it.
     :raises KeyturnError: ``library-missing``.
     """
-    _require_library(where)
+    require_library(where)
     if spec["type"] == "rsa":
         return rsa.generate_private_key(65537, spec.get("bits", _RSA_BITS[1]))
     if spec["type"] == "ec":
@@ -386,10 +393,17 @@ def _token(spec: Mapping[str, Any], key: bytes | None, now: float, where: str) -
 
 def hs256(header: Mapping[str, Any], payload: Mapping[str, Any], key: bytes) -> bytes:
     """A compact JWS (RFC 7515) signed with HMAC-SHA256, JSON without blanks, members in the order given."""
-    signed = ".".join(
-        _base64url(json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode()) for part in (header, payload)
-    )
-    return f"{signed}.{_base64url(hmac.digest(key, signed.encode(), 'sha256'))}".encode()
+    return compact_jws(header, payload, lambda signed: hmac.digest(key, signed, "sha256"))
+
+
+def compact_jws(header: Mapping[str, Any], payload: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> bytes:
+    """A compact JWS (RFC 7515), JSON without blanks, members in the order given.
+
+    :param sign: from what is signed to the signature.
+    """
+    written = (json.dumps(part, separators=(",", ":"), ensure_ascii=False) for part in (header, payload))
+    signed = b".".join(base64url.encode(part.encode()) for part in written)
+    return signed + b"." + base64url.encode(sign(signed))
 
 
 # -- public interface --------------------------------------------------------------------------------------------
@@ -460,7 +474,7 @@ def _public_part(spec: Mapping[str, Any], value: bytes, where: str) -> dict[str,
         jwk = json.loads(value)
         public = {**{name: jwk[name] for name in _PUBLIC if name in jwk}, "kid": jwk.get("kid") or jwk_thumbprint(jwk)}
     else:
-        _require_library(where)
+        require_library(where)
         key = load_pem_private_key(value, None)
         if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
             raise ValueError("another kind of key")

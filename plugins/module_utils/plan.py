@@ -79,12 +79,9 @@ def retire_after(secrets: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _retire_seconds(secret: Mapping[str, Any]) -> int:
-    least = parse_duration(secret["overlap_min"]) if "overlap_min" in secret else None
-    if secret.get("kind") == keysets.KIND:
-        return max(keysets.window(secret), least or 0)
     planned = _window(secret)
     if planned is None:
-        return DEFAULT_OVERLAP if least is None else least
+        return parse_duration(secret["overlap_min"]) if "overlap_min" in secret else DEFAULT_OVERLAP
     return closing_seconds({"window": {**planned, "figures": {"jwks_max_age": 0, **planned["figures"]}}}, {})
 
 
@@ -725,4 +722,5 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
 
 def _kid(secret: Mapping[str, Any]) -> dict[str, str]:
     """The form of new kids, where the catalog has one."""
-    return {"kid": secret["keyset"]["kid"]} if "kid" in secret["keyset"] else {}
+    kid = secret.get("keyset", {}).get("kid")
+    return {"kid": kid} if kid else {}

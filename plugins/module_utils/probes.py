@@ -36,9 +36,6 @@ __all__ = ["PROBE_TYPES", "ProbeType", "Reply", "Verdict", "fill", "misplaced_va
 
 ACCEPTED, REFUSED, UNPROVEN, FAILED = "accepted", "refused", "unproven", "failed"
 _TIMEOUT = 10.0
-#: How long the token of a probe is valid, in seconds.
-_TOKEN_LIFETIME = 60
-_BEARER = {"Authorization": "Bearer {value}"}
 
 Probe = Mapping[str, Any]
 #: (secret, version) to the value.
@@ -180,7 +177,7 @@ def _token_of(probe: Probe) -> dict[str, Any]:
 
 def _ask_with_token(probe: Probe, value: bytes | None) -> Reply:
     from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
-    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import sign_token
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import sign_token
 
     key = value or b""
     kid = str((probe.get("kids") or {}).get(_version(probe)) or kid_in(key))
@@ -188,7 +185,7 @@ def _ask_with_token(probe: Probe, value: bytes | None) -> Reply:
 
 
 def _validate_token(probe: Probe, where: str) -> None:
-    from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import check_token
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import check_token
 
     if not _version(probe):
         raise _invalid("it is not said which version signs the token", where, "Set version to new or old")
@@ -220,31 +217,9 @@ def _entry(value: bytes | None) -> Entry:
     return Entry.decode(value or b"", "the value of this probe")
 
 
-def _token_lifetime(probe: Probe) -> int:
-    return int(probe.get("lifetime") or _TOKEN_LIFETIME)
-
-
-def _ask_jwt(probe: Probe, value: bytes | None) -> Reply:
-    """With a token that is signed with the key, in place of the value."""
-    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.tokens import sign
-
-    token = sign(_entry(value), probe.get("claims") or {}, time.time(), _token_lifetime(probe))
-    headers = probe.get("headers") or ({} if probe.get("body") else _BEARER)
-    return _ask_http({**probe, "headers": headers}, token)
-
-
-def _validate_jwt(probe: Probe, where: str) -> None:
-    if not _version(probe):
-        raise _invalid("it signs a token but names no version", where, "Set version to new or old")
-    if {"iat", "exp"} & set(probe.get("claims") or {}):
-        raise _invalid("iat and exp come from the clock", where, "Leave them out of claims")
-    plain = probe.get("headers") or probe.get("body")
-    _validate_http(probe if plain else {**probe, "headers": _BEARER}, where)
-
-
 def _judge_active_kid(probe: Probe, value_of: Values) -> Verdict:
     """Whether what a service signs, or says that it signs with, has the kid of the version."""
-    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.tokens import kids_in
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import kids_in
 
     kid = _entry(value_of(str(probe.get("secret")), _version(probe))).kid
     reply = _ask_http(probe, None)
@@ -437,7 +412,6 @@ PROBE_TYPES: dict[str, ProbeType] = {
     "http": ProbeType(_ask_http, _validate_http, accepted=(200,), refused=(401, 403)),
     "token": ProbeType(_ask_with_token, _validate_token, accepted=(200,), refused=(401, 403)),
     "command": ProbeType(_ask_command, _validate_command, accepted=(0,), refused=tuple(range(1, 256))),
-    "jwt": ProbeType(_ask_jwt, _validate_jwt, accepted=(200,), refused=(401, 403)),
     "active_kid": ProbeType(_ask_nothing, _validate_active_kid, (), (), _judge_active_kid),
     "log": ProbeType(_ask_nothing, _validate_log, (), (), _judge_log),
     "container_env": ProbeType(_ask_nothing, _validate_containers, (), (), _judge_containers),

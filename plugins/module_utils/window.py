@@ -32,6 +32,9 @@ __all__ = [
 _UNSEEN = 86400
 #: Of these only the longest counts: a token is either the one or the other.
 _TOKENS = ("token_lifetime", "refresh_lifetime")
+#: What a figure is where the catalog does not say it: no gateway fetches the keys of a keyset, and all of its tokens
+#: are of the one kind.
+_DEFAULTS = {"keyset": {"refresh_lifetime": "0s", "jwks_max_age": "0s", "gateway_cache": "0s", "skew": "60s"}}
 
 WINDOW = Shape(
     "overlap window",
@@ -44,7 +47,7 @@ WINDOW = Shape(
             "str", "How long caches may show published keys; measured where jwks is named", pattern=DURATION
         ),
         "gateway_cache": Field("str", "How long gateways keep keys on their own account", pattern=DURATION),
-        "reload": Field("str", "How long a running signer takes to load the new version by itself", pattern=DURATION),
+        "reload": Field("str", "How long a running service takes to load a change by itself", pattern=DURATION),
         "skew": Field("str", "By how much clocks may differ: 60s", pattern=DURATION),
     },
 )
@@ -123,13 +126,16 @@ def _incomplete(figure: str, where: str, why: str) -> KeyturnError:
 
 
 def declared(secret: Mapping[str, Any], where: str) -> dict[str, int] | None:
-    """The figures that a secret of the catalog declares, in seconds; None for one that has no window.
+    """The figures of a secret of the catalog, in seconds; None for one that has no window. A keyset has always one.
 
     :raises KeyturnError: ``window-incomplete`` for the first figure that is neither declared nor measured.
     """
-    if "window" not in secret and not secret.get("jwks"):
+    defaults = _DEFAULTS.get(str(secret.get("kind")))
+    if "window" not in secret and not secret.get("jwks") and defaults is None:
         return None
-    said = secret.get("window") or {}
+    said = {**(defaults or {}), **(secret.get("window") or {})}
+    if secret.get("jwks") and "jwks_max_age" not in (secret.get("window") or {}):
+        said.pop("jwks_max_age", None)
     for figure in FIGURES:
         if figure not in said and not (figure == "jwks_max_age" and secret.get("jwks")):
             raise _incomplete(figure, where, "")

@@ -40,14 +40,12 @@ options:
         description:
           - How it asks. With V(container_env) it looks into the environment of the containers of a Docker Compose
             service, none of which may have the old version any more, as it is or inside a URL.
-          - With V(jwt) the value is a key of a keyset, and C({value}) a token signed with it, by default in the header
-            C(Authorization).
           - With V(active_kid) it reads the kid in the answer, of a token or of the JSON member C(active_kid) or C(kid).
           - With V(token) it makes a token that is valid for a short time, signed by the version, and shows it as
             V(http) shows a value; C({value}) is the token then. See O(probes[].token).
           - With V(log) it looks into what was logged. See O(probes[].pattern).
         type: str
-        choices: [http, command, container_env, jwt, active_kid, log, token]
+        choices: [http, command, container_env, active_kid, log, token]
         required: true
       secret:
         description: Whose value it uses. It need not be said when O(values) holds one secret only.
@@ -91,19 +89,11 @@ options:
       body:
         description: The body, with the same words as in O(probes[].headers).
         type: str
-      claims:
-        description: For V(jwt), the claims of the token, without C(iat) and C(exp).
-        type: dict
-        default: {}
-      lifetime:
-        description: For V(jwt), the seconds that the token is valid.
-        type: int
-        default: 60
       token:
         description:
           - For V(token), what stands in the token. C(iat) and C(exp) come from the clock.
-          - The value is a private JWK, a PEM, or for C(HS256) and its like the secret itself. Without
-            O(probes[].headers) and O(probes[].body) the token goes into the header C(Authorization).
+          - The value is a private JWK, a PEM, a key of a keyset with its kid, or for C(HS256) and its like the secret
+            itself. Without O(probes[].headers) and O(probes[].body) the token goes into the header C(Authorization).
         type: dict
         suboptions:
           claims:
@@ -181,7 +171,7 @@ options:
     description:
       - The kids of versions, by secret, as C(new) and C(old). They stand for C({kid}) in a pattern, and in the header
         of a token.
-      - The default is what a private JWK says.
+      - The default is what a private JWK, or a key of a keyset, says.
     type: dict
   since:
     description: A time in UTC such as V(2026-11-21T10:00:00Z), from which on logs count.
@@ -299,7 +289,7 @@ PROBE = {
     "name": {"type": "str"},
     "type": {
         "type": "str",
-        "choices": ["http", "command", "container_env", "jwt", "active_kid", "log", "token"],
+        "choices": ["http", "command", "container_env", "active_kid", "log", "token"],
         "required": True,
     },
     "secret": {"type": "str", "no_log": False},
@@ -312,8 +302,6 @@ PROBE = {
     "method": {"type": "str"},
     "headers": {"type": "dict"},
     "body": {"type": "str"},
-    "claims": {"type": "dict", "default": {}},
-    "lifetime": {"type": "int", "default": 60},
     "token": {"type": "dict", "options": TOKEN, "no_log": False},
     "ca_file": {"type": "path"},
     "command": {"type": "list", "elements": "str"},

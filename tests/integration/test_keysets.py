@@ -24,7 +24,8 @@ from tests.support.kms import Kms
 
 NAME = "JWT_KEYSET"
 OLD = "first-key-Q7xW2mN9bV4cK8zL1pR6tY3u"
-_FIELDS = {"token_lifetime": "15m", "reload_interval": "2s", "clock_skew": "30s", "kid": "k%Y%m%d"}
+_FIELDS = {"kid": "k%Y%m%d"}
+_WINDOW = {"token_lifetime": "15m", "reload": "2s", "skew": "30s"}
 
 
 def _status(url: str, token: str = "") -> int:
@@ -75,9 +76,9 @@ class _Fleet:
                 {
                     "name": f"{host} takes a token",
                     "hosts": host,
-                    "type": "jwt",
+                    "type": "token",
                     "url": f"{server.url}/me",
-                    "claims": {"actor_type": "player", "sub": "probe"},
+                    "token": {"claims": {"actor_type": "player", "sub": "probe"}},
                 },
                 {"name": f"{host} signs", "hosts": host, "type": "active_kid", "url": f"{server.url}/token"},
             )
@@ -85,6 +86,7 @@ class _Fleet:
         entry = {
             "kind": "keyset",
             "keyset": {**_FIELDS, **(fields or {})},
+            "window": _WINDOW,
             "generate": {"type": "string", "length": 40},
             "stores": stores,
             "consumers": sorted(services),

@@ -139,7 +139,7 @@ _FULL: dict[str, Any] = {
         },
         {
             "name": "a token from before still works",
-            "type": "jwt",
+            "type": "token",
             "version": "old",
             "expected": "accepted",
             "result": "accepted",

@@ -12,13 +12,12 @@ from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_plain_file, read_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import DEFAULT_KID, trimmed
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_reading
 
 __all__ = ["Keyset", "compare", "comparison_lines", "fingerprints", "load", "parse"]
 
 _LIMIT = 1 << 20  # bytes; a keyset is some hundred
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-_DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def parse(raw: bytes, where: str) -> Keyset:
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _value in pairs]
-        if len({name.strip(_SPACE) for name in names}) != len(names):
+        if len({trimmed(name) for name in names}) != len(names):
             raise _invalid("has a name twice", where)
         return dict(pairs)
 
@@ -58,9 +57,9 @@ def parse(raw: bytes, where: str) -> Keyset:
             raise _invalid("has a member whose name differs in case only", where)
         if any(not isinstance(value, str) for value in content["keys"].values()):
             raise _invalid("has a secret that is no text", where)
-        entries = {kid.strip(_SPACE): value.strip(_SPACE).encode() for kid, value in content["keys"].items()}
+        entries = {trimmed(kid): trimmed(value).encode() for kid, value in content["keys"].items()}
         named = content.get("active_kid")
-        active = named.strip(_SPACE) if isinstance(named, str) else ""
+        active = trimmed(named) if isinstance(named, str) else ""
         active.encode()
         "".join(entries).encode()
     except (ValueError, RecursionError):
@@ -70,9 +69,9 @@ def parse(raw: bytes, where: str) -> Keyset:
     keys = {kid: value for kid, value in entries.items() if kid and value}
     if not keys:
         raise _invalid("has no keys", where)
-    if (active or _DEFAULT) not in keys:
+    if (active or DEFAULT_KID) not in keys:
         raise _invalid("has an active kid that names no key", where)
-    return Keyset(active or _DEFAULT, keys)
+    return Keyset(active or DEFAULT_KID, keys)
 
 
 def load(file: str | None, command: Sequence[str], timeout: float) -> Keyset:

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.base64url import decode, encode
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.keys import (
     Signer,
     Verifier,
-    decode_segment,
-    encode_segment,
 )
 
 __all__ = ["Compact", "head", "read", "sign"]
@@ -40,7 +39,7 @@ class Compact(NamedTuple):
     @property
     def text(self) -> bytes:
         """As it is stored."""
-        return self.signed + b"." + encode_segment(self.signature)
+        return self.signed + b"." + encode(self.signature)
 
     @property
     def payload(self) -> bytes:
@@ -48,7 +47,7 @@ class Compact(NamedTuple):
 
         :raises ValueError: where it is no base64url.
         """
-        return decode_segment(self.signed.split(b".")[1])
+        return decode(self.signed.split(b".")[1])
 
 
 def head(signer: Signer, header: Mapping[str, Any]) -> bytes:
@@ -58,7 +57,7 @@ def head(signer: Signer, header: Mapping[str, Any]) -> bytes:
     :raises ValueError: for what JSON cannot say.
     """
     whole = {**header, "alg": signer.algorithm, "kid": signer.kid}
-    return encode_segment(json.dumps(whole, separators=(",", ":"), sort_keys=True, allow_nan=False).encode())
+    return encode(json.dumps(whole, separators=(",", ":"), sort_keys=True, allow_nan=False).encode())
 
 
 def sign(signer: Signer, first: bytes, payload: Mapping[str, Any]) -> Compact:
@@ -67,7 +66,7 @@ def sign(signer: Signer, first: bytes, payload: Mapping[str, Any]) -> Compact:
     :param first: what :func:`head` gave for this signer.
     :raises ValueError: for what JSON cannot say.
     """
-    signed = first + b"." + encode_segment(_PAYLOAD.encode(payload).encode())
+    signed = first + b"." + encode(_PAYLOAD.encode(payload).encode())
     return Compact(signer.kid, signer.algorithm, signed, signer.sign(signed))
 
 
@@ -75,7 +74,7 @@ def sign(signer: Signer, first: bytes, payload: Mapping[str, Any]) -> Compact:
 def _read_head(first: bytes) -> tuple[str, str] | None:
     """Kid and algorithm; many documents have the same header."""
     try:
-        header = json.loads(decode_segment(first))
+        header = json.loads(decode(first))
         kid, algorithm = header["kid"], header["alg"]
         if isinstance(kid, str) and isinstance(algorithm, str) and "crit" not in header:
             return kid, algorithm
@@ -93,7 +92,7 @@ def read(text: bytes) -> Compact | None:
     if named is None:
         return None
     try:
-        signature = decode_segment(segments[2])
+        signature = decode(segments[2])
     except ValueError:
         return None
     return Compact(*named, segments[0] + b"." + segments[1], signature)

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Union
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.base64url import decode
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import HAS_CRYPTOGRAPHY
+from ansible_collections.keyturn.rotation.plugins.module_utils.generate import require_library
 
 try:
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     _Private = Union[rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey]
     _Public = Union[rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey]
 
-__all__ = ["ALGORITHMS", "Signer", "Verifier", "decode_segment", "encode_segment", "load_public", "load_signer"]
+__all__ = ["ALGORITHMS", "Signer", "Verifier", "load_public", "load_signer", "read_signer"]
 
 #: What may stand in ``alg`` of a header.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -40,29 +40,8 @@ _CURVES = {"P-256": ("ES256", 32), "P-384": ("ES384", 48), "P-521": ("ES512", 66
 _BY_BITS = {256: "P-256", 384: "P-384", 521: "P-521"}
 
 
-#: From one alphabet of base64 to the other; what belongs to the wrong one is no letter of either.
-_TO_URL = bytes.maketrans(b"+/", b"-_")
-_FROM_URL = bytes.maketrans(b"-_+/", b"+/!!")
-
-
-def encode_segment(raw: bytes) -> bytes:
-    """Base64url without padding."""
-    return binascii.b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL)
-
-
-def decode_segment(text: bytes) -> bytes:
-    """The same back; only the one way of writing it is read.
-
-    :raises ValueError: for anything else.
-    """
-    raw = binascii.a2b_base64(text.translate(_FROM_URL) + b"=" * (-len(text) % 4))
-    if encode_segment(raw) != text:  # it skips what is no letter
-        raise binascii.Error("not canonical")
-    return raw
-
-
 def _number(jwk: Mapping[str, Any], name: str) -> int:
-    return int.from_bytes(decode_segment(jwk[name].encode()), "big")
+    return int.from_bytes(decode(jwk[name].encode()), "big")
 
 
 def _hash(algorithm: str) -> hashes.HashAlgorithm:
@@ -177,9 +156,10 @@ def _private_from_jwk(jwk: Mapping[str, Any]) -> _Private:
     if jwk["kty"] == "RSA":
         return _rsa_private(jwk)
     if jwk["kty"] == "EC":
-        return ec.derive_private_key(_number(jwk, "d"), _curve(jwk))
+        point = ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), _curve(jwk))
+        return ec.EllipticCurvePrivateNumbers(_number(jwk, "d"), point).private_key()
     if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
-        return ed25519.Ed25519PrivateKey.from_private_bytes(decode_segment(jwk["d"].encode()))
+        return ed25519.Ed25519PrivateKey.from_private_bytes(decode(jwk["d"].encode()))
     raise ValueError
 
 
@@ -189,41 +169,45 @@ def _public_from_jwk(jwk: Mapping[str, Any]) -> _Public:
     if jwk["kty"] == "EC":
         return ec.EllipticCurvePublicNumbers(_number(jwk, "x"), _number(jwk, "y"), _curve(jwk)).public_key()
     if (jwk["kty"], jwk["crv"]) == ("OKP", "Ed25519"):
-        return ed25519.Ed25519PublicKey.from_public_bytes(decode_segment(jwk["x"].encode()))
+        return ed25519.Ed25519PublicKey.from_public_bytes(decode(jwk["x"].encode()))
     raise ValueError
 
 
-def _need_library(where: str) -> None:
-    if not HAS_CRYPTOGRAPHY:
-        raise KeyturnError(
-            "library-missing",
-            "the Python library cryptography is not installed on this host",
-            where=where,
-            hint="Install python3-cryptography",
-        )
+def read_signer(raw: bytes, kid: str, algorithm: str | None = None) -> tuple[Signer, str | None]:
+    """A signer, and the kid that the key gives itself.
+
+    The numbers of an RSA key are not examined, which takes longer than a hundred signatures: whoever signs with it
+    checks what comes of it.
+
+    :param raw: PEM (PKCS #8 or PKCS #1, without passphrase) or the JSON text of a JWK.
+    :param kid: what the header is to name it.
+    :param algorithm: goes before that of a JWK.
+    :raises ValueError: for what is no private key, or none for the algorithm.
+    """
+    try:
+        if raw.lstrip().startswith(b"{"):
+            jwk = json.loads(raw)
+            private, named, own = _private_from_jwk(jwk), jwk.get("alg"), jwk.get("kid")
+        else:
+            loaded = load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
+            if not isinstance(loaded, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
+                raise ValueError
+            private, named, own = loaded, None, None
+        return Signer(private, _algorithm(private, algorithm or named), kid), own
+    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm):
+        raise ValueError("no private key") from None
 
 
 def load_signer(raw: bytes, kid: str, where: str) -> Signer:
     """A private key as PEM (PKCS #8 or PKCS #1, without passphrase) or as JSON text of a JWK.
 
-    The numbers of an RSA key are not examined, which takes longer than a hundred signatures: whoever signs with it
-    checks what comes of it.
-
     :param kid: what the header is to name it; a JWK that has another kid is refused.
     :raises KeyturnError: ``signing-key-invalid``, ``kid-mismatch``, ``library-missing``.
     """
-    _need_library(where)
+    require_library(where)
     try:
-        if raw.lstrip().startswith(b"{"):
-            jwk = json.loads(raw)
-            private, algorithm, own = _private_from_jwk(jwk), jwk.get("alg"), jwk.get("kid")
-        else:
-            loaded = load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
-            if not isinstance(loaded, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)):
-                raise ValueError
-            private, algorithm, own = loaded, None, None
-        signer = Signer(private, _algorithm(private, algorithm), kid)
-    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm):
+        signer, own = read_signer(raw, kid)
+    except ValueError:
         raise KeyturnError(
             "signing-key-invalid",
             f"what should be the private key {kid} is none",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keysets in the catalog: what their readers need, how long both keys are kept, and which probes show it. Pure."""
+"""Keysets in the catalog: what their readers need, how long a reload may take, and which probes show it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import kid_for
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import DURATION, Field, Shape, parse_duration
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Field, Shape, parse_duration
 
 __all__ = [
     "KEYSET",
@@ -21,12 +21,11 @@ __all__ = [
     "is_keyset_store",
     "probes_of",
     "summary",
-    "window",
 ]
 
 KIND = "keyset"
-PROBE_TYPES = ("jwt", "active_kid")
-_SKEW = "60s"
+#: Probes that ask with the keys of a keyset by themselves.
+PROBE_TYPES = ("token", "active_kid")
 _MARGIN = 10
 _MODES = ("reload", "restart")
 
@@ -34,11 +33,6 @@ _MODES = ("reload", "restart")
 KEYSET = Shape(
     "keyset",
     {
-        "token_lifetime": Field("str", "The longest that a token is valid: 15m", required=True, pattern=DURATION),
-        "reload_interval": Field(
-            "str", "The longest until every reader has loaded a change by itself: 1m", required=True, pattern=DURATION
-        ),
-        "clock_skew": Field("str", "By how much clocks of readers may differ; 60s by default", pattern=DURATION),
         "readers": Field(
             "str", "Whether its consumers reload by themselves or are restarted; reload by default", choices=_MODES
         ),
@@ -76,11 +70,9 @@ def check_keyset(secret: Mapping[str, Any], where: str) -> None:
         if KIND in secret:
             _refuse("belongs to the kind keyset", f"{where}.keyset", "Change kind, or leave it away")
         for index, probe in enumerate(secret.get("probes", ())):
-            if probe["type"] in PROBE_TYPES:
-                _refuse(f"{probe['type']} is for keysets", f"{where}.probes[{index}]", "Use http or command")
+            if probe["type"] == "active_kid":
+                _refuse("active_kid is for keysets", f"{where}.probes[{index}]", "Use http or command")
         return
-    if KIND not in secret:
-        _refuse("field 'keyset' is missing", where, "keyset: {token_lifetime: 15m, reload_interval: 1m}")
     for other in ("data", "clear", "indexes", "server", "derive", "old_from"):
         if secret.get(other):
             _refuse("does not belong to a keyset", f"{where}.{other}", "Take it out")
@@ -88,7 +80,7 @@ def check_keyset(secret: Mapping[str, Any], where: str) -> None:
         _refuse("a keyset turns by overlap", f"{where}.strategy", "Leave strategy away")
     if (secret.get("generate") or {}).get("type", "bytes") not in ("bytes", "string", "none"):
         _refuse("a key of a keyset is text", f"{where}.generate", "Use type bytes or string")
-    kid_for(secret[KIND].get("kid") or "", datetime(2026, 1, 1, tzinfo=timezone.utc), {})
+    kid_for(_said(secret, "kid"), datetime(2026, 1, 1, tzinfo=timezone.utc), {})
     _check_probes(secret, where)
 
 
@@ -104,12 +96,12 @@ def _check_store(store: Mapping[str, Any], where: str) -> None:
 
 
 def _check_probes(secret: Mapping[str, Any], where: str) -> None:
-    proofs = [probe for probe in secret.get("probes", ()) if probe["type"] == "jwt"]
+    proofs = [probe for probe in secret.get("probes", ()) if probe["type"] == "token"]
     if _proof(secret) == "probe" and not proofs:
         _refuse(
             "nothing shows that readers have loaded a key: one that failed to keeps its last keys and looks well",
             f"{where}.probes",
-            "Name a probe of type jwt, or say reload_proof: wait",
+            "Name a probe of type token, or say reload_proof: wait",
         )
     for index, probe in enumerate(secret.get("probes", ())):
         if probe["type"] in PROBE_TYPES and (probe.get("version") or probe.get("refused")):
@@ -134,35 +126,29 @@ def check_hosts(secret: Mapping[str, Any], services: Mapping[str, Mapping[str, A
             _refuse(
                 text, f"{where}.probes[{index}]", "Set hosts to those with the keyset; the address may be another's"
             )
-        if probe["type"] == "jwt":
+        if probe["type"] == "token":
             asked |= hosts
     if _proof(secret) == "probe" and reading - asked:
-        text = f"no probe of type jwt asks the readers on {', '.join(sorted(reading - asked))}"
+        text = f"no probe of type token asks the readers on {', '.join(sorted(reading - asked))}"
         _refuse(text, f"{where}.probes", "Add one, or say reload_proof: wait")
 
 
 def _proof(secret: Mapping[str, Any]) -> str:
-    return str(secret[KIND].get("reload_proof") or "probe")
+    return _said(secret, "reload_proof") or "probe"
 
 
-def _seconds(secret: Mapping[str, Any], field: str, default: str = "") -> int:
-    return parse_duration(secret[KIND].get(field) or default, f"keyset.{field}")
-
-
-def window(secret: Mapping[str, Any]) -> int:
-    """Seconds for which both keys must be accepted: reload, then the longest life of a token, and clocks."""
-    return (
-        _seconds(secret, "token_lifetime") + _seconds(secret, "reload_interval") + _seconds(secret, "clock_skew", _SKEW)
-    )
+def _said(secret: Mapping[str, Any], field: str) -> str:
+    """What the field ``keyset`` says, or an empty text."""
+    return str(secret.get(KIND, {}).get(field) or "")
 
 
 def summary(secret: Mapping[str, Any]) -> dict[str, Any]:
     """What the phases need: ``wait`` (seconds), ``proof`` and ``readers``."""
     inline = any(store["type"] == "env_file" for store in secret["stores"])
     return {
-        "wait": _seconds(secret, "reload_interval") + _MARGIN,
+        "wait": parse_duration(secret["window"]["reload"], "window.reload") + _MARGIN,
         "proof": _proof(secret),
-        "readers": secret[KIND].get("readers") or ("restart" if inline else "reload"),
+        "readers": _said(secret, "readers") or ("restart" if inline else "reload"),
     }
 
 

@@ -30,10 +30,11 @@ def catalog() -> dict[str, Any]:
         "keyturn_secrets": {
             "K": {
                 "kind": "keyset",
-                "keyset": {"token_lifetime": "15m", "reload_interval": "1m"},
+                "keyset": {},
+                "window": {"token_lifetime": "15m", "reload": "1m"},
                 "stores": [{"hosts": "api", "type": "file", "path": _PATH, "layout": "keyset"}],
                 "consumers": ["api"],
-                "probes": [{"type": "jwt", "url": "http://127.0.0.1/me", "name": "me"}],
+                "probes": [{"type": "token", "url": "http://127.0.0.1/me", "name": "me"}],
             }
         },
     }
@@ -63,9 +64,9 @@ _COMMANDS = {"hosts": "api", "type": "keyset_command", "read": ["r"], "provision
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("keyset", ..., ["'keyset' is missing"]),
-        ("keyset.token_lifetime", ..., ["token_lifetime"]),
-        ("keyset.reload_interval", ..., ["reload_interval"]),
+        ("window", ..., ["'token_lifetime: 15m'"]),
+        ("window.token_lifetime", ..., ["window", "'token_lifetime: 15m'"]),
+        ("window.reload", ..., ["window", "'reload: 15m'"]),
         ("keyset.kid", "%Y/%m", ["kid"]),
         ("strategy", "replace", ["strategy", "overlap"]),
         ("stores.0.layout", "single", ["stores[0]", "no keyset"]),
@@ -86,7 +87,7 @@ def test_trap_46_what_is_missing_or_does_not_belong_is_one_clear_error(path: str
     with pytest.raises(KeyturnError) as raised:
         load_catalog(_changed(path, value), GROUPS)
     text = str(raised.value)
-    assert raised.value.code in ("catalog-invalid", "kid-invalid")
+    assert raised.value.code in ("catalog-invalid", "kid-invalid", "window-incomplete")
     assert all(word in text for word in words), text
     assert raised.value.hint
 
@@ -97,9 +98,9 @@ def test_probes_of_keysets_belong_to_keysets() -> None:
     made["keyturn_secrets"]["T"] = {
         "kind": "env_secret",
         "stores": [store],
-        "probes": [{"type": "jwt", "url": "http://127.0.0.1/"}],
+        "probes": [{"type": "active_kid", "url": "http://127.0.0.1/"}],
     }
-    with pytest.raises(KeyturnError, match="jwt is for keysets"):
+    with pytest.raises(KeyturnError, match="active_kid is for keysets"):
         load_catalog(made, GROUPS)
 
 
@@ -114,11 +115,11 @@ def test_nothing_is_made_from_a_keyset() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "least", "seconds"),
-    [({}, None, 900 + 60 + 60), ({"clock_skew": "5s"}, None, 965), ({}, "2h", 7200), ({}, "1m", 1020)],
+    [({}, None, 900 + 60 + 60), ({"skew": "5s"}, None, 965), ({}, "2h", 7200), ({}, "1m", 1020)],
 )
 def test_trap_18_how_long_both_keys_stay_is_computed(fields: dict[str, str], least: str | None, seconds: int) -> None:
     made = catalog()
-    made["keyturn_secrets"]["K"]["keyset"].update(fields)
+    made["keyturn_secrets"]["K"]["window"].update(fields)
     if least:
         made["keyturn_secrets"]["K"]["overlap_min"] = least
     (summary,) = _plan(made)["secrets"]
@@ -130,15 +131,15 @@ def test_one_probe_asks_with_both_keys_and_with_the_removed_one_at_the_end() -> 
     made = catalog()
     made["keyturn_secrets"]["K"]["probes"] += [
         {"type": "active_kid", "url": "http://127.0.0.1/s"},
-        {"type": "jwt", "url": "http://127.0.0.1/x", "expect": 204, "expect_body": "y"},
+        {"type": "token", "url": "http://127.0.0.1/x", "expect": 204, "expect_body": "y"},
         {"type": "http", "url": "http://127.0.0.1/h"},
     ]
     work = _plan(made)["hosts"]["a1"]
     asked = {place: [(probe["type"], probe.get("version", "")) for probe in work[place]] for place in _PLACES}
     assert asked == {
-        "probes": [("jwt", "new"), ("active_kid", "new"), ("jwt", "new"), ("http", "")],
-        "overlap_probes": [("jwt", "old"), ("jwt", "old")],
-        "late_probes": [("jwt", "old"), ("jwt", "old")],
+        "probes": [("token", "new"), ("active_kid", "new"), ("token", "new"), ("http", "")],
+        "overlap_probes": [("token", "old"), ("token", "old")],
+        "late_probes": [("token", "old"), ("token", "old")],
     }
     assert all(probe["refused"] for probe in work["late_probes"])
     assert work["late_probes"][1]["accept"] == [204]
@@ -193,7 +194,7 @@ _MADE = "2026-11-21T12:30:15.000001+00:00"
 def test_what_was_seen_goes_into_the_evidence_and_the_summary() -> None:
     keys = [{"kid": "k1", "state": "previous", "since": ""}, {"kid": "k2", "state": "primary", "since": _MADE}]
     seen = {"active_kid": "k2", "previous_active_kid": "k1", "source": "env_file", "keys": keys, "change": {}}
-    probe = {"name": "n", "type": "jwt", "version": "old", "expected": "accepted", "result": "accepted"}
+    probe = {"name": "n", "type": "token", "version": "old", "expected": "accepted", "result": "accepted"}
     kinds = [("a1", "verify", {"keysets": {"K": seen}, "probes": [probe]}), ("a1", "migrate", {"coverage": []})]
     (told,) = keysets.told(kinds)["keysets"]
     assert (told["active_kid"], told["previous_active_kid"], told["source_mode"]) == ("k2", "k1", "inline")

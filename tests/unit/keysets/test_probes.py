@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import kids_in, sign_token
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
-from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.tokens import kids_in, sign
 from ansible_collections.keyturn.rotation.plugins.module_utils.probes import run_probes
 
 from tests.support.keyset_server import encode_token, verify
@@ -63,22 +63,24 @@ def _ask(probe: dict[str, Any]) -> dict[str, Any]:
     return {"result": found["result"], "passed": found["passed"]}
 
 
-def _jwt(server: _Server, **more: Any) -> dict[str, Any]:
-    return {"type": "jwt", "url": f"{server.url}/me", "claims": {"actor_type": "player", "sub": "p"}, **more}
+def _token(server: _Server, **more: Any) -> dict[str, Any]:
+    token = {"claims": {"actor_type": "player", "sub": "p"}}
+    return {"type": "token", "url": f"{server.url}/me", "token": token, **more}
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in VECTORS["cases"]])
 def test_a_token_is_signed_as_the_service_does(case: dict[str, Any]) -> None:
     entry = Entry(case["active_kid"], case["keys"][case["active_kid"]])
-    claims = {"actor_type": case["actor_type"], "sub": case["sub"]}
-    token = sign(entry, claims, case["iat"], case["exp"] - case["iat"]).decode()
+    claims = {"sub": case["sub"], "actor_type": case["actor_type"]}
+    spec = {"claims": claims, "lifetime": f"{case['exp'] - case['iat']}s"}
+    token = sign_token(entry.encode(), spec, entry.kid, case["iat"]).decode()
     if not set("<>&") & set(case["sub"]):  # other ways to write the same JSON
         assert token == case["token"]
     assert kids_in(f'{{"access_token": "{token}"}}') == {case["active_kid"]}
 
 
 def test_both_keys_one_key_and_a_server_that_is_down(server: _Server) -> None:
-    new, old = _jwt(server, version="new"), _jwt(server, version="old")
+    new, old = _token(server, version="new"), _token(server, version="old")
     gone = {**old, "refused": True}
     assert _ask(new) == {"result": "refused", "passed": False}
     assert _ask(old) == {"result": "accepted", "passed": True}
@@ -92,7 +94,7 @@ def test_both_keys_one_key_and_a_server_that_is_down(server: _Server) -> None:
 
 
 def test_trap_38_an_endpoint_that_is_down_proves_nothing() -> None:
-    probe = {"type": "jwt", "url": "http://127.0.0.1:9/me", "version": "old"}
+    probe = {"type": "token", "url": "http://127.0.0.1:9/me", "version": "old"}
     assert _ask(probe) == {"result": "failed", "passed": False}
     assert _ask({**probe, "refused": True}) == {"result": "unproven", "passed": False}
     assert _ask({**probe, "type": "active_kid", "version": "new"}) == {"result": "failed", "passed": False}
@@ -122,7 +124,7 @@ def test_the_kid_that_signs_is_read_from_the_answer(server: _Server, status: str
     "more",
     [
         {"version": "none"},
-        {"version": "new", "claims": {"exp": 1}},
+        {"version": "new", "token": {"claims": {"exp": 1}}},
         {"version": "new", "url": "http://127.0.0.1/{value}"},
         {"version": "new", "headers": {"X": "nothing"}},
         {"type": "active_kid", "version": "none"},
@@ -131,10 +133,11 @@ def test_the_kid_that_signs_is_read_from_the_answer(server: _Server, status: str
 )
 def test_probes_that_could_show_nothing_are_refused(server: _Server, more: dict[str, Any]) -> None:
     with pytest.raises(KeyturnError) as raised:
-        _ask(_jwt(server, **more))
+        _ask(_token(server, **more))
     assert raised.value.code == "probe-invalid"
 
 
 def test_the_token_goes_where_the_probe_says(server: _Server) -> None:
-    probe = _jwt(server, version="old", headers={"authorization": "Bearer {value}"}, lifetime=5)
+    probe = _token(server, version="old", headers={"authorization": "Bearer {value}"})
+    probe["token"] = {**probe["token"], "lifetime": "5s"}
     assert _ask(probe)["passed"] is True

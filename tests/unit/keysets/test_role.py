@@ -36,7 +36,8 @@ def promoted(tmp_path: Path) -> Iterator[tuple[Host, KeysetServer]]:
 
 def _variables(host: Host, server: KeysetServer) -> dict[str, Any]:
     """What the engine hands to the role."""
-    probe = {"name": "takes", "type": "jwt", "url": f"{server.url}/me", "claims": {"actor_type": "player"}}
+    probe: dict[str, Any] = {"name": "takes", "type": "token", "url": f"{server.url}/me"}
+    probe["token"] = {"claims": {"actor_type": "player"}}
     asked = {when: [{**one, "secret": NAME} for one in found] for when, found in probes_of(probe).items()}
     stores = [{"type": "file", "path": str(host.folder / "jwt-keyset.json"), "layout": "keyset", "variable": NAME}]
     work = {

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import describe, generate
-from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.tokens import ALGORITHMS, check_token, sign_token
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import ALGORITHMS, check_token, sign_token
 from ansible_collections.keyturn.rotation.plugins.module_utils.probes import run_probes
 from ansible_collections.keyturn.rotation.plugins.modules import secret_probe
 from cryptography.hazmat.primitives.asymmetric import x25519
