@@ -32,6 +32,10 @@ def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
     """
     found = []
     for _host, _step, result in kinds:
+        if "signing_key_gone" in result:
+            gone, asked = result["signing_key_gone"], len(result["endpoints"])
+            where = "its address shows" if asked == 1 else f"all {asked} addresses show"
+            found.append(f"signing keys of {gone['secret']}: {where} {gone['kid']} no more")
         parts = [f"{thousands(result[field])} {words}" for field, words in _WORDS if result.get(field)]
         if "signing" in result and parts:
             kids = [f"{entry['old_kid'] or 'none'} -> {entry['new_kid']}" for entry in result.get("keys", ())]

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import check_generate
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import parse_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import KeyTable, parse_table
 
 __all__ = ["DEFAULT_GENERATE", "KIND", "check_key_table", "check_together", "job_of"]
 
@@ -49,8 +49,15 @@ def check_key_table(
             )
     if secret.get("strategy", "overlap") != "overlap":
         raise _invalid("signing keys turn with an overlap", f"{where}.strategy", "Leave it away, or say overlap")
+    if "window" not in secret and "overlap_min" not in secret:
+        hint = (
+            "Add a line like 'overlap_min: 24h' (the longest lifetime of a token, every cache on the way, and the skew "
+            "of clocks), or their figures in window"
+        )
+        raise _invalid("nothing says how long the former key must be accepted", where, hint)
     place = f"{where}.key_table"
-    parse_table(entry, place)
+    table = parse_table(entry, place)
+    _check_published(secret, table, where)
     check_generate(secret.get("generate") or DEFAULT_GENERATE, f"{where}.generate")
     if entry["database"] not in databases:
         hint = nearest(entry["database"], databases)
@@ -63,6 +70,19 @@ def check_key_table(
     if "under" in entry and not (secrets.get(entry["under"]) or {}).get("stores"):
         known = [other for other in secrets if other != name and secrets[other].get("stores")]
         raise _invalid("is no secret with a store", f"{place}.under", nearest(str(entry["under"]), known))
+
+
+def _check_published(secret: Mapping[str, Any], table: KeyTable, where: str) -> None:
+    """Refuse to wait for published keys of a table in which each tenant has its own: there may be thousands of them,
+    and nothing says which address shows whose.
+    """
+    if secret.get("jwks") and "tenant" in table.columns:
+        hint = (
+            "Say columns: {tenant: ''} where the table has one current key. Else take jwks away, stop at "
+            "keyturn_until=stage, and go on after the longest cache"
+        )
+        message = "cannot be waited for where each tenant has keys of its own"
+        raise _invalid(message, f"{where}.jwks", hint)
 
 
 def check_together(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> None:
