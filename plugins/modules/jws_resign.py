@@ -31,12 +31,13 @@ options:
   state:
     description:
       - V(resigned) signs every document that is meant and is under an old kid, and proves that none is left.
+      - V(proved) counts, and fails where a document that is meant is under the wrong kid. It writes nothing.
       - V(rolled_back) brings back signature, kid, version and stamps as they were. A row that was changed since is
         signed under the old key instead, for which that key is needed.
       - V(cleaned) proves the coverage once more and drops what was kept. It is the end of the rotation, in either
         direction.
     type: str
-    choices: [resigned, rolled_back, cleaned]
+    choices: [resigned, proved, rolled_back, cleaned]
     required: true
   name:
     description: The name of the secret.
@@ -150,10 +151,9 @@ options:
         type: bool
         default: false
   turns:
-    description: Which kid comes in the place of which.
+    description: Which kid comes in the place of which. Exactly one of this and O(turns_of).
     type: list
     elements: dict
-    required: true
     suboptions:
       tenant:
         description: Whose documents; needed in all entries or in none. Documents of tenants that are not named are
@@ -168,6 +168,11 @@ options:
         type: list
         elements: str
         required: true
+  turns_of:
+    description:
+      - The name of a secret. The kids are those that M(keyturn.rotation.signing_key) has turned in this database under
+        that name in O(rotation_id), for each tenant its own. Where it has turned none, nothing is done.
+    type: str
   keys:
     description: The private keys, as PEM without passphrase or as JWK, where all documents have the same. Else
       O(key_table).
@@ -208,6 +213,10 @@ options:
         description: The value that encrypts them.
         type: dict
         suboptions: *reference
+      under:
+        description: Where C(key) is a box, the secret as whose previous value it was sealed.
+        type: str
+        default: ""
   jwks:
     description:
       - Where the published keys are. The new kid must be among them, with the public half of the key that signs;
@@ -324,13 +333,13 @@ seconds:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.documents.job import run
-from ansible_collections.keyturn.rotation.plugins.module_utils.documents.options import ARGUMENTS
+from ansible_collections.keyturn.rotation.plugins.module_utils.documents.options import ARGUMENTS, ONE_OF
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module
 
 
 def main() -> None:
     """Run the module."""
-    run_module(run, ARGUMENTS)
+    run_module(run, ARGUMENTS, mutually_exclusive=[ONE_OF], required_one_of=[ONE_OF])
 
 
 if __name__ == "__main__":

@@ -57,6 +57,12 @@ stages:
   returned: success
   type: dict
   sample: {staged: 1}
+turns:
+  description: The first tenants of O(rotation_id), O(listed) at most, each with its new and its former kid.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{tenant: '', new_kid: h4j0n8KJOE4b7lvn, old_kid: G0tg-IlFm-rMs5PE, stage: promoted}]
 unsound:
   description: How many tenants have not exactly one current and usable key.
   returned: success

@@ -131,7 +131,7 @@ def coverage_rows(run: Run, steps: Sequence[str] = ("verify", "preflight")) -> l
         rows = [
             {
                 "host": host,
-                "database": (result.get("job") or {}).get("database"),
+                "database": (result.get("job") or result.get("documents") or {}).get("database"),
                 "table": row["table"],
                 "column": row["column"],
                 **{count: int(row[count]) for count in COUNTS},

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run
@@ -28,7 +29,9 @@ _ANSWERS = (
     "jwks",
     "refusals",
 )
-#: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``.
+#: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``; and what may come behind,
+#: of a step with several parts.
+_PARTS = ("", "_documents", "_published")
 _STEPS = ("preflight", "stage", "migrate", "promote", "verify", "rollback", "retire")
 
 
@@ -37,8 +40,8 @@ def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[
     found = []
     for kind in plan["kinds"]:
         role = kind["role"].rpartition(".")[2]
-        for step in _STEPS:
-            for host, said in answers_of(task_vars, f"__{role}_{step}").items():
+        for step, part in product(_STEPS, _PARTS):
+            for host, said in answers_of(task_vars, f"__{role}_{step}{part}").items():
                 for result in said.get("results", [said]):
                     if not (result.get("failed") or result.get("skipped")):
                         found.append((host, step, dict(result)))

@@ -21,8 +21,13 @@ _WORDS = (
 
 
 def planned(work: Mapping[str, Any]) -> list[str]:
-    """What a host does to signing keys, for the plan."""
-    return [f"signing keys in {job['table']} of {job['database']}" for job in work.get("signing", ())]
+    """What a host does to signing keys and to the documents they sign, for the plan."""
+    found = []
+    for job in work.get("signing", ()):
+        found.append(f"signing keys in {job['table']} of {job['database']}")
+        tables = [entry["table"] for entry in job.get("documents", {}).get("tables", ())]
+        found += [f"signed documents in {table} of {job['database']}" for table in tables]
+    return found
 
 
 def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
@@ -32,6 +37,13 @@ def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
     """
     found = []
     for _host, _step, result in kinds:
+        if "signing_key_gone" in result:
+            gone, asked = result["signing_key_gone"], len(result["endpoints"])
+            where = "its address shows" if asked == 1 else f"all {asked} addresses show"
+            found.append(f"signing keys of {gone['secret']}: {where} {gone['kid']} no more")
+        if "documents" in result and (result.get("rows_written") or result.get("rows_restored")):
+            written, restored = thousands(result["rows_written"]), thousands(result["rows_restored"])
+            found.append(f"documents of {result['documents']['secret']}: {written} signed, {restored} as they were")
         parts = [f"{thousands(result[field])} {words}" for field, words in _WORDS if result.get(field)]
         if "signing" in result and parts:
             kids = [f"{entry['old_kid'] or 'none'} -> {entry['new_kid']}" for entry in result.get("keys", ())]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a job of the plan to the arguments of ``signing_key`` and ``signing_key_info``."""
+"""From a job of the plan to the arguments of ``signing_key``, ``signing_key_info`` and ``jws_resign``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.steering import progress_path
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key, sealed_dsn
 
-__all__ = ["signing_job", "with_signing_references"]
+__all__ = ["documents_told", "signing_job", "with_document_references", "with_signing_references"]
 
 #: What makes or opens private parts: no other step needs the key for that, so none fails for want of it.
 _WITH_KEY = ("staged", "replaced", "sound", "new")
@@ -34,16 +35,9 @@ def with_signing_references(args: Mapping[str, Any], templar: Any, task_vars: Ma
     job, boxes = arguments.pop("job", None), arguments.pop("boxes", None) or {}
     if job is None:
         return arguments
-    rotation_id, name, database = arguments["rotation_id"], job["secret"], job["database"]
-    dsn = (
-        {"file": job["dsn_file"]}
-        if job["dsn_file"]
-        else {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
-    )
+    rotation_id = arguments["rotation_id"]
     arguments.update(
-        name=name,
-        database=database,
-        dsn=dsn,
+        _where(job, rotation_id, templar, task_vars),
         under=job.get("under", ""),
         key_table=job["key_table"],
         initial=job["initial"],
@@ -55,6 +49,66 @@ def with_signing_references(args: Mapping[str, Any], templar: Any, task_vars: Ma
         if job["max_wait"]:
             arguments["max_wait_s"] = job["max_wait"]
     return arguments
+
+
+def with_document_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``jws_resign`` for the documents of a ``job``; without one they stay as they are.
+
+    :raises KeyturnError: ``key-missing``, but not for the way back, which can mostly do without; those of
+        ``owned_values``.
+    """
+    arguments = dict(args)
+    job, boxes = arguments.pop("job", None), arguments.pop("boxes", None) or {}
+    if job is None:
+        return arguments
+    rotation_id, name, documents = arguments["rotation_id"], job["secret"], job["documents"]
+    arguments.update(
+        _where(job, rotation_id, templar, task_vars),
+        turns_of=name,
+        documents=documents["tables"],
+        workers=job["workers"],
+        **({"jwks": documents["jwks"]} if "jwks" in documents else {}),
+        **({"max_wait_s": job["max_wait"]} if job["max_wait"] else {}),
+    )
+    try:
+        key = _key(job, boxes, rotation_id, templar, task_vars)
+    except KeyturnError as error:
+        if error.code != "key-missing" or arguments["state"] not in ("rolled_back", "cleaned"):
+            raise
+    else:
+        arguments["key_table"] = {**documents["key_table"], "key": key, "under": job.get("under") or name}
+    if arguments["state"] == "resigned":
+        arguments["progress_path"] = progress_path(arguments["session_dir"], name, job["database"])
+    return arguments
+
+
+def documents_told(result: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    """What the account reads of a job's result: rows that are meant, in the classes that all data has."""
+    job = args.get("job")
+    if not job:
+        return {}
+    coverage = [
+        {
+            "table": row["table"],
+            "column": row["column"],
+            "total": row["total"] - row["skipped"],
+            "new": row["new"],
+            "old": row["old"],
+            "plaintext": 0,
+            "null": row["unsigned"],
+            "unknown": row["other"] + row["broken"] + row["refused"],
+            "skipped": row["skipped"],
+        }
+        for row in result["coverage"]
+    ]
+    return {"coverage": coverage, "documents": {"secret": job["secret"], "database": job["database"]}}
+
+
+def _where(job: Mapping[str, Any], rotation_id: str, templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    """The secret, its database, and the connection string: a file of that host, or in a box."""
+    name, database, path = job["secret"], job["database"], job["dsn_file"]
+    dsn = {"file": path} if path else {"sealed": sealed_dsn(database, rotation_id, templar, task_vars)}
+    return {"name": name, "database": database, "dsn": dsn}
 
 
 def _key(

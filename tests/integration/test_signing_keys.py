@@ -19,7 +19,10 @@ import psycopg
 import pytest
 import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from demo.postgres import Database, PostgresServer
+from jwt.algorithms import ECAlgorithm
 
 from tests.support.controller import Controller, Ended, registry
 from tests.support.endpoint import Asked, endpoint
@@ -66,8 +69,8 @@ class _Project:
         self.env_file.write_text(f"JWK_AES_KEY={KEY}\n")
         self.dsn = database.owner_dsn
 
-    def write(self, table: dict[str, Any], generate: dict[str, Any]) -> None:
-        """Write the inventory."""
+    def write(self, table: dict[str, Any], generate: dict[str, Any], **more: Any) -> None:
+        """Write the inventory; ``more`` are fields of the signing key."""
         catalog = {
             "keyturn_state_host": "one",
             "keyturn_state_dir": str(self.state_dir),
@@ -85,6 +88,7 @@ class _Project:
                     "generate": generate,
                     "key_table": {"database": "app", **table},
                     "overlap_min": "1h",
+                    **more,
                 },
             },
         }
@@ -191,6 +195,101 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
     keys.sql.close()
     for secret in (KEY, base64.b64decode(KEY).hex(), private["d"]):
         assert secret not in "".join(said) + json.dumps(project.evidence)
+
+
+class _Notes:
+    """Documents of an issuer that publishes every enabled key of a table of the shape ``flags``."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        keys.sql.execute("CREATE TABLE notes (id int PRIMARY KEY, body jsonb NOT NULL, jws text)")
+
+    def publish(self, _asked: Asked) -> tuple[int, Mapping[str, str], str]:
+        """The JWKS; it may be kept for a second."""
+        with psycopg.connect(self.keys.dsn) as link:
+            rows = link.execute("SELECT kid, public_pem FROM signing_keys WHERE enabled").fetchall()
+        published = [{**self._jwk(pem), "kid": kid, "use": "sig", "alg": "ES256"} for kid, pem in rows]
+        return 200, {"Cache-Control": "max-age=1"}, json.dumps({"keys": published})
+
+    @staticmethod
+    def _jwk(pem: str) -> dict[str, Any]:
+        public = load_pem_public_key(pem.replace("\\n", "\n").encode())
+        assert isinstance(public, EllipticCurvePublicKey)
+        return ECAlgorithm.to_jwk(public, as_dict=True)
+
+    def add(self, number: int, kid: str) -> None:
+        """A document under a kid."""
+        private: Any = self.keys.private_key(kid)
+        signed = jwt.encode({"n": number}, private, "ES256", headers={"kid": kid})
+        self.keys.sql.execute("INSERT INTO notes VALUES (%s, %s, %s)", (number, json.dumps({"n": number}), signed))
+
+    @property
+    def signatures(self) -> list[str]:
+        """Of all documents."""
+        return [row[0] for row in self.keys.sql.execute("SELECT jws FROM notes ORDER BY id").fetchall()]
+
+    @property
+    def kids(self) -> list[str]:
+        """Under which the documents are signed, each checked with what is published."""
+        published = {key["kid"]: key for key in json.loads(self.publish(Asked("GET", "/", {}, b""))[2])["keys"]}
+        kids = [jwt.get_unverified_header(text)["kid"] for text in self.signatures]
+        for text, kid in zip(self.signatures, kids):
+            jwt.decode(text, jwt.PyJWK(published[kid]).key, ["ES256"])
+        return kids
+
+
+def test_documents_are_signed_again_with_their_key_and_go_back_with_it(
+    project: _Project, controller: Controller, tmp_path: Path
+) -> None:
+    keys = Keys(project.dsn, tmp_path / "unused", "flags")
+    keys.fill()
+    notes, first = _Notes(keys), keys.signing()[""]
+    for number in (1, 2):
+        notes.add(number, first)
+    before = notes.signatures
+    key_file = tmp_path / "kek"
+    key_file.touch(0o600)
+    key_file.write_text(KEY)
+    figures = dict.fromkeys(("token_lifetime", "refresh_lifetime", "gateway_cache", "reload", "skew"), "0s")
+    said = []
+    with ExitStack() as stack:
+        issuer = stack.enter_context(endpoint(notes.publish))
+        project.write(
+            {"shape": "flags", "key_from": {"file": str(key_file)}},
+            {"type": "ec", "curve": "P-256"},
+            window=figures,
+            jwks=[{"name": "issuer", "url": f"{issuer.url}/jwks.json", "within": "10s"}],
+            documents=[{"database": "app", "table": "notes", "document": "body", "signature": "jws"}],
+        )
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
+        second = keys.signing()[""]
+        assert notes.kids == [second, second] != [first, first]
+        (row,) = project.evidence[-1]["coverage"]
+        assert (row["database"], row["total"], row["new"], row["old"]) == ("app", 2, 2, 0)
+
+        said.append(_ok(controller.run(project.inventory, "rollback", only=_NAME)))
+        assert keys.signing() == {"": first}
+        assert notes.signatures == before
+
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
+        third = keys.signing()[""]
+        notes.add(3, first)
+        refused = controller.run(project.inventory, "retire", only=_NAME, confirm=_NAME)
+        assert refused.code != 0
+        assert "1 rows are still, or again, under the old kid" in refused.output
+        assert first in keys.published()
+
+        keys.sql.execute("DELETE FROM notes WHERE id = 3")
+        said.append(_ok(controller.run(project.inventory, "retire", only=_NAME, confirm=_NAME)))
+        assert notes.kids == [third, third]
+        assert keys.published() == {third}
+    assert project.statuses == ["rolled_back", "retired"]
+    told = [text for record in project.evidence for text in record["messages"]]
+    assert f"signing keys of {_NAME}: its address shows {first} no more" in told
+    private = keys.private(third).decode()
+    keys.sql.close()
+    for secret in (KEY, private, private.replace("\\n", "\n").split("\n")[1]):
+        assert secret not in "".join([*said, refused.output]) + json.dumps(project.evidence)
 
 
 def test_a_row_under_a_cloud_kms_keeps_a_turn_from_beginning_and_is_named(

@@ -9,7 +9,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS
 
-__all__ = ["ARGUMENTS"]
+__all__ = ["ARGUMENTS", "ONE_OF"]
 
 _NAME = {"type": "str", "required": True}
 _DOCUMENTS = {
@@ -48,6 +48,7 @@ _KEY_TABLE = {
     "tenant": {"type": "str"},
     "envelope": {"type": "raw"},
     "key": {"type": "dict", "no_log": False, "options": VALUE_OPTIONS},
+    "under": {"type": "str", "default": ""},
 }
 _JWKS = {
     "url": {"type": "str"},
@@ -60,12 +61,13 @@ _JWKS = {
 #: Arguments of ``jws_resign``.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **SESSION_ARGUMENTS,
-    "state": {"type": "str", "required": True, "choices": ["resigned", "rolled_back", "cleaned"]},
+    "state": {"type": "str", "required": True, "choices": ["resigned", "proved", "rolled_back", "cleaned"]},
     "name": _NAME,
     "database": _NAME,
     "dsn": {"type": "dict", "required": True, "options": VALUE_OPTIONS},
     "documents": {"type": "list", "elements": "dict", "required": True, "options": _DOCUMENTS},
-    "turns": {"type": "list", "elements": "dict", "required": True, "options": _TURNS},
+    "turns": {"type": "list", "elements": "dict", "options": _TURNS},
+    "turns_of": {"type": "str"},
     "keys": {"type": "dict", "no_log": False, "default": {}, "options": _KEYS},
     "key_table": {"type": "dict", "no_log": False, "options": _KEY_TABLE},
     "jwks": {"type": "dict", "options": _JWKS},
@@ -79,3 +81,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "lock_timeout_ms": {"type": "int", "default": 100},
     "max_wait_s": {"type": "int", "default": 60},
 }
+
+#: Where the kids come from: exactly one of these.
+ONE_OF = ("turns", "turns_of")

@@ -172,6 +172,6 @@ class Ring:
     def _own(self, link: Link, turn: Turn, kid: str) -> Verifier | None:
         if kid == turn.new and self.can_sign(back=False):
             return self._load(link, turn, back=False).verifier
-        if kid == turn.old[0] and "old" in self._given:
+        if kid == turn.old[0] and self.can_sign(back=True):
             return self._load(link, turn, back=True).verifier
         return None

@@ -78,7 +78,8 @@ class Rotation:
         self.ring = self._ring(session, params, database)
         progress_path = None if check_mode else params["progress_path"]
         self.pace = Pace(self.state, max_wait_s=params["max_wait_s"], progress_path=progress_path)
-        self.fence = Fence(self.schema, params["name"], self.id, session.epoch)
+        # Not the name alone: the keys themselves turn in this database under it, with a fence of their own
+        self.fence = Fence(self.schema, f"{params['name']}/documents", self.id, session.epoch)
         self.work = Work(
             crew=crew,
             fence=self.fence,
@@ -110,7 +111,8 @@ class Rotation:
         given = {version: key for version, key in (("new", database.new), ("old", database.old)) if key is not None}
         entry, key_table = params.get("key_table"), None
         if entry is not None:
-            context = f"{session.rotation_id}/{params['name']}/key"
+            name, under = params["name"], entry.get("under")
+            context = f"{session.rotation_id}/{under}/old" if under else f"{session.rotation_id}/{name}/key"
             key = resolve(session, entry["key"], context) if entry.get("key") else None
             key_table = KeyTable(self.link, entry, key)
         published = fetch_published(params["jwks"]) if params.get("jwks") else None
@@ -287,6 +289,12 @@ def _resigned(rotation: Rotation) -> None:
     rotation.fence.close(rotation.link)
 
 
+def _proved(rotation: Rotation) -> None:
+    back = rotation.has_fence and rotation.fence.turned_back
+    rotation.count(back)
+    demand(rotation.counted, back)
+
+
 def _rolled_back(rotation: Rotation) -> None:
     if not rotation.has_fence:
         if not rotation.check_mode and not any(kept.rotation for kept in rotation.kept):
@@ -324,6 +332,7 @@ def _cleaned(rotation: Rotation) -> None:
 
 _STATES: dict[str, Callable[[Rotation], None]] = {
     "resigned": _resigned,
+    "proved": _proved,
     "rolled_back": _rolled_back,
     "cleaned": _cleaned,
 }

@@ -10,7 +10,11 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import check_generate
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import parse_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import (
+    KeyTable,
+    declared_envelope,
+    parse_table,
+)
 
 __all__ = ["DEFAULT_GENERATE", "KIND", "check_key_table", "check_together", "job_of"]
 
@@ -49,8 +53,17 @@ def check_key_table(
             )
     if secret.get("strategy", "overlap") != "overlap":
         raise _invalid("signing keys turn with an overlap", f"{where}.strategy", "Leave it away, or say overlap")
+    if "window" not in secret and "overlap_min" not in secret:
+        hint = (
+            "Add a line like 'overlap_min: 24h' (the longest lifetime of a token, every cache on the way, and the skew "
+            "of clocks), or their figures in window"
+        )
+        raise _invalid("nothing says how long the former key must be accepted", where, hint)
     place = f"{where}.key_table"
-    parse_table(entry, place)
+    table = parse_table(entry, place)
+    _check_published(secret, table, where)
+    for index, documents in enumerate(secret.get("documents", ())):
+        _check_documents(documents, entry, table, f"{where}.documents[{index}]")
     check_generate(secret.get("generate") or DEFAULT_GENERATE, f"{where}.generate")
     if entry["database"] not in databases:
         hint = nearest(entry["database"], databases)
@@ -63,6 +76,29 @@ def check_key_table(
     if "under" in entry and not (secrets.get(entry["under"]) or {}).get("stores"):
         known = [other for other in secrets if other != name and secrets[other].get("stores")]
         raise _invalid("is no secret with a store", f"{place}.under", nearest(str(entry["under"]), known))
+
+
+def _check_published(secret: Mapping[str, Any], table: KeyTable, where: str) -> None:
+    """Refuse to wait for published keys of a table in which each tenant has its own: there may be thousands of them,
+    and nothing says which address shows whose.
+    """
+    if secret.get("jwks") and "tenant" in table.columns:
+        hint = (
+            "Say columns: {tenant: ''} where the table has one current key. Else take jwks away, stop at "
+            "keyturn_until=stage, and go on after the longest cache"
+        )
+        message = "cannot be waited for where each tenant has keys of its own"
+        raise _invalid(message, f"{where}.jwks", hint)
+
+
+def _check_documents(documents: Mapping[str, Any], entry: Mapping[str, Any], table: KeyTable, where: str) -> None:
+    """Refuse documents for which the keys cannot be read where they are signed, or told apart."""
+    if documents["database"] != entry["database"]:
+        message, hint = "lie in another database than the keys that sign them", f"Name the database {entry['database']}"
+        raise _invalid(message, f"{where}.database", hint)
+    if "tenant" in table.columns and "tenant" not in documents:
+        message = "each tenant has keys of its own, and no column says whose a document is"
+        raise _invalid(message, where, "Add a line like 'tenant: account_id'")
 
 
 def check_together(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> None:
@@ -99,4 +135,29 @@ def job_of(
         "workers": entry.get("workers", 0),
         "overlap_s": overlap_s,
         "max_wait": database.get("max_wait", 0),
+        **_documents_of(secret, database["hosts"][0]),
+    }
+
+
+def _documents_of(secret: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """The documents that a secret's keys sign, where the keys are, and what is published, as ``jws_resign`` takes them;
+    empty without documents.
+
+    :param host: the host that signs; published keys are compared where the catalog says that it may ask for them.
+    """
+    if not secret.get("documents"):
+        return {}
+    table = parse_table(secret["key_table"])
+    columns = {field: table.columns[field] for field in ("kid", "private", "tenant") if field in table.columns}
+    asked = [endpoint for endpoint in secret.get("jwks", ()) if host in endpoint["hosts"]]
+    fields = ("url", "headers", "ca_file", "timeout")
+    published = [{field: endpoint[field] for field in fields if field in endpoint} for endpoint in asked[:1]]
+    return {
+        "documents": {
+            "tables": [
+                {field: value for field, value in entry.items() if field != "database"} for entry in secret["documents"]
+            ],
+            "key_table": {"table": table.table, **columns, "envelope": declared_envelope(secret["key_table"])},
+            **({"jwks": published[0]} if published else {}),
+        }
     }

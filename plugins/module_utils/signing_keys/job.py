@@ -123,14 +123,14 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             overlap = None if params["early"] else params["overlap_s"]
             changed = reach(turn, params["state"], check_mode, params["schema"], overlap)
             after = turn.rows.counts(link, turn.tenants)
-            keys, kids = _listed(turn, params["listed"]) if turn.records.exists(link) else ([], {})
+            keys, stages = _listed(turn.records, link, params["listed"])
     finally:
         link.close()
     return {
         "changed": changed,
         **asdict(turn.done),
         "keys": keys,
-        "stages": kids,
+        "stages": stages,
         "counts": after,
         "diff": {"before": _lines(before), "after": _lines(after)},
         "seconds": round(time.perf_counter() - started, 3),
@@ -157,10 +157,10 @@ def _turn(call: _Call, link: Link, params: Mapping[str, Any]) -> Turn:
     )
 
 
-def _listed(turn: Turn, limit: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def _listed(records: Records, link: Link, limit: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """The first tenants of this rotation, and how many are at which stage."""
-    stages = turn.records.counts(turn.link)
-    page = next(turn.records.pages(turn.link, list(stages), limit), []) if limit else []
+    stages = records.counts(link)
+    page = next(records.pages(link, list(stages), limit), []) if stages and limit else []
     return [asdict(record) for record in page], stages
 
 
@@ -179,7 +179,7 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 counts = rows.counts(link, tenants)
                 unsound, first = rows.unsound(link, tenants, _NAMED)
                 opened = look(call.envelope, rows.each(link, tenants) if call.has_key else ())
-                stages = call.records.counts(link)
+                turns, stages = _listed(call.records, link, params["listed"])
                 astray = _astray(call, link, rows, params) if stages else []
             if params["expect"] in ("sound", "new"):
                 if params["initial"]:
@@ -199,6 +199,7 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 "changed": False,
                 "counts": counts,
                 "stages": stages,
+                "turns": turns,
                 "unsound": unsound,
                 "tenants_unsound": [{"tenant": one.tenant, "problem": one.problem} for one in first],
                 "opened": opened.opened,

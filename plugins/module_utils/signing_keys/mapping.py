@@ -26,7 +26,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["KEY_TABLE", "NOW", "PRESETS", "KeyTable", "Rule", "parse_table"]
+__all__ = ["KEY_TABLE", "NOW", "PRESETS", "KeyTable", "Rule", "declared_envelope", "parse_table"]
 
 #: Stands for the present time in what a column is set to.
 NOW = object()
@@ -186,6 +186,11 @@ class KeyTable:
 
 def _invalid(message: str, where: str, hint: str = "See docs/signing-keys.md") -> KeyturnError:
     return KeyturnError("key-table-invalid", message, where=where, hint=hint)
+
+
+def declared_envelope(value: Mapping[str, Any]) -> Any:
+    """The envelope of a declared table, as a preset's name or as it is declared."""
+    return {**PRESETS.get(value.get("shape", ""), {}), **value}["envelope"]
 
 
 def parse_table(value: Any, where: str = "key_table") -> KeyTable:

@@ -12,6 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Ca
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.job import ARGUMENTS, INFO_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, signing
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.signing_arguments import documents_told
 
 from tests.support.modules import Ran, run_module_process
 from tests.support.signing import KEY, Keys
@@ -105,6 +106,86 @@ def test_another_host_seals_where_the_first_is_waived_and_the_database_s_host_ca
             plan.build(_loaded(), ["SIGN"], _KINDS, {host: {**waiver, "host": host}})
     with pytest.raises(KeyturnError, match="every host that holds AES"):
         plan.build(load_catalog(variables, _GROUPS), ["SIGN"], _KINDS, {h: {**waiver, "host": h} for h in ("a1", "a2")})
+
+
+_JWKS = {"name": "issuer", "url": "https://id.example/jwks.json"}
+_FIGURES = dict.fromkeys(("token_lifetime", "refresh_lifetime", "gateway_cache", "reload", "skew"), "1m")
+_DOCUMENTS = {"database": "app", "table": "notes", "document": "body", "signature": "jws"}
+
+
+def _one_for_all(**more: Any) -> dict[str, Any]:
+    """A secret whose table has one current key."""
+    return {"key_table": {"database": "app", "shape": "flags", "under": "AES"}, **more}
+
+
+def test_published_keys_are_waited_for_where_one_kid_stands_for_the_secret() -> None:
+    made = plan.build(_loaded(**_one_for_all(window=_FIGURES, jwks=[_JWKS])), ["SIGN"], _KINDS, {})
+    (asked,) = made["hosts"]["a1"]["jwks"]
+    assert (asked["secret"], asked["endpoints"]) == ("SIGN", [_JWKS])
+    with pytest.raises(KeyturnError, match="each tenant has keys of its own") as raised:
+        _loaded(window=_FIGURES, jwks=[_JWKS])
+    assert raised.value.where == "keyturn_secrets.SIGN.jwks"
+    assert "columns: {tenant: ''}" in raised.value.hint
+
+
+def test_an_overlap_that_nobody_declared_is_refused_with_the_line_to_add() -> None:
+    variables = _variables()
+    del variables["keyturn_secrets"]["SIGN"]["overlap_min"]
+    with pytest.raises(KeyturnError) as raised:
+        load_catalog(variables, _GROUPS)
+    assert raised.value.where == "keyturn_secrets.SIGN"
+    assert "'overlap_min: 24h'" in raised.value.hint
+
+
+def test_documents_reach_the_host_that_has_the_keys() -> None:
+    published = {**_JWKS, "hosts": "db1"}
+    loaded = _loaded(**_one_for_all(window=_FIGURES, jwks=[published], documents=[{**_DOCUMENTS, "lifetime": "1y"}]))
+    made = plan.build(loaded, ["SIGN"], _KINDS, {})
+    (job,) = made["hosts"]["db1"]["signing"]
+    assert job["documents"] == {
+        "tables": [{"table": "notes", "document": "body", "signature": "jws", "lifetime": "1y"}],
+        "key_table": {
+            "table": "signing_keys",
+            "kid": "kid",
+            "private": "private_pem_enc",
+            "envelope": "aesgcm-raw",
+        },
+        "jwks": {"url": _JWKS["url"]},
+    }
+    assert signing.planned(made["hosts"]["db1"]) == [
+        "signing keys in signing_keys of app",
+        "signed documents in notes of app",
+    ]
+    (job,) = plan.build(_loaded(documents=[{**_DOCUMENTS, "tenant": "owner"}]), ["SIGN"], _KINDS, {})["hosts"]["db1"][
+        "signing"
+    ]
+    assert job["documents"]["key_table"]["tenant"] == "account_id"
+    assert "jwks" not in job["documents"]
+
+
+@pytest.mark.parametrize(
+    ("documents", "why"),
+    [
+        (_DOCUMENTS, "no column says whose a document is"),
+        ({**_DOCUMENTS, "tenant": "owner", "database": "other"}, "another database"),
+    ],
+)
+def test_documents_whose_key_could_not_be_found_are_refused(documents: dict[str, Any], why: str) -> None:
+    variables = _variables(documents=[documents])
+    variables["keyturn_databases"]["other"] = {"hosts": "db2", "dsn": "service=other"}
+    with pytest.raises(KeyturnError, match=why):
+        load_catalog(variables, _GROUPS)
+
+
+def test_coverage_of_documents_adds_up_as_evidence_has_it() -> None:
+    counted = {"new": 4, "old": 1, "other": 1, "unsigned": 2, "broken": 1, "refused": 1}
+    row = {"table": "public.notes", "column": "jws", "total": 13, **counted, "skipped": 3}
+    job = {"secret": "SIGN", "database": "app"}
+    told = documents_told({"coverage": [row]}, {"job": job})
+    (shown,) = told["coverage"]
+    assert (shown["total"], shown["null"], shown["unknown"]) == (10, 2, 3)
+    assert shown["total"] == sum(shown[part] for part in ("new", "old", "plaintext", "null", "unknown"))
+    assert told["documents"] == job
 
 
 def test_keys_do_not_turn_together_with_what_they_are_encrypted_with() -> None:
