@@ -285,7 +285,7 @@ class Turn:
         if not note.former or (seen.is_told and seen.is_signed_by(note.former)):
             return False
         self._refuse_missing(note.former, seen)
-        if seen.signing not in ("", note.former, note.made, *self._new_keys(note, seen)):
+        if seen.signing not in ("", note.former, note.made):
             hint = "Somebody else has promoted it. Nothing was changed"
             raise self._refuse("astray", f"neither the former nor the new key signs, but {seen.signing!r}", hint)
         if not self.check_mode:
