@@ -72,7 +72,7 @@ class AdminIssuer:
         """Store one more key, which does not sign."""
         kid = secrets.token_urlsafe(12)
         key = ec.generate_private_key(ec.SECP256R1())
-        jwk = {**jwt.algorithms.ECAlgorithm.to_jwk(key, as_dict=True), "kid": kid}
+        jwk: dict[str, Any] = {**jwt.algorithms.ECAlgorithm.to_jwk(key, as_dict=True), "kid": kid}
         self.privates.append(jwk[_PRIVATE])
         self.stored[kid] = _Key(jwk)
         return kid
@@ -114,19 +114,19 @@ class AdminIssuer:
     def answer(self, asked: Asked) -> Reply:
         """Do what was asked."""
         step, kid = self._step(asked)
-        work = {
+        work: dict[str, Callable[[], Reply]] = {
             "list": self._list,
             "admin_list": self._admin_list,
             "token": lambda: self._token(asked),
             "generate": self._generate,
             "promote": lambda: self.answer_promote(kid),
             "disable": lambda: self._disable(kid),
-        }[step]
+        }
         if step not in ("list", "token") and asked.headers.get("Authorization") != f"Bearer {self.bearer}":
             return 401, {}, f"not {self.bearer}"
         fault = self.faults.pop(step, None)
         with self._lock:
-            return fault(work) if fault else work()
+            return fault(work[step]) if fault else work[step]()
 
     def _list(self) -> Reply:
         keys = [{k: v for k, v in jwk.items() if k != _PRIVATE} for jwk, _current in self._keys().values()]

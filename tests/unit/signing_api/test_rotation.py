@@ -155,7 +155,7 @@ def test_extra_headers_a_body_and_a_client_certificate(tmp_path: Path) -> None:
     with admin_issuer(tmp_path, tls=(public, private), clients=client) as one:
         bed = Bed(one)
         bed.api["promote"] = {"body": {"key": ["{kid}"]}}
-        shown = {"ca_file": str(public), "client_cert": str(client), "client_key": str(key)}
+        shown: dict[str, Any] = {"ca_file": str(public), "client_cert": str(client), "client_key": str(key)}
         headers = [{"name": "X-MFA", "value": "a-code-of-this-minute"}, {"name": "X-Id", "text": "{uuid} {kid}"}]
         assert bed.refused("staged", ca_file=str(public)) == "signing-api-lost"
         made = bed.call("staged", headers=headers, **shown)["new_kid"]
@@ -243,7 +243,11 @@ def test_a_slow_promote_is_seen_when_it_is_done(bed: Bed) -> None:
     done = threading.Event()
 
     def slow(work: Callable[[], Reply]) -> Reply:
-        threading.Timer(0.3, lambda: (work(), done.set())).start()
+        def finish() -> None:
+            work()
+            done.set()
+
+        threading.Timer(0.3, finish).start()
         return 0, {}, ""
 
     bed.fault("promote", slow)
