@@ -35,7 +35,7 @@ class Asked:
     body: bytes
 
 
-#: What an endpoint answers: status, headers, body.
+#: What an endpoint answers: status, headers, body. With the status 0 it closes the connection without an answer.
 Answering = Callable[[Asked], tuple[int, Mapping[str, str], str]]
 
 
@@ -101,6 +101,9 @@ def endpoint(
             asked = Asked(self.command, self.path, dict(self.headers.items()), self.rfile.read(length))
             here.asked.append(asked)
             status, headers, body = answering(asked)
+            if not status:
+                self.close_connection = True
+                return
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One call of ``signing_key_api`` or ``signing_key_api_info``: from the arguments to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
+from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session, check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.declared import parse_api
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.turn import STATES, Seen, Turn
+from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
+
+__all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "run", "run_info"]
+
+_REFERENCE: dict[str, Any] = {"type": "dict", "options": VALUE_OPTIONS}
+_HEADER = {"name": {"type": "str", "required": True}, "text": {"type": "str"}, **VALUE_OPTIONS}
+_COMMON: dict[str, dict[str, Any]] = {
+    **SESSION_ARGUMENTS,
+    "name": {"type": "str", "required": True},
+    "api": {"type": "dict", "required": True},
+    "bearer": _REFERENCE,
+    "headers": {"type": "list", "elements": "dict", "options": _HEADER, "default": []},
+    "client_secret": {**_REFERENCE, "no_log": False},
+    "ca_file": {"type": "path"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path", "no_log": False},
+    "timeout": {"type": "float", "default": 10},
+}
+#: Arguments of ``signing_key_api``.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    **_COMMON,
+    "rotation_id": {"type": "str", "required": True},
+    "state": {"type": "str", "required": True, "choices": list(STATES)},
+    "restart": {"type": "list", "elements": "str", "default": []},
+    "restart_timeout": {"type": "float", "default": 120},
+    "wait": {"type": "float", "default": 30},
+    "overlap_s": {"type": "int"},
+    "early": {"type": "bool", "default": False},
+}
+#: Arguments of ``signing_key_api_info``.
+INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
+    **_COMMON,
+    "signs": {"type": "str"},
+    "count": {"type": "int", "default": 0},
+}
+
+
+class _Call:
+    """What both modules make of their arguments."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.session = Session.from_params(dict(params))
+        self.params = params
+        self.name = check_name(params["name"], "secret name")
+        self.api = parse_api(params["api"])
+        if self.api.get("token") and not params.get("client_secret"):
+            hint = "Give client_secret, or take api.token away"
+            raise KeyturnError("signing-api-invalid", "the client's secret is not given", where="api.token", hint=hint)
+        self.client = Client(
+            self.api,
+            bearer=self._text(params.get("bearer"), "bearer"),
+            headers=self._headers(),
+            secret=self._text(params.get("client_secret"), "client"),
+            timeout=float(params.get("timeout") or 10),
+            ca_file=params.get("ca_file"),
+            cert_file=params.get("client_cert"),
+            key_file=params.get("client_key"),
+        )
+
+    def _text(self, reference: Mapping[str, Any] | None, what: str) -> str:
+        if not reference:
+            return ""
+        value = resolve(self.session, reference, f"{self.session.rotation_id}/{self.name}/{what}")
+        try:
+            return value.decode("ascii")
+        except UnicodeDecodeError:
+            hint = "It goes into a header: use printable ASCII"
+            raise KeyturnError("value-unusable", "this value is no ASCII text", where=what, hint=hint) from None
+
+    def _headers(self) -> dict[str, str]:
+        found = {}
+        for header in self.params.get("headers") or ():
+            name, plain = header["name"], header.get("text")
+            reference = {key: header.get(key) for key in VALUE_OPTIONS}
+            if plain is not None and any(value is not None for value in reference.values()):
+                hint = "Give text, or one source of a value"
+                raise KeyturnError("reference-invalid", "a header has two values", where=repr(name), hint=hint)
+            found[name] = plain if plain is not None else self._text(reference, f"header {name}")
+        return found
+
+
+def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The work of the module ``signing_key_api``; see its RETURN for the result."""
+    if params["state"] == "disabled" and params.get("overlap_s") is None and not params.get("early"):
+        hint = "Give overlap_s: the longest token lifetime, every cache on the way, and the skew of clocks"
+        raise KeyturnError("overlap-missing", "the overlap is not given", where="overlap_s", hint=hint)
+    call = _Call(params)
+    kept = Kept(call.session, call.name, call.api["base"])
+    turn = Turn(
+        call.client,
+        kept,
+        check_mode,
+        restart=() if check_mode else params.get("restart") or (),
+        restart_timeout=float(params["restart_timeout"]),
+        wait=0.0 if check_mode else float(params["wait"]),
+        overlap_s=None if params.get("early") else params.get("overlap_s"),
+    )
+    with call.session.changing(check_mode):
+        before = turn.look()
+        changed = STATES[params["state"]](turn) or turn.restarted
+        after = turn.look() if changed and not check_mode else before
+        note = kept.load()
+    return {
+        "changed": changed,
+        **_shown(after),
+        "new_kid": note.made if note else "",
+        "former_kid": note.former if note else "",
+        "restarted": turn.restarted,
+        "diff": {"before": _lines(before), "after": _lines(after)},
+    }
+
+
+def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
+    """The work of the module ``signing_key_api_info``; see its RETURN for the result. Nothing is changed."""
+    call = _Call(params)
+    kept = Kept(call.session, call.name, call.api["base"])
+    note: Note | None = kept.load() if call.session.rotation_id else None
+    seen = Turn(call.client, kept).look(needs_token=True)
+    problem = _problem(params, seen)
+    if problem:
+        raise KeyturnError("signing-api-astray", problem, where=call.api["base"], hint="See who else turns these keys")
+    return {
+        "changed": False,
+        **_shown(seen),
+        "new_kid": note.made if note else "",
+        "former_kid": note.former if note else "",
+    }
+
+
+def _problem(params: Mapping[str, Any], seen: Seen) -> str:
+    signs, count = params.get("signs"), int(params.get("count") or 0)
+    if signs and not (seen.is_told and seen.is_signed_by(signs)):
+        return f"{signs!r} does not sign, but {seen.signing!r}" if seen.is_told else "nothing says which key signs"
+    if count and len(seen.listed.usable) != count:
+        return f"{len(seen.listed.usable)} keys are accepted, expected {count}"
+    return ""
+
+
+def _shown(seen: Seen) -> dict[str, Any]:
+    return {
+        "keys": [{"kid": kid, "state": _state(kid, state, seen)} for kid, state in seen.listed.states.items()],
+        "count": len(seen.listed.usable),
+        "current_kid": seen.signing,
+        "issued_kid": seen.issued,
+    }
+
+
+def _state(kid: str, state: str, seen: Seen) -> str:
+    """A list that does not say which key is current is completed by the token."""
+    return "current" if not seen.listed.tells and kid == seen.issued and state == "usable" else state
+
+
+def _lines(seen: Seen) -> str:
+    return "".join(f"{one['kid']}: {one['state']}\n" for one in _shown(seen)["keys"])
