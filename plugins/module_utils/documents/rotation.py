@@ -159,17 +159,22 @@ class Rotation:
         self.fence.end_former(self.link)
         self.read_kept()
 
-    def forbid(self) -> None:
-        """Where nothing was begun: a run that was left behind must not begin it now."""
+    def turn_back(self) -> bool:
+        """Become the only writer on the way back, also where nothing was begun: it must not begin any more.
+
+        False where nothing was begun and nobody can: no rights, or another rotation has the fence.
+        """
         try:
             self.take(BACK)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction):
-            return  # nor can it
-        except KeyturnError as error:
-            if error.code != "fenced":
+            if self.has_fence:
                 raise
-            return  # another rotation has it
-        self.fence.finish(self.link)
+            return False
+        except KeyturnError as error:
+            if self.has_fence or error.code != "fenced":
+                raise
+            return False
+        return True
 
     def make(self) -> None:
         """Make what is missing to keep former values."""
@@ -296,24 +301,26 @@ def _proved(rotation: Rotation) -> None:
 
 
 def _rolled_back(rotation: Rotation) -> None:
-    if not rotation.has_fence:
-        if not rotation.check_mode and not any(kept.rotation for kept in rotation.kept):
-            rotation.forbid()
+    if rotation.fence.is_over:
         return
+    is_turn = rotation.has_fence and not rotation.fence.turned_back
     if rotation.check_mode:
         rotation.count(back=True)
-        rotation.is_changed = not rotation.fence.turned_back or not rotation.is_complete(back=True)
+        rotation.is_changed = is_turn or not rotation.is_complete(back=True)
         return
-    was_turned = rotation.fence.turned_back
-    rotation.take(BACK)
+    if not rotation.turn_back():
+        return
     rotation.restore_all()
+    # Also where nothing was begun: the service may have signed with the new key already
     rotation.count(back=True)
     if not rotation.is_complete(back=True):
         if rotation.ring.can_sign(back=True):
             rotation.ring.check_published(back=True)
             rotation.sign_all(back=True)
         demand(rotation.counted, back=True)
-    rotation.is_changed = not was_turned
+    if not any(kept.rotation for kept in rotation.kept):
+        rotation.fence.close(rotation.link)
+    rotation.is_changed = is_turn
 
 
 def _cleaned(rotation: Rotation) -> None:

@@ -101,20 +101,23 @@ class Fence:
         self.turned_back = False
         self.in_place = False
         self.is_closed = False
+        self.is_over = False
         self.cleared: list[str] = []
 
     def read(self, link: Link) -> bool:
-        """Read the row's facts without taking it (check mode); False when it is not this rotation's."""
+        """Read the row's facts without taking it; False when it is not this rotation's, or that one is over."""
         if not fence_exists(link, self._schema):
             return False
         query = sql.SQL(
-            "SELECT turned_back, in_place, cleared, closed FROM {} WHERE name = %s AND rotation = %s AND pid <> 0"
+            "SELECT turned_back, in_place, cleared, closed, pid = 0 FROM {} WHERE name = %s AND rotation = %s"
         ).format(self._table)
         row = link.execute(query, (self._name, self._rotation)).fetchone()
-        if row is not None:
-            self.turned_back, self.in_place, self.cleared = row[0], row[1], list(row[2])
-            self.is_closed = row[3]
-        return row is not None
+        self.is_over = row is not None and row[4] is True
+        if row is None or self.is_over:
+            return False
+        self.turned_back, self.in_place, self.cleared = row[0], row[1], list(row[2])
+        self.is_closed = row[3]
+        return True
 
     def take(self, link: Link, direction: str, pace: Pace, in_place: bool = False) -> None:
         """Become the only writer; a backend that still works for the former one is ended.

@@ -125,6 +125,28 @@ def test_the_way_back_without_a_beginning_forbids_one(rig: PolicyRig) -> None:
     rig.run("resigned", rotation_id="r2")
 
 
+def test_what_the_service_signed_before_the_beginning_goes_back_too(rig: PolicyRig) -> None:
+    rig.fill(4)
+    _edit(rig.sql, "app-1", NEW)
+    assert rig.run("rolled_back", check=True)["changed"]
+    assert rig.kids() == {OLD: 3, NEW: 1}
+    assert rig.run("rolled_back", keys=_BOTH)["rows_written"] == 1
+    assert rig.kids() == {OLD: 4}
+    _edit(rig.sql, "app-2", NEW)  # by a service that was restarted only now
+    assert rig.run("rolled_back", keys=_BOTH)["rows_written"] == 1
+    assert rig.kids() == {OLD: 4}
+    assert rig.run("cleaned")["changed"]
+    rig.run("resigned", rotation_id="r2")
+
+
+def test_what_is_over_does_not_go_back(rig: PolicyRig) -> None:
+    rig.fill(2)
+    rig.run("resigned")
+    rig.run("cleaned")
+    assert not rig.run("rolled_back", keys=_BOTH)["changed"]
+    assert rig.kids() == {NEW: 2}
+
+
 def test_trap_57_a_run_that_was_left_behind_writes_nothing(rig: PolicyRig) -> None:
     rig.fill(3)
     rig.run("resigned", epoch=5)
