@@ -92,7 +92,7 @@ def _kill(controller: Controller, process: subprocess.Popen[str], zombies: bool)
 
 def _interrupt(stack: Stack, home: Path, kill: str, result: Round, chance: random.Random) -> bool:
     """Run the next playbook and kill it; False when it ended before."""
-    controller = Controller(home)
+    controller = Controller(home, warm=False)
     process = controller.start(
         stack.inventory, "rollback" if kill == "back" else "rotate", only=SECRET, reason="campaign"
     )

@@ -15,12 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import warm as warm_server
+
 __all__ = ["Controller", "Ended", "kill_marked", "registry"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MARK = "KEYTURN_TEST_CONTROLLER"
-#: In tests, not in measurements: it looks for results fifty times a second instead of a thousand times.
-_CALM = "[defaults]\ninternal_poll_interval = 0.02\n" if os.environ.get("KEYTURN_COMPILED") else ""
+#: In tests, not in measurements: it looks for results fifty times a second instead of a thousand times, and the zips of
+#: modules are kept between runs.
+_CALM = f"""\
+[defaults]
+internal_poll_interval = 0.02
+callback_plugins = {_ROOT}/tests/support/callbacks
+callbacks_enabled = kept_modules
+"""
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class Controller:
     """A machine to run playbooks from.
 
     :param folder: its home; made new.
+    :param warm: whether modules on this machine start from a process that has imported what they need.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, warm: bool = True) -> None:
+        is_test = bool(os.environ.get("KEYTURN_COMPILED"))
         self.home = folder
         self.home.mkdir(parents=True, exist_ok=True)
-        (self.home / ".ansible.cfg").write_text(_CALM)
+        (self.home / ".ansible.cfg").write_text(_CALM if is_test else "")
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(folder),
@@ -50,6 +60,8 @@ class Controller:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
             "KEYTURN_COMPILED": os.environ.get("KEYTURN_COMPILED", ""),
+            "KEYTURN_ZIPS": str(_ROOT / ".cache" / "zips"),
+            "KEYTURN_WARM": warm_server.address() if warm else "",
             _MARK: str(folder),
             **(environment or {}),
         }

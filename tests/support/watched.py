@@ -51,6 +51,7 @@ class Watched(Controller):
                 "TMPDIR": str(places["tmp"]),
                 **(environment or {}),
             },
+            warm=False,
         )
 
     def watch(self, name: str, command: Sequence[str]) -> Ended:
