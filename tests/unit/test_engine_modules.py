@@ -25,6 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, s
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 
 from tests.support.controller import Controller
+from tests.support.play import run_tasks
 
 STAMP = "2026-11-21T10:00:0{}.000Z"
 PLAN: dict[str, Any] = {
@@ -321,3 +322,31 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
     assert "two: cannot be reached" in found["gate"]
     assert found["closed"] is True
     assert "no rotation none" in found["close"]
+
+
+def test_a_close_that_cannot_be_run_fails_the_run(tmp_path: Path) -> None:
+    """Its own failures are told at the end, others at once."""
+    state_dir = tmp_path / "state"
+    about = {
+        "__rotation_plan": "{{ nobody_knows_this }}",
+        "__rotation_complete": True,
+        "__rotation_number": "20260101T000000Z-000001",
+        "__rotation_epoch": 1,
+        "__rotation_register_dir": str(state_dir),
+        "__rotation_state_host": "one",
+        "__rotation_only_helps": False,
+        "__rotation_event": "",
+        "rotation_mode": "rotate",
+    }
+    run = {"rotation_id": about["__rotation_number"], "epoch": 1, "state_dir": str(state_dir)}
+    role = {"name": "keyturn.rotation.rotation", "tasks_from": "close", "rolespec_validate": False}
+    close = {"name": "Close", "ansible.builtin.include_role": role, "vars": about}
+    block = {
+        "name": "Turn",
+        "block": [close],
+        "module_defaults": {"group/keyturn.rotation.session": {**run, "session_dir": str(tmp_path / "session")}},
+    }
+    ended = run_tasks(tmp_path, {"one": {}}, [block])
+    assert ended.code == 2, ended.output
+    assert "FAILED! => " in ended.output
+    assert "nobody_knows_this" in ended.output
