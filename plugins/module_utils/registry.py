@@ -128,7 +128,7 @@ def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | Non
 
     :raises KeyturnError: ``rotations-several`` when they belong to different ones.
     """
-    ids = {open_for(content, name) for name in names} - {None}
+    ids = {found for found in (open_for(content, name) for name in names) if found is not None}
     if len(ids) > 1:
         raise KeyturnError(
             "rotations-several",
@@ -482,7 +482,7 @@ def finish(
 
 
 def _since_before(content: dict[str, Any], name: str) -> None:
-    """Since when the version is primary that a way back has brought back; not known for one from before all rotations."""
+    """Since when the version is primary that a way back has brought back; unknown for one from before all rotations."""
     secret = content["secrets"][name]
     secret.pop("primary_since", None)
     turned = [

@@ -161,10 +161,13 @@ def _boxes(
     kids = {"new": turns[0]["new_kid"], "old": turns[0]["old_kid"]}
     found: dict[str, dict[str, str]] = {entry["host"]: {} for entry in hosts}
     for row in rows.each(link, []):
-        for version in (version for version, kid in kids.items() if kid == row.kid and row.cell):
-            value = _plain(call.envelope, row.cell)
+        versions = [version for version, kid in kids.items() if kid == row.kid]
+        value = _plain(call.envelope, row.cell) if versions else None
+        if value is None:
+            continue
+        for version in versions:
             context = f"{call.session.rotation_id}/{call.name}/{version}"
-            for entry in hosts if value is not None else ():
+            for entry in hosts:
                 found[entry["host"]][version] = sealed.seal(value, entry["public"], context)
     return found
 
