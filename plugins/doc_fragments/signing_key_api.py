@@ -87,6 +87,16 @@ options:
   client_key:
     description: Its key, where that is not in the same file.
     type: path
+  client_pem:
+    description:
+      - A client certificate with its key, PEM, that lies in no file of its own. Exactly one source. It is held in memory
+        only.
+    type: dict
+    suboptions: *reference
+  initial:
+    description: Whether an issuer without a key that signs gets its first one. On the way back that one stays.
+    type: bool
+    default: false
   timeout:
     description: Seconds for each wait on the network.
     type: float

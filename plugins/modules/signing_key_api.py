@@ -51,6 +51,12 @@ options:
     description: Seconds to look until what was asked for is seen.
     type: float
     default: 30
+  defer:
+    description:
+      - Do not wait, and do not fail, where what was asked for is not seen at once. Then RV(seen=false), somebody
+        restarts the issuer, and the same call without this option waits until it is seen.
+    type: bool
+    default: false
   overlap_s:
     description:
       - For O(state=disabled). How many seconds the new key must have signed. It is the longest lifetime of a token,
@@ -119,6 +125,15 @@ former_kid:
   description: The kid that signed before; empty where nothing said so.
   returned: success
   type: str
+before_kids:
+  description: The kids that were listed when this rotation began.
+  returned: success
+  type: list
+  elements: str
+seen:
+  description: Whether the list and the token show what was asked for. Only with O(defer) it may be V(false).
+  returned: success
+  type: bool
 restarted:
   description: Whether this call ran O(restart).
   returned: success

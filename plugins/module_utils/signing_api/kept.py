@@ -30,6 +30,7 @@ class Note:
     :param promoting: whether a promote was asked for.
     :param signs: the kid that this rotation has promoted last; empty before.
     :param promoted_at: seconds since 1970; 0 before.
+    :param disabling: whether it was asked to disable the former key.
     """
 
     base: str
@@ -39,6 +40,7 @@ class Note:
     promoting: bool = False
     signs: str = ""
     promoted_at: float = 0.0
+    disabling: bool = False
 
 
 class Kept:

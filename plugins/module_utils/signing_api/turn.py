@@ -19,11 +19,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.answe
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client, LostError
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
 
-__all__ = ["STATES", "Seen", "Turn"]
+__all__ = ["STATES", "UNSEEN", "Seen", "Turn"]
 
 _LONGEST_PAUSE = 5.0
 #: What waiting may mend: the issuer starts again, or is slow to show what it did.
 _PASSING = ("signing-api-lost", "signing-api-token")
+#: What an issuer may show only once somebody has restarted it.
+UNSEEN = (*_PASSING, "signing-api-not-published", "signing-api-not-promoted", "signing-api-not-disabled")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Turn:
     :param restart: the command that restarts an issuer which holds its keys in memory.
     :param wait: seconds to look for what was asked for.
     :param overlap_s: seconds that the new key must have signed before the former one is disabled; None for no matter.
+    :param initial: whether an issuer without a key that signs gets its first one; that one stays on the way back.
     """
 
     client: Client
@@ -70,6 +73,7 @@ class Turn:
     restart_timeout: float = 120.0
     wait: float = 30.0
     overlap_s: float | None = None
+    initial: bool = False
     restarted: bool = field(default=False, init=False)
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -80,17 +84,31 @@ class Turn:
         :param needs_token: whether it is an error that none is issued, as by an issuer without a current key.
         """
         listed = self.client.look()
-        if not listed.states:
-            hint = "Look at the issuer's log and its database"
+        if not listed.states and not self.initial:
+            hint = (
+                "Look at the issuer's log, its database and what encrypts its keys, and restore them; where there never "
+                "was a key, or none is left to restore, say initial: true"
+            )
             raise KeyturnError("jwks-empty", "holds no key at all", where=self.place, hint=hint)
         if not self.client.api.get("token"):
             return Seen(listed)
         try:
             return Seen(listed, True, self.client.issued())
         except KeyturnError as error:
-            if needs_token or error.code not in _PASSING:
+            if (needs_token and not self.initial) or error.code not in _PASSING:
                 raise
         return Seen(listed, True)
+
+    def look_sound(self) -> Seen:
+        """As :meth:`look`, and some key must sign.
+
+        :raises KeyturnError: ``signing-api-none``.
+        """
+        seen = self.look(needs_token=True)
+        if seen.is_told and not seen.signing and not self.initial:
+            hint = "Promote a key that is listed; where there never was one, say initial: true"
+            raise self._refuse("none", "keys are listed, and none of them signs", hint)
+        return seen
 
     @property
     def place(self) -> str:
@@ -139,7 +157,7 @@ class Turn:
         if note and note.made:
             self._published(note)
             return False
-        seen = self.look(needs_token=True)
+        seen = self.look_sound()
         if self.check_mode:
             return True
         if note is None:
@@ -194,7 +212,7 @@ class Turn:
         hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
         missing = self._refuse("not-published", "the new key is not listed", hint)
         seen = self._until(lambda seen: note.made in seen.listed.usable, missing)
-        if not note.promoting and note.made in (seen.issued, seen.listed.current):
+        if note.former and not note.promoting and note.made in (seen.issued, seen.listed.current):
             hint = "Verifiers may not know it yet. Promote the former key, or wait for them and go on"
             raise self._refuse("early", f"the new key {note.made!r} signs already", hint)
 
@@ -244,6 +262,8 @@ class Turn:
             hint = "Declare api.disable, or disable the row with the module signing_key"
             raise self._refuse("no-disable", "this API disables no keys", hint)
         note = self._staged()
+        if not note.former and self.initial:
+            return False
         if not note.former:
             hint = "Declare api.token or api.list.current, so that it is known which key signed"
             raise self._refuse("unknown", "it is not known which key was the former one", hint)
@@ -255,6 +275,7 @@ class Turn:
             return False
         self._refuse_early(note)
         if not self.check_mode:
+            self.kept.save(note, disabling=True)
             self._disable(note.former)
         return True
 
@@ -279,7 +300,7 @@ class Turn:
         if note is None:
             return False
         seen = self.look()
-        if not note.former and note.promoting:
+        if not note.former and note.promoting and not self.initial:
             hint = "Declare api.token or api.list.current, or promote the former key by hand"
             raise self._refuse("unknown", "it is not known which key was the former one", hint)
         if not note.former or (seen.is_told and seen.is_signed_by(note.former)):
