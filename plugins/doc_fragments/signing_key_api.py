@@ -89,8 +89,8 @@ options:
     type: path
   client_pem:
     description:
-      - A client certificate with its key, PEM, that lies in no file of its own. Exactly one source. It is held in memory
-        only.
+      - A client certificate with its key, PEM, that lies in no file of its own. Exactly one source. It is held in
+        memory only.
     type: dict
     suboptions: *reference
   initial:

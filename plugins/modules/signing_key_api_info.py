@@ -30,8 +30,8 @@ options:
   expect:
     description:
       - V(sound) fails where no key signs, unless O(initial).
-      - V(new) fails where the key that O(rotation_id) made does not sign, or where the former one is not listed any more
-        although nobody has asked to disable it.
+      - V(new) fails where the key that O(rotation_id) made does not sign, or where the former one is not listed any
+        more although nobody has asked to disable it.
       - V(old) fails where the key that signed before O(rotation_id) does not sign.
     type: str
     choices: [sound, new, old]

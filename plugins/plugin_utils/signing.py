@@ -47,7 +47,9 @@ def _at_issuer(name: str, result: Mapping[str, Any]) -> list[str]:
     head = f"signing keys of {name} at {issuer['at']}"
     new, former = result["new_kid"], result["former_kid"]
     if issuer["did"] in ("new", "old") and new:
-        signs = f"{former or 'none'} -> {new}" if issuer["did"] == "new" else f"{former} signs again, {new} stays listed"
+        signs = (
+            f"{former or 'none'} -> {new}" if issuer["did"] == "new" else f"{former} signs again, {new} stays listed"
+        )
         token = f"; a token issued now has {issuer['issued']}" if issuer["issued"] else ""
         listed = ", ".join(issuer["listed"])
         before = ", ".join(issuer["before"]) or "none"
@@ -55,7 +57,8 @@ def _at_issuer(name: str, result: Mapping[str, Any]) -> list[str]:
     if issuer["did"] == "stays" and former:
         return [f"{head}: {former} stays listed and accepted: this API disables no keys"]
     if issuer["did"] == "disabled" and result["changed"]:
-        return [f"{head}: {former} is disabled"]
+        listed = f"; listed now: {', '.join(issuer['listed'])} ({result['count']})" if result["seen"] else ""
+        return [f"{head}: {former} is disabled{listed}"]
     return []
 
 

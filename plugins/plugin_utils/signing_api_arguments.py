@@ -24,9 +24,7 @@ def is_behind_api(args: Mapping[str, Any]) -> bool:
     return "api" in (args.get("job") or {})
 
 
-def api_call(
-    args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
+def api_call(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The module to run and its arguments, with references in place of values.
 
     An API that disables nothing is only looked at where the former key would be disabled.
@@ -76,9 +74,7 @@ def api_told(result: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _values(
-    job: Mapping[str, Any], rotation_id: str, templar: Any, task_vars: Mapping[str, Any]
-) -> dict[str, Any]:
+def _values(job: Mapping[str, Any], rotation_id: str, templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
     """References to everything that is no part of the plan."""
     name = job["secret"]
     where = f"keyturn_secrets.{name}.key_api"

@@ -182,7 +182,10 @@ def _problem(params: Mapping[str, Any], seen: Seen) -> str:
 
 
 def _unexpected(expect: str, seen: Seen, note: Note | None) -> str:
-    """What is not as after this rotation, or before it; where nothing says which key signs, what was asked for counts."""
+    """What is not as after this rotation, or as before it.
+
+    Where nothing says which key signs, that it was asked for counts.
+    """
     if expect == "old":
         former = note.former if note else ""
         is_right = not former or not seen.is_told or seen.is_signed_by(former)

@@ -86,8 +86,8 @@ class Turn:
         listed = self.client.look()
         if not listed.states and not self.initial:
             hint = (
-                "Look at the issuer's log, its database and what encrypts its keys, and restore them; where there never "
-                "was a key, or none is left to restore, say initial: true"
+                "Look at the issuer's log, its database and what encrypts its keys, and restore them; where no key can "
+                "be restored, say initial: true"
             )
             raise KeyturnError("jwks-empty", "holds no key at all", where=self.place, hint=hint)
         if not self.client.api.get("token"):
