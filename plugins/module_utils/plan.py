@@ -575,6 +575,8 @@ def build(
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
+            if signing_api.asked_elsewhere(secret, probe):
+                continue
             for host, placed in _placed_probes(catalog, secret, probe, consumers):
                 for when, asked in _asked(secret, placed).items():
                     of(host).setdefault(when, []).extend({"secret": name, **one} for one in asked)

@@ -125,6 +125,15 @@ former_kid:
   description: The kid that signed before; empty where nothing said so.
   returned: success
   type: str
+probes:
+  description: What those said who were shown tokens, as M(keyturn.rotation.secret_probe) says it.
+  returned: success
+  type: list
+  elements: dict
+passed:
+  description: Whether all of them accepted what they were shown.
+  returned: success
+  type: bool
 before_kids:
   description: The kids that were listed when this rotation began.
   returned: success

@@ -79,6 +79,15 @@ former_kid:
   description: The kid that signed before O(rotation_id); empty where nothing said so.
   returned: success
   type: str
+probes:
+  description: What those said who were shown tokens, as M(keyturn.rotation.secret_probe) says it.
+  returned: success
+  type: list
+  elements: dict
+passed:
+  description: Whether all of them accepted what they were shown.
+  returned: success
+  type: bool
 before_kids:
   description: The kids that were listed when O(rotation_id) began.
   returned: success

@@ -14,7 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values impo
 __all__ = ["api_call", "api_told", "is_behind_api"]
 
 _SESSION = ("state_dir", "session_dir", "rotation_id", "epoch")
-_PLAIN = ("api", "ca_file", "timeout", "client_key", "initial")
+_PLAIN = ("api", "ca_file", "timeout", "client_key", "initial", "shown_to")
 #: The module's name of a field that the catalog calls otherwise.
 _RENAMED = {"client_cert": "client_pem"}
 

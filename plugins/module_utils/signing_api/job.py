@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.session import Se
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.declared import parse_api
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.shown import Shown
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.turn import (
     STATES,
     UNSEEN,
@@ -26,6 +27,18 @@ __all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "run", "run_info"]
 
 _REFERENCE: dict[str, Any] = {"type": "dict", "options": VALUE_OPTIONS}
 _HEADER = {"name": {"type": "str", "required": True}, "text": {"type": "str"}, **VALUE_OPTIONS}
+_SHOWN = {
+    "name": {"type": "str"},
+    "version": {"type": "str", "choices": ["new", "old"], "required": True},
+    "url": {"type": "str", "required": True},
+    "method": {"type": "str"},
+    "headers": {"type": "dict"},
+    "body": {"type": "str"},
+    "expect": {"type": "list", "elements": "int"},
+    "expect_body": {"type": "str"},
+    "ca_file": {"type": "path"},
+    "timeout": {"type": "float", "default": 10},
+}
 _COMMON: dict[str, dict[str, Any]] = {
     **SESSION_ARGUMENTS,
     "name": {"type": "str", "required": True},
@@ -38,6 +51,7 @@ _COMMON: dict[str, dict[str, Any]] = {
     "client_key": {"type": "path", "no_log": False},
     "client_pem": _REFERENCE,
     "initial": {"type": "bool", "default": False},
+    "shown_to": {"type": "list", "elements": "dict", "options": _SHOWN, "default": []},
     "timeout": {"type": "float", "default": 10},
 }
 #: Arguments of ``signing_key_api``.
@@ -87,6 +101,17 @@ class _Call:
         """The steps; ``more`` are fields of :class:`Turn`."""
         kept = Kept(self.session, self.name, self.api["base"])
         return Turn(self.client, kept, check_mode, initial=bool(self.params.get("initial")), **more)
+
+    def shown(self, kept: Kept, wait: float) -> Shown:
+        """What shows tokens to those who verify them.
+
+        :raises KeyturnError: ``signing-api-invalid`` where no token can be had.
+        """
+        probes = self.params.get("shown_to") or ()
+        if probes and not self.api.get("token"):
+            hint = "Declare api.token, or take shown_to away"
+            raise KeyturnError("signing-api-invalid", "no token can be had", where="shown_to", hint=hint)
+        return Shown(self.client, probes, kept.token_path, wait)
 
     def _certificate(self) -> str | None:
         """The file with the client certificate; one that lies in no file is in memory alone, for TLS reads files."""
@@ -139,16 +164,10 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         wait=0.0 if check_mode or defer else float(params["wait"]),
         overlap_s=None if params.get("early") else params.get("overlap_s"),
     )
-    is_seen = True
     with call.session.changing(check_mode):
         before = turn.look()
-        try:
-            changed = STATES[params["state"]](turn) or turn.restarted
-            after = turn.look() if changed and not check_mode else before
-        except KeyturnError as error:
-            if not defer or error.code not in UNSEEN:
-                raise
-            changed, is_seen, after = True, False, before
+        changed, is_seen, probes = _step(turn, call.shown(turn.kept, float(params["wait"])), params["state"], defer)
+        after = turn.look() if changed and is_seen and not check_mode else before
         note = turn.kept.load()
     return {
         "changed": changed,
@@ -156,8 +175,27 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         **_shown(after),
         **_noted(note),
         "restarted": turn.restarted,
+        "probes": probes,
+        "passed": True,
         "diff": {"before": _lines(before), "after": _lines(after)},
     }
+
+
+def _step(turn: Turn, shown: Shown, state: str, defer: bool) -> tuple[bool, bool, list[dict[str, Any]]]:
+    """One step: whether it changed anything, whether that is seen, and what those said who were shown tokens."""
+    is_promote = state == "promoted" and not turn.check_mode
+    try:
+        if is_promote:
+            shown.keep(turn.kept.load())
+        changed = STATES[state](turn) or turn.restarted
+    except KeyturnError as error:
+        if not defer or error.code not in UNSEEN:
+            raise
+        return True, False, []
+    probes = shown.show() if is_promote else []
+    if state != "staged" and not turn.check_mode:
+        shown.forget()
+    return changed, True, probes
 
 
 def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
@@ -169,7 +207,8 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     problem = _problem(params, seen) or _unexpected(params.get("expect") or "", seen, note)
     if problem:
         raise KeyturnError("signing-api-astray", problem, where=call.api["base"], hint="See who else turns these keys")
-    return {"changed": False, **_shown(seen), **_noted(note)}
+    asked = call.shown(turn.kept, 0.0).show(["new"]) if params.get("expect") == "new" else []
+    return {"changed": False, **_shown(seen), **_noted(note), "probes": asked, "passed": True}
 
 
 def _problem(params: Mapping[str, Any], seen: Seen) -> str:

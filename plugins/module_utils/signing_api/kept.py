@@ -52,6 +52,11 @@ class Kept:
         self._path = os.path.join(folder, check_name(session.rotation_id or "manual", "rotation_id") + ".json")
         self._base = base
 
+    @property
+    def token_path(self) -> str:
+        """Where a token of the former key lies until it has been shown."""
+        return self._path[: -len(".json")] + ".token"
+
     def load(self) -> Note | None:
         """What is kept; None where nothing is.
 

@@ -17,7 +17,16 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.declared import API, parse_api
 
-__all__ = ["HELD_VALUES", "KEY_API", "SOURCES", "check_key_api", "check_probes", "job_of_api", "summary"]
+__all__ = [
+    "HELD_VALUES",
+    "KEY_API",
+    "SOURCES",
+    "asked_elsewhere",
+    "check_key_api",
+    "check_probes",
+    "job_of_api",
+    "summary",
+]
 
 #: Where a value comes from: the first three on the controller, the others on the host that asks.
 SOURCES = ("file", "env", "variable", "env_file", "host_file")
@@ -63,7 +72,9 @@ _NOT_WITH = {
     "generate": "the issuer makes its keys itself; key_api.generate.body says how",
     "documents": "only the issuer can sign with its keys",
 }
-_NEEDS_VALUE = ("active_kid", "token", "http", "command")
+_NEEDS_VALUE = ("active_kid", "http", "command")
+#: What a probe of the type ``token`` may say: the issuer makes the token.
+_SHOWN = ("name", "version", "url", "method", "headers", "body", "expect", "expect_body", "ca_file", "timeout")
 
 
 def _invalid(message: str, where: str, hint: str) -> KeyturnError:
@@ -137,15 +148,36 @@ def _check_restart(secret: Mapping[str, Any], services: Mapping[str, Any], where
 
 
 def check_probes(secret: Mapping[str, Any], where: str) -> None:
-    """Refuse probes that would need a key: none ever leaves the issuer."""
+    """Refuse probes that would need a key: none ever leaves the issuer. Tokens can be had."""
     for index, probe in enumerate(secret.get("probes", ())):
         place = f"{where}.probes[{index}]"
         with_value = probe.get("version", "none") != "none" or probe["type"] == "active_kid"
         if probe["type"] in _NEEDS_VALUE and with_value:
-            hint = "key_api.token asks for a token and looks at its kid; jwks and logs show the rest"
+            hint = "key_api.token looks at the kid of a fresh token, and a probe of the type token shows one"
             raise _invalid("needs a key, and the issuer keeps them to itself", place, hint)
+        if probe["type"] == "token":
+            _check_shown(secret, probe, place)
         if probe["type"] == "log" and "pattern" not in probe:
             raise _invalid("looks for a key that is not known here", place, "Give a pattern")
+
+
+def _check_shown(secret: Mapping[str, Any], probe: Mapping[str, Any], where: str) -> None:
+    if "token" not in secret["key_api"]:
+        raise _invalid("no token can be had", where, "Declare key_api.token")
+    if probe.get("refused"):
+        hint = "Take it away: jwks shows at retire that the former key is gone"
+        raise _invalid("nobody can sign with the former key any more", where, hint)
+    if probe.get("version") not in ("new", "old"):
+        raise _invalid("it is not said whose token is shown", where, "Set version to new or old")
+    for field in probe:
+        if field not in ("type", "refused", *_SHOWN):
+            hint = "The issuer makes the token, and the host that asks it shows it"
+            raise _invalid("does not go with key_api", f"{where}.{field}", hint)
+
+
+def asked_elsewhere(secret: Mapping[str, Any], probe: Mapping[str, Any]) -> bool:
+    """Whether the host that asks the issuer asks this probe itself, for it is who gets tokens."""
+    return "key_api" in secret and probe["type"] == "token"
 
 
 def job_of_api(name: str, secret: Mapping[str, Any], overlap_s: int) -> dict[str, Any]:
@@ -159,6 +191,11 @@ def job_of_api(name: str, secret: Mapping[str, Any], overlap_s: int) -> dict[str
         "host": entry["hosts"][0],
         "api": _api(entry, f"keyturn_secrets.{name}.key_api"),
         **{field: entry[field] for field in sources if field in entry},
+        "shown_to": [
+            {field: probe[field] for field in _SHOWN if field in probe}
+            for probe in secret.get("probes", ())
+            if asked_elsewhere(secret, probe)
+        ],
         "wait": parse_duration(entry.get("wait", "30s")),
         "restart": entry.get("restart", ""),
         "initial": bool(entry.get("initial", False)),

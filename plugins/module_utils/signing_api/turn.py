@@ -16,16 +16,18 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.answers import Listed
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client, LostError
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import (
+    PASSING,
+    Client,
+    LostError,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
 
 __all__ = ["STATES", "UNSEEN", "Seen", "Turn"]
 
 _LONGEST_PAUSE = 5.0
-#: What waiting may mend: the issuer starts again, or is slow to show what it did.
-_PASSING = ("signing-api-lost", "signing-api-token")
 #: What an issuer may show only once somebody has restarted it.
-UNSEEN = (*_PASSING, "signing-api-not-published", "signing-api-not-promoted", "signing-api-not-disabled")
+UNSEEN = (*PASSING, "signing-api-not-published", "signing-api-not-promoted", "signing-api-not-disabled")
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,9 @@ class Turn:
         if not self.client.api.get("token"):
             return Seen(listed)
         try:
-            return Seen(listed, True, self.client.issued())
+            return Seen(listed, True, self.client.issued().kid)
         except KeyturnError as error:
-            if (needs_token and not self.initial) or error.code not in _PASSING:
+            if (needs_token and not self.initial) or error.code not in PASSING:
                 raise
         return Seen(listed, True)
 
@@ -126,7 +128,7 @@ class Turn:
                     return seen
                 error = problem
             except KeyturnError as found:
-                if found.code not in _PASSING:
+                if found.code not in PASSING:
                     raise
                 error = found
             if self.restart and not self.restarted:
