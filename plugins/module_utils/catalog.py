@@ -49,13 +49,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.decl
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import KEY_TABLE
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import command_place
-from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
+from ansible_collections.keyturn.rotation.plugins.module_utils.web import CREDENTIAL_HEADERS, check_url
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import JWKS, WINDOW, declared
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
-_CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
 #: The order of phases by kind, where it is not ``replace``.
 _STRATEGIES = {"encryption_key": "cutover", KEYSET_KIND: "overlap", SIGNING_KEY: "overlap"}
 _HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
@@ -449,7 +448,7 @@ def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
 def _check_headers(headers: Mapping[str, Any], where: str) -> None:
     """Refuse a credential that is written out: the plan is shown and kept."""
     for name, text in headers.items():
-        if str(name).lower() in _CREDENTIAL_HEADERS and "{value" not in str(text):
+        if str(name).lower() in CREDENTIAL_HEADERS and "{value" not in str(text):
             raise KeyturnError(
                 "catalog-invalid",
                 "a credential must not stand in the catalog",

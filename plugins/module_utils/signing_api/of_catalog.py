@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import (
     parse_duration,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.declared import API, parse_api
+from ansible_collections.keyturn.rotation.plugins.module_utils.web import CREDENTIAL_HEADERS
 
 __all__ = [
     "HELD_VALUES",
@@ -130,7 +131,7 @@ def _check_header(header: Mapping[str, Any], where: str) -> None:
         _check_source(source, where)
     elif source:
         raise _invalid("has two values", where, "Give text, or one source of a value")
-    elif header["name"].lower() in ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey"):
+    elif header["name"].lower() in CREDENTIAL_HEADERS:
         hint = "Use bearer, or a source in place of text"
         raise _invalid("a credential must not stand in the catalog", where, hint)
 

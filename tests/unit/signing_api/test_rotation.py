@@ -447,7 +447,7 @@ def test_a_rotation_goes_on_at_the_address_where_it_was_begun(bed: Bed) -> None:
 
 
 def test_the_runbook_of_the_document_runs(bed: Bed) -> None:
-    text = (ROOT / "docs" / "signing-keys.md").read_text(encoding="utf-8").partition("## Behind an admin API")[2]
+    text = (ROOT / "docs" / "signing-keys.md").read_text(encoding="utf-8").partition("### Step by step")[2]
     tasks = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     made: dict[str, Any] = {}
     for task in tasks:
