@@ -74,6 +74,8 @@ class _Project:
                 },
             ],
             "probes": [
+                {"name": "a new token", "type": "token", "version": "new", "url": self.edge.api},
+                {"name": "a live token", "type": "token", "version": "old", "url": self.edge.api},
                 {"name": "no failed signatures", "pattern": "signature verification failed", "at_most": 0, **log},
                 {
                     "name": "use",
@@ -120,6 +122,12 @@ class _Project:
         messages = json.loads((folders[-1] / "evidence.json").read_text())["messages"]
         said = [text for text in messages if text.startswith(f"signing keys of {_NAME} at ")]
         return str(said[-1]).partition(f"{self.one.here.url}: ")[2]
+
+    def probes(self, event: str) -> list[tuple[str, str]]:
+        """The tokens that were shown, and what became of it."""
+        (path,) = self.state["one"].glob(f"evidence/*.{event}/evidence.json")
+        asked = json.loads(path.read_text())["probes"]
+        return sorted({(one["name"], one["result"]) for one in asked if one["type"] == "token"})
 
     @property
     def enabled(self) -> list[str]:
@@ -180,6 +188,7 @@ def test_an_issuer_with_its_keys_in_memory_turns_goes_back_and_disables(project:
     said = f"{first} -> {second}; listed before: {before}; now: {now} (3); a token issued now has {second}"
     assert project.message("rotated") == said
     assert said in turned
+    assert project.probes("rotated") == [("a live token", "accepted"), ("a new token", "accepted")]
     assert (one.restarts, one.asked("generate")[-1].headers["X-Mfa"]) == (5, _CODE)
 
     project.log.write_text("")
