@@ -32,9 +32,11 @@ options:
       - V(staged) makes the next key and waits until it is listed. It does not sign.
       - V(promoted) lets it sign. The former one must stay listed.
       - V(disabled) disables the former one, with C(api.disable).
+      - V(replaced) is for emergencies. It does V(staged), V(promoted) and V(disabled) at once and skips the overlap on
+        purpose. It goes forward only, and needs C(api.disable).
       - V(rolled_back) lets the former key sign again. The new one stays listed.
     type: str
-    choices: [staged, promoted, disabled, rolled_back]
+    choices: [staged, promoted, disabled, replaced, rolled_back]
     required: true
   restart:
     description:
@@ -66,6 +68,12 @@ options:
     description: For O(state=disabled). Skip O(overlap_s), as a person said.
     type: bool
     default: false
+  disable:
+    description:
+      - For O(state=replaced). V(previous) disables the key that signed, V(all) every key but the new one.
+    type: str
+    choices: [previous, all]
+    default: previous
 seealso:
   - module: keyturn.rotation.signing_key_api_info
   - module: keyturn.rotation.jwks_info

@@ -56,6 +56,8 @@ def _at_issuer(name: str, result: Mapping[str, Any]) -> list[str]:
         return [f"{head}: {signs}; listed before: {before}; now: {listed} ({result['count']}){token}"]
     if issuer["did"] == "stays" and former:
         return [f"{head}: {former} stays listed and accepted: this API disables no keys"]
+    if issuer["did"] == "replaced" and new and result["changed"]:
+        return [f"{head}: {former or 'none'} -> {new} at once, without an overlap; {former or 'nothing'} is disabled"]
     if issuer["did"] == "disabled" and result["changed"]:
         listed = f"; listed now: {', '.join(issuer['listed'])} ({result['count']})" if result["seen"] else ""
         return [f"{head}: {former} is disabled{listed}"]

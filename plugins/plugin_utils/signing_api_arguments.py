@@ -13,6 +13,15 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values impo
 
 __all__ = ["api_call", "api_told", "is_behind_api"]
 
+#: What is said of a table's keys at the same point: the stage of a turn after a step, or after what was found.
+_STAGES = {
+    "sound": "staged",
+    "new": "promoted",
+    "stays": "promoted",
+    "replaced": "disabled",
+    "old": "withdrawn",
+    "rolled_back": "withdrawn",
+}
 _SESSION = ("state_dir", "session_dir", "rotation_id", "epoch")
 _PLAIN = ("api", "ca_file", "timeout", "client_key", "initial", "shown_to")
 #: The module's name of a field that the catalog calls otherwise.
@@ -48,6 +57,7 @@ def api_call(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]
         defer=bool(job["restart"]) and not args.get("restarted"),
         overlap_s=job["overlap_s"],
         early=args.get("early", False),
+        disable=args.get("disable", "previous"),
     )
     return "signing_key_api", arguments
 
@@ -55,17 +65,20 @@ def api_call(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]
 def api_told(result: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
     """The result as that of a table's keys reads, with what only an API has in ``issuer``."""
     job, state = args["job"], str(args.get("state") or args.get("expect"))
-    turned = {"tenant": "", "new_kid": result["new_kid"], "old_kid": result["former_kid"]}
-    turns = [turned] if result["new_kid"] else []
     stays = state == "disabled" and "disable" not in job["api"]
+    did = "stays" if stays else state
+    stage = _STAGES.get(did, did)
+    turned = {"tenant": "", "new_kid": result["new_kid"], "old_kid": result["former_kid"], "stage": stage}
+    turns = [turned] if result["new_kid"] else []
     return {
         **{name: value for name, value in result.items() if name != "keys"},
         "keys": turns,
         "turns": turns,
+        "stages": {stage: 1} if turns else {},
         "signing": {"secret": job["secret"]},
         "issuer": {
             "at": job["api"]["base"],
-            "did": "stays" if stays else state,
+            "did": did,
             "before": result["before_kids"],
             "listed": [key["kid"] for key in result["keys"] if key["state"] != "disabled"],
             "issued": result["issued_kid"],

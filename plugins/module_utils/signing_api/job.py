@@ -65,6 +65,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "defer": {"type": "bool", "default": False},
     "overlap_s": {"type": "int"},
     "early": {"type": "bool", "default": False},
+    "disable": {"type": "str", "choices": ["previous", "all"], "default": "previous"},
 }
 #: Arguments of ``signing_key_api_info``.
 INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -163,6 +164,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         restart_timeout=float(params["restart_timeout"]),
         wait=0.0 if check_mode or defer else float(params["wait"]),
         overlap_s=None if params.get("early") else params.get("overlap_s"),
+        defers=defer,
+        disable_all=params.get("disable") == "all",
     )
     with call.session.changing(check_mode):
         before = turn.look()

@@ -31,6 +31,7 @@ class Note:
     :param signs: the kid that this rotation has promoted last; empty before.
     :param promoted_at: seconds since 1970; 0 before.
     :param disabling: whether it was asked to disable the former key.
+    :param forward_only: whether the former key is compromised, so that nothing goes back.
     """
 
     base: str
@@ -41,6 +42,7 @@ class Note:
     signs: str = ""
     promoted_at: float = 0.0
     disabling: bool = False
+    forward_only: bool = False
 
 
 class Kept:

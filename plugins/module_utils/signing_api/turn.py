@@ -65,6 +65,8 @@ class Turn:
     :param restart: the command that restarts an issuer which holds its keys in memory.
     :param wait: seconds to look for what was asked for.
     :param overlap_s: seconds that the new key must have signed before the former one is disabled; None for no matter.
+    :param defers: whether somebody else restarts it.
+    :param disable_all: whether :meth:`replace` disables every key but the new one, not only the former one.
     :param initial: whether an issuer without a key that signs gets its first one; that one stays on the way back.
     """
 
@@ -76,6 +78,8 @@ class Turn:
     wait: float = 30.0
     overlap_s: float | None = None
     initial: bool = False
+    defers: bool = False
+    disable_all: bool = False
     restarted: bool = field(default=False, init=False)
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -301,6 +305,9 @@ class Turn:
         note = self.kept.load()
         if note is None:
             return False
+        if note.forward_only:
+            hint = "A key that is compromised is not brought back. Make another one with a new rotation"
+            raise self._refuse("forward-only", "this rotation goes forward only", hint)
         seen = self.look()
         if not note.former and note.promoting and not self.initial:
             hint = "Declare api.token or api.list.current, or promote the former key by hand"
@@ -314,6 +321,48 @@ class Turn:
         if not self.check_mode:
             self._make_current(note, note.former)
         return True
+
+    def replace(self) -> bool:
+        """For emergencies: make a key, let it sign, and disable what signed before, without an overlap.
+
+        An issuer that has to be restarted is asked for all of it first, and looked at once at the end.
+        """
+        if "disable" not in self.client.api:
+            hint = "Declare disable. Or run rotate, and take the compromised key away by the issuer's own means"
+            raise self._refuse("no-disable", "this API disables no keys", hint)
+        note = self.kept.load()
+        seen = self.look()
+        if note and note.made and self._is_replaced(note, seen):
+            return self._promoted_already(note)
+        if not self.check_mode:
+            note = self.kept.save(note or Note(self.place, list(seen.listed.states), seen.signing), forward_only=True)
+            self._replace(note, seen)
+        return True
+
+    def _replace(self, note: Note, seen: Seen) -> None:
+        if not note.made:
+            made = "" if self._new_keys(note, seen) else self.client.generate()
+            note = self.kept.save(note, made=made or self._only_new(note))
+        hint = "Run the same call again: it goes on, and nothing is brought back"
+        if not (seen.is_told and seen.is_signed_by(note.made)):
+            note = self.kept.save(note, promoting=True)
+            self.client.change("promote", note.made)
+            if not (self.restart or self.defers):
+                wrong = self._refuse("not-promoted", f"tokens are not signed with {note.made!r}", hint)
+                self._until(lambda seen: seen.is_signed_by(note.made), wrong)
+            note = self.kept.save(note, signs=note.made, promoted_at=time.time())
+        note = self.kept.save(note, disabling=True)
+        for kid in self._compromised(note):
+            self.client.change("disable", kid)
+        wrong = self._refuse("not-disabled", "the new key does not sign, or a former one is accepted still", hint)
+        self._until(lambda seen: self._is_replaced(note, seen), wrong)
+
+    def _compromised(self, note: Note) -> list[str]:
+        return [kid for kid in note.before if self.disable_all or kid == note.former]
+
+    def _is_replaced(self, note: Note, seen: Seen) -> bool:
+        gone = not set(self._compromised(note)) & set(seen.listed.usable)
+        return gone and note.made in seen.listed.usable and (not seen.is_told or seen.is_signed_by(note.made))
 
     def _staged(self) -> Note:
         note = self.kept.load()
@@ -333,5 +382,6 @@ STATES: dict[str, Callable[[Turn], bool]] = {
     "staged": Turn.stage,
     "promoted": Turn.promote,
     "disabled": Turn.disable,
+    "replaced": Turn.replace,
     "rolled_back": Turn.roll_back,
 }

@@ -203,6 +203,7 @@ def test_an_api_that_disables_nothing_is_only_looked_at() -> None:
     module, given = _asked(job, {}, state="disabled", early=True)
     assert (module, given["early"], given["overlap_s"]) == ("signing_key_api", True, 7200)
     assert _asked(job, {}, expect="sound")[1]["expect"] == "sound"
+    assert _asked(job, {}, state="replaced", disable="all")[1]["disable"] == "all"
 
 
 # -- the evidence ------------------------------------------------------------------------------------------------------
@@ -225,6 +226,7 @@ _SAID = {
     [
         ({"expect": "new"}, {}, "a -> b; listed before: a; now: a, b (2); a token issued now has b"),
         ({"expect": "old"}, {"issued_kid": ""}, "a signs again, b stays listed; listed before: a; now: a, b (2)"),
+        ({"state": "replaced"}, {}, "a -> b at once, without an overlap; a is disabled"),
         ({"state": "disabled"}, {}, "a stays listed and accepted: this API disables no keys"),
         ({"expect": "sound"}, {"new_kid": ""}, ""),
         ({"state": "staged"}, {}, ""),
@@ -246,7 +248,8 @@ def test_the_evidence_names_kids_before_and_after(args: dict[str, Any], more: di
 def test_kids_read_as_those_of_a_table_and_a_step_that_is_not_seen_names_the_service() -> None:
     job = _job("s1", {"restart": "identity"})
     told = api_told({**_SAID, "seen": False}, {"state": "staged", "job": job})
-    assert told["keys"] == told["turns"] == [{"tenant": "", "new_kid": "b", "old_kid": "a"}]
+    assert told["keys"] == told["turns"] == [{"tenant": "", "new_kid": "b", "old_kid": "a", "stage": "staged"}]
+    assert told["stages"] == {"staged": 1}
     assert (told["issuer"]["restart"], told["issuer"]["listed"]) == ("identity", ["a", "b"])
     assert api_told({**_SAID, "new_kid": ""}, {"expect": "sound", "job": job})["turns"] == []
     assert api_told(_SAID, {"state": "staged", "job": job})["issuer"]["restart"] == ""

@@ -358,7 +358,11 @@ def test_trap_07_a_call_that_is_killed_anywhere_is_finished_by_the_same_call(tmp
     with contextlib.closing(Killable("signing_api.job")) as killable:
         for number, (state, step) in enumerate(
             (state, step)
-            for state, steps in (("staged", ("generate", "token", "list")), ("promoted", ("promote", "token")))
+            for state, steps in (
+                ("staged", ("generate", "token", "list")),
+                ("promoted", ("promote", "token")),
+                ("replaced", ("generate", "promote", "disable")),
+            )
             for step in steps
         ):
             folder = tmp_path / str(number)
@@ -381,10 +385,52 @@ def test_trap_07_a_call_that_is_killed_anywhere_is_finished_by_the_same_call(tmp
                 fixed = {"wait": 0, "restart_timeout": 20}
                 assert killable.run(bed.params(state=state, **fixed), partial(arrived.wait, 60)) == "killed"
                 go_on.set()
-                for again in ("staged", "promoted", "disabled"):
+                for again in (state,) if state == "replaced" else ("staged", "promoted", "disabled"):
                     told = bed.call(again)
                 assert (told["count"], one.signing()) == (1, told["new_kid"])
                 assert (len(one.asked("generate")), len(one.stored)) == (1, 2)
+
+
+# -- emergencies -------------------------------------------------------------------------------------------------------
+
+
+def test_trap_44_a_compromised_key_is_replaced_at_once_and_never_comes_back(bed: Bed) -> None:
+    other = bed.one.make()
+    assert bed.call("replaced", check=True)["changed"]
+    assert (bed.one.asked("generate"), bed.one.signing()) == ([], bed.first)
+    told = bed.call("replaced", overlap_s=None)
+    assert (told["changed"], told["former_kid"], told["issued_kid"]) == (True, bed.first, told["new_kid"])
+    assert [kid for kid, key in bed.one.stored.items() if key.enabled] == [other, told["new_kid"]]
+    assert not bed.call("replaced")["changed"]
+    assert bed.call("replaced", disable="all")["count"] == 1
+    assert bed.refused("rolled_back") == "signing-api-forward-only"
+    assert job.run_info(bed.params(expect="new"), False)["current_kid"] == told["new_kid"]
+    assert [len(bed.one.asked(step)) for step in ("generate", "promote")] == [1, 1]
+    del bed.api["disable"]
+    assert bed.refused("replaced", rotation_id="r2") == "signing-api-no-disable"
+
+
+def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
+    assert not memory.call("replaced", defer=True)["seen"]
+    assert memory.one.restarts == 0
+    assert [key.current for key in memory.one.stored.values() if key.enabled] == [True]
+    _restarted(memory)
+    told = memory.call("replaced", wait=20)
+    assert (told["seen"], told["count"], memory.one.restarts) == (True, 1, 1)
+    again = memory.call("replaced", rotation_id="r2", restart=memory.one.restart)
+    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 2)
+
+
+@pytest.mark.parametrize("step", ["generate", "promote", "disable"])
+def test_an_emergency_whose_answer_was_lost_goes_on_and_leaves_a_key_that_signs(bed: Bed, step: str) -> None:
+    for number, answer in enumerate((_cut_before, _cut_after)):
+        name = f"e{number}"
+        bed.fault(step, answer)
+        assert bed.refused("replaced", rotation_id=name) == "signing-api-lost"
+        assert bed.one.stored[bed.one.signing()].enabled
+        told = bed.call("replaced", rotation_id=name)
+        assert (told["count"], told["new_kid"]) == (1, bed.one.signing())
+    assert len(bed.one.stored) == 3
 
 
 # -- somebody else restarts it -----------------------------------------------------------------------------------------
