@@ -87,6 +87,60 @@ options:
   client_key:
     description: Its key, where that is not in the same file.
     type: path
+  client_pem:
+    description:
+      - A client certificate with its key, PEM, that lies in no file of its own. Exactly one source. It is held in
+        memory only.
+    type: dict
+    suboptions: *reference
+  shown_to:
+    description:
+      - Addresses that verify tokens. After a promote each is shown a token of the new key, issued then, or one of the
+        former key, issued just before. Who refuses it fails the call. Tokens are dropped afterwards.
+      - They need C(api.token). The module C(signing_key_api_info) shows new ones with C(expect=new).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: How reports call it.
+        type: str
+      version:
+        description: Whose token it is shown.
+        type: str
+        choices: [new, old]
+        required: true
+      url:
+        description: The address.
+        type: str
+        required: true
+      method:
+        description: The HTTP method. The default is C(GET), or C(POST) with a body.
+        type: str
+      headers:
+        description: Headers; C({value}) is the token. The default is C(Authorization) with a bearer.
+        type: dict
+      body:
+        description: The body; C({value}) is the token.
+        type: str
+      expect:
+        description: The statuses that mean yes; C(200) by default.
+        type: list
+        elements: int
+      expect_body:
+        description: A regular expression that the answer must match.
+        type: str
+      ca_file:
+        description: Certificates to trust.
+        type: path
+      timeout:
+        description: Seconds.
+        type: float
+        default: 10
+  initial:
+    description: Whether an issuer without a key that signs gets its first one. On the way back that one stays.
+    type: bool
+    default: false
   timeout:
     description: Seconds for each wait on the network.
     type: float

@@ -43,18 +43,18 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared 
     talkers,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import check_name
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.of_catalog import KEY_API
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import KIND as SIGNING_KEY
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_key_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_signing_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import KEY_TABLE
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import open_place
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import command_place
-from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
+from ansible_collections.keyturn.rotation.plugins.module_utils.web import CREDENTIAL_HEADERS, check_url
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import JWKS, WINDOW, declared
 
 __all__ = ["SHAPES", "Catalog", "json_schema", "load_catalog", "merge_fragments", "services_on"]
 
 _KIND = r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)?$"
-_CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
 #: The order of phases by kind, where it is not ``replace``.
 _STRATEGIES = {"encryption_key": "cutover", KEYSET_KIND: "overlap", SIGNING_KEY: "overlap"}
 _HOSTS = Field("str|list", "A group, a host, or a list of them", required=True)
@@ -210,6 +210,7 @@ _SECRET = Shape(
         "stores": Field("list", "Where the value lives; every kind but signing_key needs one", shape=_STORE),
         "data": Field("list", "Columns encrypted under it", shape=_DATA),
         "key_table": Field("map", "The table that holds signing keys", shape=KEY_TABLE),
+        "key_api": Field("map", "The admin HTTP API of the issuer that keeps its signing keys itself", shape=KEY_API),
         "clear": Field("list", "Columns computed from it, emptied once its readers have reloaded", shape=_CLEAR),
         "indexes": Field("list", "Indexes to make where they are missing", shape=_INDEX),
         "documents": Field("list", "Documents signed with it, signed again under the new key", shape=_DOCUMENTS),
@@ -357,6 +358,10 @@ class Catalog:
         found = {self.state_host}
         for store in secret["stores"]:
             found.update(store["hosts"])
+        if "key_api" in secret:
+            found.add(secret["key_api"]["hosts"][0])
+            if "restart" in secret["key_api"]:
+                found.update(self.services[secret["key_api"]["restart"]]["hosts"])
         under = secret.get("key_table", {}).get("under")
         if under:
             found.add(self.secrets[under]["stores"][0]["hosts"][0])
@@ -448,7 +453,7 @@ def _known(name: Any, table: Mapping[str, Any], what: str, where: str) -> None:
 def _check_headers(headers: Mapping[str, Any], where: str) -> None:
     """Refuse a credential that is written out: the plan is shown and kept."""
     for name, text in headers.items():
-        if str(name).lower() in _CREDENTIAL_HEADERS and "{value" not in str(text):
+        if str(name).lower() in CREDENTIAL_HEADERS and "{value" not in str(text):
             raise KeyturnError(
                 "catalog-invalid",
                 "a credential must not stand in the catalog",
@@ -503,7 +508,8 @@ def _check_secret(
     if "generate" in secret:
         check_spec(secret["generate"], f"{where}.generate")
     _check_stores(secret, where)
-    check_key_table(name, secret, secrets, databases, where)
+    tables = {"keyturn_databases": databases, "keyturn_services": services}
+    check_signing_key(name, secret, secrets, tables, where)
     for section in _IN_DATABASES:
         for index, entry in enumerate(secret.get(section, ())):
             _known(entry["database"], databases, "database", f"{where}.{section}[{index}]")
@@ -674,17 +680,22 @@ def _resolved_project(project: Any, groups: Mapping[str, Sequence[str]]) -> dict
 def _resolved_database(name: str, entry: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Without the connection string, which stays where it is until it is sealed."""
     where = f"keyturn_databases.{name}"
-    words = [entry["hosts"]] if isinstance(entry["hosts"], str) else entry["hosts"]
-    hosts: list[str] = []
-    for word in words:  # in the order in which they are named: the first leads
-        hosts += [host for host in _resolve(word, groups, f"{where}.hosts") if host not in hosts]
-    if not hosts:
-        raise KeyturnError("host-unknown", "no host is named", where=f"{where}.hosts", hint="Name a host or a group")
+    hosts = _in_order(entry["hosts"], groups, f"{where}.hosts")
     resolved = {key: value for key, value in entry.items() if key != "dsn"}
     for field in ("max_wait", "max_writer_wait"):
         if field in resolved:
             resolved[field] = parse_duration(resolved[field], f"{where}.{field}")
     return {**resolved, "hosts": hosts}
+
+
+def _in_order(value: Any, groups: Mapping[str, Sequence[str]], where: str) -> list[str]:
+    """Hosts in the order in which they are named: the first leads."""
+    hosts: list[str] = []
+    for word in [value] if isinstance(value, str) else value:
+        hosts += [host for host in _resolve(word, groups, where) if host not in hosts]
+    if not hosts:
+        raise KeyturnError("host-unknown", "no host is named", where=where, hint="Name a host or a group")
+    return hosts
 
 
 def _one_strategy(secrets: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -718,6 +729,9 @@ def _resolved_secret(
     ]
     if "server" in secret:
         resolved["server"] = resolved_servers(secret, lambda value, place: _resolve(value, groups, place), where)
+    if "key_api" in secret:
+        asks = secret["key_api"].get("hosts", state_host)
+        resolved["key_api"] = {**secret["key_api"], "hosts": _in_order(asks, groups, f"{where}.key_api.hosts")}
     if "jwks" in secret:
         resolved["jwks"] = [
             {**endpoint, "hosts": _resolve(endpoint.get("hosts", state_host), groups, f"{where}.jwks[{index}].hosts")}

@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets import declared as keysets
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api import of_catalog as signing_api
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_together, job_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, declared
@@ -600,6 +601,8 @@ def build(
             of(host)["servers"].extend(servers)
         consumers = sorted({h for service in secret.get("consumers", ()) for h in catalog.services[service]["hosts"]})
         for probe in secret["probes"]:
+            if signing_api.asked_elsewhere(secret, probe):
+                continue
             for host, placed in _placed_probes(catalog, secret, probe, consumers):
                 for when, asked in _asked(secret, placed).items():
                     of(host).setdefault(when, []).extend({"secret": name, **one} for one in asked)
@@ -758,11 +761,18 @@ def _read_parent(
 
 
 def _sign(catalog: Catalog, name: str, waivers: Mapping[str, Any], of: Callable[[str], dict[str, Any]]) -> None:
-    """Signing keys in a table: its database's first host turns them, with the encryption key that another one reads."""
-    job = job_of(name, catalog.secrets[name], catalog.databases, retire_after([catalog.secrets[name]]))
+    """Signing keys: in a table its database's first host turns them, with the encryption key that another one reads;
+    behind an API the host that asks it, and the hosts of its issuer restart that.
+    """
+    secret = catalog.secrets[name]
+    overlap = retire_after([secret])
+    job = job_of(name, secret, catalog.databases, overlap) or signing_api.job_of_api(name, secret, overlap)
     if not job:
         return
     of(job["host"]).setdefault("signing", []).append(job)
+    for host, issuer in _placed(catalog, [[job["restart"]]] if job.get("restart") else []):
+        issuers = of(host).setdefault("issuers", [])
+        issuers += [issuer] if issuer not in issuers else []
     under = job.get("under")
     if not under:
         return
@@ -793,6 +803,7 @@ def _summary(catalog: Catalog, name: str, names: Sequence[str], origin: str | No
         **({"keyset": keysets.summary(secret), **_kid(secret)} if secret["kind"] == keysets.KIND else {}),
         "retire_seconds": retire_after([secret]),
         **({"window": window} if window else {}),
+        **signing_api.summary(secret),
     }
 
 

@@ -20,7 +20,10 @@ from dataclasses import dataclass, field
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["Answer", "Question", "ask", "check_url"]
+__all__ = ["CREDENTIAL_HEADERS", "Answer", "Question", "ask", "check_url"]
+
+#: Headers, in small letters, whose values are secrets.
+CREDENTIAL_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "apikey")
 
 _BODY_BYTES = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -32,9 +32,11 @@ options:
       - V(staged) makes the next key and waits until it is listed. It does not sign.
       - V(promoted) lets it sign. The former one must stay listed.
       - V(disabled) disables the former one, with C(api.disable).
+      - V(replaced) is for emergencies. It does V(staged), V(promoted) and V(disabled) at once and skips the overlap on
+        purpose. It goes forward only, and needs C(api.disable).
       - V(rolled_back) lets the former key sign again. The new one stays listed.
     type: str
-    choices: [staged, promoted, disabled, rolled_back]
+    choices: [staged, promoted, disabled, replaced, rolled_back]
     required: true
   restart:
     description:
@@ -51,6 +53,12 @@ options:
     description: Seconds to look until what was asked for is seen.
     type: float
     default: 30
+  defer:
+    description:
+      - Do not wait, and do not fail, where what was asked for is not seen at once. Then RV(seen=false), somebody
+        restarts the issuer, and the same call without this option waits until it is seen.
+    type: bool
+    default: false
   overlap_s:
     description:
       - For O(state=disabled). How many seconds the new key must have signed. It is the longest lifetime of a token,
@@ -60,6 +68,12 @@ options:
     description: For O(state=disabled). Skip O(overlap_s), as a person said.
     type: bool
     default: false
+  disable:
+    description:
+      - For O(state=replaced). V(previous) disables the key that signed, V(all) every key but the new one.
+    type: str
+    choices: [previous, all]
+    default: previous
 seealso:
   - module: keyturn.rotation.signing_key_api_info
   - module: keyturn.rotation.jwks_info
@@ -119,6 +133,24 @@ former_kid:
   description: The kid that signed before; empty where nothing said so.
   returned: success
   type: str
+probes:
+  description: What those said who were shown tokens, as M(keyturn.rotation.secret_probe) says it.
+  returned: success
+  type: list
+  elements: dict
+passed:
+  description: Whether all of them accepted what they were shown.
+  returned: success
+  type: bool
+before_kids:
+  description: The kids that were listed when this rotation began.
+  returned: success
+  type: list
+  elements: str
+seen:
+  description: Whether the list and the token show what was asked for. Only with O(defer) it may be V(false).
+  returned: success
+  type: bool
 restarted:
   description: Whether this call ran O(restart).
   returned: success

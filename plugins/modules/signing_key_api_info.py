@@ -27,6 +27,14 @@ options:
     description: How many keys must be accepted; otherwise the call fails. With V(0) any number is right.
     type: int
     default: 0
+  expect:
+    description:
+      - V(sound) fails where no key signs, unless O(initial).
+      - V(new) fails where the key that O(rotation_id) made does not sign, or where the former one is not listed any
+        more although nobody has asked to disable it.
+      - V(old) fails where the key that signed before O(rotation_id) does not sign.
+    type: str
+    choices: [sound, new, old]
 seealso:
   - module: keyturn.rotation.signing_key_api
 """
@@ -71,6 +79,20 @@ former_kid:
   description: The kid that signed before O(rotation_id); empty where nothing said so.
   returned: success
   type: str
+probes:
+  description: What those said who were shown tokens, as M(keyturn.rotation.secret_probe) says it.
+  returned: success
+  type: list
+  elements: dict
+passed:
+  description: Whether all of them accepted what they were shown.
+  returned: success
+  type: bool
+before_kids:
+  description: The kids that were listed when O(rotation_id) began.
+  returned: success
+  type: list
+  elements: str
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module

@@ -31,9 +31,9 @@ _ANSWERS = (
     "watched",
 )
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``; and what may come behind,
-#: of a step with several parts.
+#: of a step with several parts. ``restarted`` is the last step that somebody's restart has finished.
 _PARTS = ("", "_documents", "_published")
-_STEPS = ("preflight", "stage", "migrate", "promote", "replace", "verify", "rollback", "retire")
+_STEPS = ("preflight", "stage", "migrate", "promote", "replace", "verify", "rollback", "retire", "restarted")
 
 
 def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -24,10 +24,44 @@ def planned(work: Mapping[str, Any]) -> list[str]:
     """What a host does to signing keys and to the documents they sign, for the plan."""
     found = []
     for job in work.get("signing", ()):
+        if "api" in job:
+            found += _planned_at_issuer(job)
+            continue
         found.append(f"signing keys in {job['table']} of {job['database']}")
         tables = [entry["table"] for entry in job.get("documents", {}).get("tables", ())]
         found += [f"signed documents in {table} of {job['database']}" for table in tables]
     return found
+
+
+def _planned_at_issuer(job: Mapping[str, Any]) -> list[str]:
+    restart = f", restarting {job['restart']} where it does not show a change at once" if job["restart"] else ""
+    found = [f"signing keys of {job['secret']} by the API at {job['api']['base']}{restart}"]
+    if "disable" not in job["api"]:
+        found.append(f"the former key of {job['secret']} stays listed: this API disables none")
+    return found
+
+
+def _at_issuer(name: str, result: Mapping[str, Any]) -> list[str]:
+    """What an issuer showed once it was changed: the kids that are listed, and that of a fresh token."""
+    issuer = result["issuer"]
+    head = f"signing keys of {name} at {issuer['at']}"
+    new, former = result["new_kid"], result["former_kid"]
+    if issuer["did"] in ("new", "old") and new:
+        signs = (
+            f"{former or 'none'} -> {new}" if issuer["did"] == "new" else f"{former} signs again, {new} stays listed"
+        )
+        token = f"; a token issued now has {issuer['issued']}" if issuer["issued"] else ""
+        listed = ", ".join(issuer["listed"])
+        before = ", ".join(issuer["before"]) or "none"
+        return [f"{head}: {signs}; listed before: {before}; now: {listed} ({result['count']}){token}"]
+    if issuer["did"] == "stays" and former:
+        return [f"{head}: {former} stays listed and accepted: this API disables no keys"]
+    if issuer["did"] == "replaced" and new and result["changed"]:
+        return [f"{head}: {former or 'none'} -> {new} at once, without an overlap; {former or 'nothing'} is disabled"]
+    if issuer["did"] == "disabled" and result["changed"]:
+        listed = f"; listed now: {', '.join(issuer['listed'])} ({result['count']})" if result["seen"] else ""
+        return [f"{head}: {former} is disabled{listed}"]
+    return []
 
 
 def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
@@ -44,6 +78,9 @@ def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
         if "documents" in result and (result.get("rows_written") or result.get("rows_restored")):
             written, restored = thousands(result["rows_written"]), thousands(result["rows_restored"])
             found.append(f"documents of {result['documents']['secret']}: {written} signed, {restored} as they were")
+        if "issuer" in result:
+            found += _at_issuer(result["signing"]["secret"], result)
+            continue
         parts = [f"{thousands(result[field])} {words}" for field, words in _WORDS if result.get(field)]
         if "signing" in result and parts:
             kids = [f"{entry['old_kid'] or 'none'} -> {entry['new_kid']}" for entry in result.get("keys", ())]

@@ -41,6 +41,7 @@ class AdminIssuer:
 
     :param restart_file: it is restarted when this file is there.
     :param in_memory: whether it reads what is stored only when it is restarted.
+    :param views: other addresses of the list, each with how it is shown there.
     :param faults: by step; each is called with the work of the request, once.
     """
 
@@ -50,6 +51,7 @@ class AdminIssuer:
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     stored: dict[str, _Key] = field(default_factory=dict)
     faults: dict[str, Callable[[Callable[[], Reply]], Reply]] = field(default_factory=dict)
+    views: dict[str, Callable[[Callable[[], Reply]], Reply]] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
     privates: list[str] = field(default_factory=list)
     restarts: int = 0
@@ -113,6 +115,8 @@ class AdminIssuer:
 
     def answer(self, asked: Asked) -> Reply:
         """Do what was asked."""
+        if asked.path in self.views:
+            return self.views[asked.path](self._list)
         step, kid = self._step(asked)
         work: dict[str, Callable[[], Reply]] = {
             "list": self._list,

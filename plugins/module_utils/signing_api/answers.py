@@ -7,14 +7,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.jwks.document import check_kid
 from ansible_collections.keyturn.rotation.plugins.module_utils.material import find_material
 
-__all__ = ["Listed", "kid_made", "kid_of_token", "listed"]
+__all__ = ["Issued", "Listed", "has_ended", "issued", "kid_made", "listed"]
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,39 @@ def _holds(entry: Any, rule: Mapping[str, Any]) -> bool:
     return any(type(value) is type(wanted) and value == wanted for wanted in rule["is"])
 
 
-def kid_of_token(text: str, where: str) -> str:
-    """The kid in the header of the token that was issued. The token itself is dropped.
+@dataclass(frozen=True)
+class Issued:
+    """A token that was issued now, and the kid in its header; the token is shown nowhere."""
+
+    kid: str
+    token: str = field(repr=False)
+
+
+def issued(text: str, where: str) -> Issued:
+    """The token in an answer (RFC 6749 section 5.1).
 
     :raises KeyturnError: ``signing-api-token``.
     """
     try:
-        head = str(json.loads(text)["access_token"]).split(".")[0]
-        content = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-        return check_kid(content["kid"], where)
-    except (ValueError, KeyError, TypeError, AttributeError, KeyturnError):
+        token = str(json.loads(text)["access_token"])
+        return Issued(check_kid(_part(token, 0)["kid"], where), token)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, KeyturnError):
         raise KeyturnError(
             "signing-api-token", "no token with a kid was issued", where=where, hint="See what the issuer answers"
         ) from None
+
+
+def has_ended(token: str, now: float) -> bool:
+    """Whether a token says of itself that its time is over; one that says nothing has no end.
+
+    :param now: seconds since 1970.
+    """
+    try:
+        return float(_part(token, 1)["exp"]) <= now
+    except (ValueError, KeyError, TypeError, IndexError):
+        return False
+
+
+def _part(token: str, number: int) -> Any:
+    part = token.split(".")[number]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

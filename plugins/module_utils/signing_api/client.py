@@ -14,13 +14,17 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import web
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api import declared
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.answers import (
+    Issued,
     Listed,
+    issued,
     kid_made,
-    kid_of_token,
     listed,
 )
 
-__all__ = ["Client", "LostError"]
+__all__ = ["PASSING", "Client", "LostError"]
+
+#: What waiting may mend: the issuer starts again, or is slow to show what it did.
+PASSING = ("signing-api-lost", "signing-api-token")
 
 
 class LostError(KeyturnError):
@@ -70,8 +74,8 @@ class Client:
         """
         self._send(step, kid)
 
-    def issued(self) -> str:
-        """The kid of a token that is issued now, by the client-credentials grant (RFC 6749 section 4.4).
+    def issued(self) -> Issued:
+        """A token that is issued now, by the client-credentials grant (RFC 6749 section 4.4).
 
         :raises KeyturnError: ``signing-api-token``, ``signing-api-refused``, ``signing-api-lost``.
         """
@@ -87,7 +91,7 @@ class Client:
             headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         content = urllib.parse.urlencode(form).encode()
         answer = self._ask("token", declared.address(self.api, token), "POST", headers, content)
-        return kid_of_token(answer, self._place("token"))
+        return issued(answer, self._place("token"))
 
     def _place(self, step: str) -> str:
         return f"{step} at {self.api['base']}"

@@ -15,7 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Field, Shape, nearest
 from ansible_collections.keyturn.rotation.plugins.module_utils.web import check_url
 
-__all__ = ["PRESETS", "address", "body", "header", "parse_api"]
+__all__ = ["API", "PRESETS", "address", "body", "header", "parse_api"]
 
 _RULE = Shape(
     "what a member says",
@@ -51,7 +51,8 @@ _TOKEN = Shape(
         "auth": Field("str", "Where the client's secret goes", choices=("basic", "body")),
     },
 )
-_API = Shape(
+#: What may be declared of an API.
+API = Shape(
     "signing key API",
     {
         "base": Field("str", "The address that all paths are below", required=True),
@@ -87,7 +88,7 @@ def parse_api(data: Mapping[str, Any], where: str = "api") -> dict[str, Any]:
     :raises KeyturnError: ``signing-api-invalid``, ``url-invalid``.
     """
     try:
-        _API.check(data, where)
+        API.check(data, where)
     except KeyturnError as error:
         raise _invalid(error.message, error.where, error.hint) from None
     shape = data.get("shape") or ""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,31 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.session import Se
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.declared import parse_api
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.turn import STATES, Seen, Turn
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.shown import Shown
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.turn import (
+    STATES,
+    UNSEEN,
+    Seen,
+    Turn,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 
 __all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "run", "run_info"]
 
 _REFERENCE: dict[str, Any] = {"type": "dict", "options": VALUE_OPTIONS}
 _HEADER = {"name": {"type": "str", "required": True}, "text": {"type": "str"}, **VALUE_OPTIONS}
+_SHOWN = {
+    "name": {"type": "str"},
+    "version": {"type": "str", "choices": ["new", "old"], "required": True},
+    "url": {"type": "str", "required": True},
+    "method": {"type": "str"},
+    "headers": {"type": "dict"},
+    "body": {"type": "str"},
+    "expect": {"type": "list", "elements": "int"},
+    "expect_body": {"type": "str"},
+    "ca_file": {"type": "path"},
+    "timeout": {"type": "float", "default": 10},
+}
 _COMMON: dict[str, dict[str, Any]] = {
     **SESSION_ARGUMENTS,
     "name": {"type": "str", "required": True},
@@ -30,6 +49,9 @@ _COMMON: dict[str, dict[str, Any]] = {
     "ca_file": {"type": "path"},
     "client_cert": {"type": "path"},
     "client_key": {"type": "path", "no_log": False},
+    "client_pem": _REFERENCE,
+    "initial": {"type": "bool", "default": False},
+    "shown_to": {"type": "list", "elements": "dict", "options": _SHOWN, "default": []},
     "timeout": {"type": "float", "default": 10},
 }
 #: Arguments of ``signing_key_api``.
@@ -40,14 +62,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "restart": {"type": "list", "elements": "str", "default": []},
     "restart_timeout": {"type": "float", "default": 120},
     "wait": {"type": "float", "default": 30},
+    "defer": {"type": "bool", "default": False},
     "overlap_s": {"type": "int"},
     "early": {"type": "bool", "default": False},
+    "disable": {"type": "str", "choices": ["previous", "all"], "default": "previous"},
 }
 #: Arguments of ``signing_key_api_info``.
 INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
     **_COMMON,
     "signs": {"type": "str"},
     "count": {"type": "int", "default": 0},
+    "expect": {"type": "str", "choices": ["sound", "new", "old"]},
 }
 
 
@@ -69,9 +94,40 @@ class _Call:
             secret=self._text(params.get("client_secret"), "client"),
             timeout=float(params.get("timeout") or 10),
             ca_file=params.get("ca_file"),
-            cert_file=params.get("client_cert"),
+            cert_file=self._certificate(),
             key_file=params.get("client_key"),
         )
+
+    def turn(self, check_mode: bool = False, **more: Any) -> Turn:
+        """The steps; ``more`` are fields of :class:`Turn`."""
+        kept = Kept(self.session, self.name, self.api["base"])
+        return Turn(self.client, kept, check_mode, initial=bool(self.params.get("initial")), **more)
+
+    def shown(self, kept: Kept, wait: float) -> Shown:
+        """What shows tokens to those who verify them.
+
+        :raises KeyturnError: ``signing-api-invalid`` where no token can be had.
+        """
+        probes = self.params.get("shown_to") or ()
+        if probes and not self.api.get("token"):
+            hint = "Declare api.token, or take shown_to away"
+            raise KeyturnError("signing-api-invalid", "no token can be had", where="shown_to", hint=hint)
+        return Shown(self.client, probes, kept.token_path, wait)
+
+    def _certificate(self) -> str | None:
+        """The file with the client certificate; one that lies in no file is in memory alone, for TLS reads files."""
+        path: str | None = self.params.get("client_cert")
+        reference = self.params.get("client_pem")
+        if not reference:
+            return path
+        if path:
+            hint = "Give client_cert, or client_pem"
+            raise KeyturnError("reference-invalid", "two client certificates are given", where="client_pem", hint=hint)
+        content = resolve(self.session, reference, f"{self.session.rotation_id}/{self.name}/certificate")
+        memory = os.memfd_create("certificate")
+        with os.fdopen(os.dup(memory), "wb") as stream:
+            stream.write(content + b"\n")
+        return f"/proc/self/fd/{memory}"
 
     def _text(self, reference: Mapping[str, Any] | None, what: str) -> str:
         if not reference:
@@ -101,46 +157,61 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         hint = "Give overlap_s: the longest token lifetime, every cache on the way, and the skew of clocks"
         raise KeyturnError("overlap-missing", "the overlap is not given", where="overlap_s", hint=hint)
     call = _Call(params)
-    kept = Kept(call.session, call.name, call.api["base"])
-    turn = Turn(
-        call.client,
-        kept,
+    defer = bool(params.get("defer"))
+    turn = call.turn(
         check_mode,
         restart=() if check_mode else params.get("restart") or (),
         restart_timeout=float(params["restart_timeout"]),
-        wait=0.0 if check_mode else float(params["wait"]),
+        wait=0.0 if check_mode or defer else float(params["wait"]),
         overlap_s=None if params.get("early") else params.get("overlap_s"),
+        defers=defer,
+        disable_all=params.get("disable") == "all",
     )
     with call.session.changing(check_mode):
         before = turn.look()
-        changed = STATES[params["state"]](turn) or turn.restarted
-        after = turn.look() if changed and not check_mode else before
-        note = kept.load()
+        changed, is_seen, probes = _step(turn, call.shown(turn.kept, float(params["wait"])), params["state"], defer)
+        after = turn.look() if changed and is_seen and not check_mode else before
+        note = turn.kept.load()
     return {
         "changed": changed,
+        "seen": is_seen,
         **_shown(after),
-        "new_kid": note.made if note else "",
-        "former_kid": note.former if note else "",
+        **_noted(note),
         "restarted": turn.restarted,
+        "probes": probes,
+        "passed": True,
         "diff": {"before": _lines(before), "after": _lines(after)},
     }
+
+
+def _step(turn: Turn, shown: Shown, state: str, defer: bool) -> tuple[bool, bool, list[dict[str, Any]]]:
+    """One step: whether it changed anything, whether that is seen, and what those said who were shown tokens."""
+    is_promote = state == "promoted" and not turn.check_mode
+    try:
+        if is_promote:
+            shown.keep(turn.kept.load())
+        changed = STATES[state](turn) or turn.restarted
+    except KeyturnError as error:
+        if not defer or error.code not in UNSEEN:
+            raise
+        return True, False, []
+    probes = shown.show() if is_promote else []
+    if state != "staged" and not turn.check_mode:
+        shown.forget()
+    return changed, True, probes
 
 
 def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     """The work of the module ``signing_key_api_info``; see its RETURN for the result. Nothing is changed."""
     call = _Call(params)
-    kept = Kept(call.session, call.name, call.api["base"])
-    note: Note | None = kept.load() if call.session.rotation_id else None
-    seen = Turn(call.client, kept).look(needs_token=True)
-    problem = _problem(params, seen)
+    turn = call.turn()
+    note: Note | None = turn.kept.load() if call.session.rotation_id else None
+    seen = turn.look_sound() if params.get("expect") == "sound" else turn.look(needs_token=True)
+    problem = _problem(params, seen) or _unexpected(params.get("expect") or "", seen, note)
     if problem:
         raise KeyturnError("signing-api-astray", problem, where=call.api["base"], hint="See who else turns these keys")
-    return {
-        "changed": False,
-        **_shown(seen),
-        "new_kid": note.made if note else "",
-        "former_kid": note.former if note else "",
-    }
+    asked = call.shown(turn.kept, 0.0).show(["new"]) if params.get("expect") == "new" else []
+    return {"changed": False, **_shown(seen), **_noted(note), "probes": asked, "passed": True}
 
 
 def _problem(params: Mapping[str, Any], seen: Seen) -> str:
@@ -150,6 +221,36 @@ def _problem(params: Mapping[str, Any], seen: Seen) -> str:
     if count and len(seen.listed.usable) != count:
         return f"{len(seen.listed.usable)} keys are accepted, expected {count}"
     return ""
+
+
+def _unexpected(expect: str, seen: Seen, note: Note | None) -> str:
+    """What is not as after this rotation, or as before it.
+
+    Where nothing says which key signs, that it was asked for counts.
+    """
+    if expect == "old":
+        former = note.former if note else ""
+        is_right = not former or not seen.is_told or seen.is_signed_by(former)
+        return "" if is_right else f"the former key {former!r} does not sign, but {seen.signing!r}"
+    if expect != "new":
+        return ""
+    if note is None or not note.made:
+        return "this rotation has made no key"
+    if not (seen.is_signed_by(note.made) if seen.is_told else note.signs == note.made):
+        return f"the new key {note.made!r} does not sign, but {seen.signing!r}"
+    if note.made not in seen.listed.usable:
+        return f"the new key {note.made!r} is not listed"
+    if note.former and not note.disabling and note.former not in seen.listed.usable:
+        return f"the former key {note.former!r} is not listed any more, so tokens that it signed are refused"
+    return ""
+
+
+def _noted(note: Note | None) -> dict[str, Any]:
+    return {
+        "new_kid": note.made if note else "",
+        "former_kid": note.former if note else "",
+        "before_kids": list(note.before) if note else [],
+    }
 
 
 def _shown(seen: Seen) -> dict[str, Any]:

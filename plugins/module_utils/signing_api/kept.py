@@ -30,6 +30,8 @@ class Note:
     :param promoting: whether a promote was asked for.
     :param signs: the kid that this rotation has promoted last; empty before.
     :param promoted_at: seconds since 1970; 0 before.
+    :param disabling: whether it was asked to disable the former key.
+    :param forward_only: whether the former key is compromised, so that nothing goes back.
     """
 
     base: str
@@ -39,6 +41,8 @@ class Note:
     promoting: bool = False
     signs: str = ""
     promoted_at: float = 0.0
+    disabling: bool = False
+    forward_only: bool = False
 
 
 class Kept:
@@ -49,6 +53,11 @@ class Kept:
         self._folder = folder
         self._path = os.path.join(folder, check_name(session.rotation_id or "manual", "rotation_id") + ".json")
         self._base = base
+
+    @property
+    def token_path(self) -> str:
+        """Where a token of the former key lies until it has been shown."""
+        return self._path[: -len(".json")] + ".token"
 
     def load(self) -> Note | None:
         """What is kept; None where nothing is.

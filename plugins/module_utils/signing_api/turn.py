@@ -16,14 +16,18 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.polling import pauses
 from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_quietly
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.answers import Listed
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import Client, LostError
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.client import (
+    PASSING,
+    Client,
+    LostError,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.kept import Kept, Note
 
-__all__ = ["STATES", "Seen", "Turn"]
+__all__ = ["STATES", "UNSEEN", "Seen", "Turn"]
 
 _LONGEST_PAUSE = 5.0
-#: What waiting may mend: the issuer starts again, or is slow to show what it did.
-_PASSING = ("signing-api-lost", "signing-api-token")
+#: What an issuer may show only once somebody has restarted it.
+UNSEEN = (*PASSING, "signing-api-not-published", "signing-api-not-promoted", "signing-api-not-disabled")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Turn:
     :param restart: the command that restarts an issuer which holds its keys in memory.
     :param wait: seconds to look for what was asked for.
     :param overlap_s: seconds that the new key must have signed before the former one is disabled; None for no matter.
+    :param defers: whether somebody else restarts it.
+    :param disable_all: whether :meth:`replace` disables every key but the new one, not only the former one.
+    :param initial: whether an issuer without a key that signs gets its first one; that one stays on the way back.
     """
 
     client: Client
@@ -70,6 +77,9 @@ class Turn:
     restart_timeout: float = 120.0
     wait: float = 30.0
     overlap_s: float | None = None
+    initial: bool = False
+    defers: bool = False
+    disable_all: bool = False
     restarted: bool = field(default=False, init=False)
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -80,17 +90,31 @@ class Turn:
         :param needs_token: whether it is an error that none is issued, as by an issuer without a current key.
         """
         listed = self.client.look()
-        if not listed.states:
-            hint = "Look at the issuer's log and its database"
+        if not listed.states and not self.initial:
+            hint = (
+                "Look at the issuer's log, its database and what encrypts its keys, and restore them; where no key can "
+                "be restored, say initial: true"
+            )
             raise KeyturnError("jwks-empty", "holds no key at all", where=self.place, hint=hint)
         if not self.client.api.get("token"):
             return Seen(listed)
         try:
-            return Seen(listed, True, self.client.issued())
+            return Seen(listed, True, self.client.issued().kid)
         except KeyturnError as error:
-            if needs_token or error.code not in _PASSING:
+            if (needs_token and not self.initial) or error.code not in PASSING:
                 raise
         return Seen(listed, True)
+
+    def look_sound(self) -> Seen:
+        """As :meth:`look`, and some key must sign.
+
+        :raises KeyturnError: ``signing-api-none``.
+        """
+        seen = self.look(needs_token=True)
+        if seen.is_told and not seen.signing and not self.initial:
+            hint = "Promote a key that is listed; where there never was one, say initial: true"
+            raise self._refuse("none", "keys are listed, and none of them signs", hint)
+        return seen
 
     @property
     def place(self) -> str:
@@ -108,7 +132,7 @@ class Turn:
                     return seen
                 error = problem
             except KeyturnError as found:
-                if found.code not in _PASSING:
+                if found.code not in PASSING:
                     raise
                 error = found
             if self.restart and not self.restarted:
@@ -139,7 +163,7 @@ class Turn:
         if note and note.made:
             self._published(note)
             return False
-        seen = self.look(needs_token=True)
+        seen = self.look_sound()
         if self.check_mode:
             return True
         if note is None:
@@ -194,7 +218,7 @@ class Turn:
         hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
         missing = self._refuse("not-published", "the new key is not listed", hint)
         seen = self._until(lambda seen: note.made in seen.listed.usable, missing)
-        if not note.promoting and note.made in (seen.issued, seen.listed.current):
+        if note.former and not note.promoting and note.made in (seen.issued, seen.listed.current):
             hint = "Verifiers may not know it yet. Promote the former key, or wait for them and go on"
             raise self._refuse("early", f"the new key {note.made!r} signs already", hint)
 
@@ -244,6 +268,8 @@ class Turn:
             hint = "Declare api.disable, or disable the row with the module signing_key"
             raise self._refuse("no-disable", "this API disables no keys", hint)
         note = self._staged()
+        if not note.former and self.initial:
+            return False
         if not note.former:
             hint = "Declare api.token or api.list.current, so that it is known which key signed"
             raise self._refuse("unknown", "it is not known which key was the former one", hint)
@@ -255,6 +281,7 @@ class Turn:
             return False
         self._refuse_early(note)
         if not self.check_mode:
+            self.kept.save(note, disabling=True)
             self._disable(note.former)
         return True
 
@@ -278,8 +305,11 @@ class Turn:
         note = self.kept.load()
         if note is None:
             return False
+        if note.forward_only:
+            hint = "A key that is compromised is not brought back. Make another one with a new rotation"
+            raise self._refuse("forward-only", "this rotation goes forward only", hint)
         seen = self.look()
-        if not note.former and note.promoting:
+        if not note.former and note.promoting and not self.initial:
             hint = "Declare api.token or api.list.current, or promote the former key by hand"
             raise self._refuse("unknown", "it is not known which key was the former one", hint)
         if not note.former or (seen.is_told and seen.is_signed_by(note.former)):
@@ -291,6 +321,48 @@ class Turn:
         if not self.check_mode:
             self._make_current(note, note.former)
         return True
+
+    def replace(self) -> bool:
+        """For emergencies: make a key, let it sign, and disable what signed before, without an overlap.
+
+        An issuer that has to be restarted is asked for all of it first, and looked at once at the end.
+        """
+        if "disable" not in self.client.api:
+            hint = "Declare disable. Or run rotate, and take the compromised key away by the issuer's own means"
+            raise self._refuse("no-disable", "this API disables no keys", hint)
+        note = self.kept.load()
+        seen = self.look()
+        if note and note.made and self._is_replaced(note, seen):
+            return self._promoted_already(note)
+        if not self.check_mode:
+            note = self.kept.save(note or Note(self.place, list(seen.listed.states), seen.signing), forward_only=True)
+            self._replace(note, seen)
+        return True
+
+    def _replace(self, note: Note, seen: Seen) -> None:
+        if not note.made:
+            made = "" if self._new_keys(note, seen) else self.client.generate()
+            note = self.kept.save(note, made=made or self._only_new(note))
+        hint = "Run the same call again: it goes on, and nothing is brought back"
+        if not (seen.is_told and seen.is_signed_by(note.made)):
+            note = self.kept.save(note, promoting=True)
+            self.client.change("promote", note.made)
+            if not (self.restart or self.defers):
+                wrong = self._refuse("not-promoted", f"tokens are not signed with {note.made!r}", hint)
+                self._until(lambda seen: seen.is_signed_by(note.made), wrong)
+            note = self.kept.save(note, signs=note.made, promoted_at=time.time())
+        note = self.kept.save(note, disabling=True)
+        for kid in self._compromised(note):
+            self.client.change("disable", kid)
+        wrong = self._refuse("not-disabled", "the new key does not sign, or a former one is accepted still", hint)
+        self._until(lambda seen: self._is_replaced(note, seen), wrong)
+
+    def _compromised(self, note: Note) -> list[str]:
+        return [kid for kid in note.before if self.disable_all or kid == note.former]
+
+    def _is_replaced(self, note: Note, seen: Seen) -> bool:
+        gone = not set(self._compromised(note)) & set(seen.listed.usable)
+        return gone and note.made in seen.listed.usable and (not seen.is_told or seen.is_signed_by(note.made))
 
     def _staged(self) -> Note:
         note = self.kept.load()
@@ -310,5 +382,6 @@ STATES: dict[str, Callable[[Turn], bool]] = {
     "staged": Turn.stage,
     "promoted": Turn.promote,
     "disabled": Turn.disable,
+    "replaced": Turn.replace,
     "rolled_back": Turn.roll_back,
 }

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The catalog's field ``key_table``: a secret whose versions are the rows of a table, with no store. Pure."""
+"""The kind of signing keys, and the field ``key_table``: versions that are the rows of a table, with no store. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api.of_catalog import check_key_api
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import check_generate
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import (
     KeyTable,
@@ -16,7 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapp
     parse_table,
 )
 
-__all__ = ["DEFAULT_GENERATE", "KIND", "check_key_table", "check_together", "job_of"]
+__all__ = ["DEFAULT_GENERATE", "KIND", "check_signing_key", "check_together", "job_of"]
 
 KIND = "signing_key"
 DEFAULT_GENERATE: Mapping[str, Any] = {"type": "rsa", "bits": 2048, "alg": "RS256"}
@@ -28,29 +29,37 @@ def _invalid(message: str, where: str, hint: str) -> KeyturnError:
     return KeyturnError("catalog-invalid", message, where=where, hint=hint)
 
 
-def check_key_table(
+def check_signing_key(
     name: str,
     secret: Mapping[str, Any],
     secrets: Mapping[str, Mapping[str, Any]],
-    databases: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Any]],
     where: str,
 ) -> None:
     """Refuse a secret of this kind that could not turn.
 
-    :raises KeyturnError: ``catalog-invalid``, ``key-table-invalid``, ``generate-invalid``.
+    :param tables: the catalog's ``keyturn_databases`` and ``keyturn_services``.
+    :raises KeyturnError: ``catalog-invalid``, ``key-table-invalid``, ``generate-invalid``; those of
+        :func:`of_catalog.check_key_api`.
     """
-    entry = secret.get("key_table")
+    named = [field for field in ("key_table", "key_api") if field in secret]
     if secret["kind"] != KIND:
-        if entry is not None and "." not in secret["kind"]:
-            raise _invalid(f"is not for the kind {secret['kind']}", f"{where}.key_table", f"Use the kind {KIND}")
+        if named and "." not in secret["kind"]:
+            raise _invalid(f"is not for the kind {secret['kind']}", f"{where}.{named[0]}", f"Use the kind {KIND}")
         return
-    if entry is None:
-        raise _invalid("field 'key_table' is missing", where, "Say in which table the keys are")
-    for field in ("stores", "data", "value_from", "derive", "server"):
-        if secret.get(field):
-            raise _invalid(
-                "does not go with key_table: the table holds the versions", f"{where}.{field}", "Take it away"
-            )
+    if not named:
+        hint = "Say in which table the keys are, or with key_api which API makes them"
+        raise _invalid("field 'key_table' is missing", where, hint)
+    if len(named) > 1:
+        raise _invalid("keys are in a table or behind an API", f"{where}.key_api", "Keep key_table or key_api")
+    _check_overlap(secret, where)
+    if named == ["key_api"]:
+        check_key_api(secret, tables["keyturn_services"], where)
+    else:
+        _check_table(name, secret, secrets, tables["keyturn_databases"], where)
+
+
+def _check_overlap(secret: Mapping[str, Any], where: str) -> None:
     if secret.get("strategy", "overlap") != "overlap":
         raise _invalid("signing keys turn with an overlap", f"{where}.strategy", "Leave it away, or say overlap")
     if "window" not in secret and "overlap_min" not in secret:
@@ -59,7 +68,21 @@ def check_key_table(
             "of clocks), or their figures in window"
         )
         raise _invalid("nothing says how long the former key must be accepted", where, hint)
-    place = f"{where}.key_table"
+
+
+def _check_table(
+    name: str,
+    secret: Mapping[str, Any],
+    secrets: Mapping[str, Mapping[str, Any]],
+    databases: Mapping[str, Any],
+    where: str,
+) -> None:
+    entry, place = secret["key_table"], f"{where}.key_table"
+    for field in ("stores", "data", "value_from", "derive", "server"):
+        if secret.get(field):
+            raise _invalid(
+                "does not go with key_table: the table holds the versions", f"{where}.{field}", "Take it away"
+            )
     table = parse_table(entry, place)
     _check_published(secret, table, where)
     for index, documents in enumerate(secret.get("documents", ())):

@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api impor
 from tests.support.admin_issuer import AdminIssuer, Reply, admin_issuer
 from tests.support.canaries import Canaries, Search
 from tests.support.endpoint import certificate
+from tests.support.identity import Gateway, gateway
 from tests.support.killable import Killable
 from tests.support.modules import ROOT, run_module_process
 
@@ -159,7 +160,9 @@ def test_extra_headers_a_body_and_a_client_certificate(tmp_path: Path) -> None:
         headers = [{"name": "X-MFA", "value": "a-code-of-this-minute"}, {"name": "X-Id", "text": "{uuid} {kid}"}]
         assert bed.refused("staged", ca_file=str(public)) == "signing-api-lost"
         made = bed.call("staged", headers=headers, **shown)["new_kid"]
-        bed.call("promoted", headers=headers, **shown)
+        both = {"ca_file": str(public), "client_pem": {"value": client.read_text() + key.read_text()}}
+        assert bed.refused("promoted", headers=headers, client_cert=str(client), **both) == "reference-invalid"
+        bed.call("promoted", headers=headers, **both)
         assert one.signing() == made
         sent, promote = one.asked("generate")[0].headers, one.asked("promote")[0]
         assert (sent["X-Mfa"], sent["X-Id"] == promote.headers["X-Id"]) == ("a-code-of-this-minute", False)
@@ -355,7 +358,11 @@ def test_trap_07_a_call_that_is_killed_anywhere_is_finished_by_the_same_call(tmp
     with contextlib.closing(Killable("signing_api.job")) as killable:
         for number, (state, step) in enumerate(
             (state, step)
-            for state, steps in (("staged", ("generate", "token", "list")), ("promoted", ("promote", "token")))
+            for state, steps in (
+                ("staged", ("generate", "token", "list")),
+                ("promoted", ("promote", "token")),
+                ("replaced", ("generate", "promote", "disable")),
+            )
             for step in steps
         ):
             folder = tmp_path / str(number)
@@ -378,10 +385,187 @@ def test_trap_07_a_call_that_is_killed_anywhere_is_finished_by_the_same_call(tmp
                 fixed = {"wait": 0, "restart_timeout": 20}
                 assert killable.run(bed.params(state=state, **fixed), partial(arrived.wait, 60)) == "killed"
                 go_on.set()
-                for again in ("staged", "promoted", "disabled"):
+                for again in (state,) if state == "replaced" else ("staged", "promoted", "disabled"):
                     told = bed.call(again)
                 assert (told["count"], one.signing()) == (1, told["new_kid"])
                 assert (len(one.asked("generate")), len(one.stored)) == (1, 2)
+
+
+# -- emergencies -------------------------------------------------------------------------------------------------------
+
+
+def test_trap_44_a_compromised_key_is_replaced_at_once_and_never_comes_back(bed: Bed) -> None:
+    other = bed.one.make()
+    assert bed.call("replaced", check=True)["changed"]
+    assert (bed.one.asked("generate"), bed.one.signing()) == ([], bed.first)
+    told = bed.call("replaced", overlap_s=None)
+    assert (told["changed"], told["former_kid"], told["issued_kid"]) == (True, bed.first, told["new_kid"])
+    assert [kid for kid, key in bed.one.stored.items() if key.enabled] == [other, told["new_kid"]]
+    assert not bed.call("replaced")["changed"]
+    assert bed.call("replaced", disable="all")["count"] == 1
+    assert bed.refused("rolled_back") == "signing-api-forward-only"
+    assert job.run_info(bed.params(expect="new"), False)["current_kid"] == told["new_kid"]
+    assert [len(bed.one.asked(step)) for step in ("generate", "promote")] == [1, 1]
+    del bed.api["disable"]
+    assert bed.refused("replaced", rotation_id="r2") == "signing-api-no-disable"
+
+
+def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
+    assert not memory.call("replaced", defer=True)["seen"]
+    assert memory.one.restarts == 0
+    assert [key.current for key in memory.one.stored.values() if key.enabled] == [True]
+    _restarted(memory)
+    told = memory.call("replaced", wait=20)
+    assert (told["seen"], told["count"], memory.one.restarts) == (True, 1, 1)
+    again = memory.call("replaced", rotation_id="r2", restart=memory.one.restart)
+    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 2)
+
+
+@pytest.mark.parametrize("step", ["generate", "promote", "disable"])
+def test_an_emergency_whose_answer_was_lost_goes_on_and_leaves_a_key_that_signs(bed: Bed, step: str) -> None:
+    for number, answer in enumerate((_cut_before, _cut_after)):
+        name = f"e{number}"
+        bed.fault(step, answer)
+        assert bed.refused("replaced", rotation_id=name) == "signing-api-lost"
+        assert bed.one.stored[bed.one.signing()].enabled
+        told = bed.call("replaced", rotation_id=name)
+        assert (told["count"], told["new_kid"]) == (1, bed.one.signing())
+    assert len(bed.one.stored) == 3
+
+
+# -- somebody else restarts it -----------------------------------------------------------------------------------------
+
+
+def _restarted(memory: Bed) -> None:
+    (memory.one.folder / "restart").touch()
+
+
+def test_a_step_that_is_not_seen_at_once_waits_for_somebody_to_restart_the_issuer(memory: Bed) -> None:
+    memory.fault("generate", _cut_after)
+    for state, count in (("staged", 2), ("promoted", 2), ("rolled_back", 2), ("promoted", 2), ("disabled", 1)):
+        told = memory.call(state, defer=True, wait=60)
+        assert (told["seen"], told["changed"]) == (False, True)
+        _restarted(memory)
+        told = memory.call(state, wait=20)
+        assert (told["seen"], told["count"]) == (True, count)
+        assert memory.call(state, defer=True)["seen"]
+    assert [len(memory.one.asked(step)) for step in ("generate", "promote", "disable")] == [1, 3, 1]
+    memory.fault("promote", lambda _work: (403, {}, ""))
+    memory.one.answer_promote(memory.first)
+    assert memory.refused("rolled_back", defer=True) == "signing-api-key-gone"
+
+
+# -- no key at all -----------------------------------------------------------------------------------------------------
+
+
+def test_no_keys_available_is_said_and_the_first_key_is_made_where_that_is_asked_for(bed: Bed) -> None:
+    bed.one.stored.clear()
+    assert bed.refused("staged") == "jwks-empty"
+    for state in ("staged", "promoted", "disabled", "rolled_back"):
+        told = bed.call(state, initial=True)
+        assert (told["count"], told["former_kid"], told["before_kids"]) == (1, "", [])
+    (first,) = bed.one.stored
+    assert bed.one.signing() == told["new_kid"] == first
+    for check in ("sound", "new", "old"):
+        assert job.run_info(bed.params(expect=check), False)["current_kid"] == first
+
+
+def test_keys_of_which_none_signs_stop_it_unless_the_first_is_asked_for(bed: Bed) -> None:
+    bed.one.stored[bed.first].current = False
+    assert bed.refused("staged") == "signing-api-lost"
+    bed.api = {"shape": "by_query", "list": _ADMIN_LIST}
+    assert bed.refused("staged") == "signing-api-none"
+    with pytest.raises(KeyturnError) as caught:
+        job.run_info(bed.params(expect="sound"), False)
+    assert caught.value.code == "signing-api-none"
+    assert bed.one.asked("generate") == []
+    bed.call("staged", initial=True)
+    assert bed.call("promoted", initial=True)["current_kid"] == bed.one.signing() != ""
+
+
+def test_info_knows_how_it_must_be_before_and_after(bed: Bed) -> None:
+    def problem(expect: str) -> str:
+        try:
+            job.run_info(bed.params(expect=expect), False)
+        except KeyturnError as error:
+            return error.message if error.code == "signing-api-astray" else error.code
+        return ""
+
+    assert (problem("old"), problem("new")) == ("", "this rotation has made no key")
+    made = bed.call("staged")["new_kid"]
+    assert (problem("old"), problem("new")) == ("", f"the new key {made!r} does not sign, but {bed.first!r}")
+    bed.call("promoted")
+    assert (problem("old"), problem("new")) == (f"the former key {bed.first!r} does not sign, but {made!r}", "")
+    bed.one.stored[bed.first].enabled = False
+    assert f"the former key {bed.first!r} is not listed any more" in problem("new")
+    bed.one.stored[bed.first].enabled = True
+    bed.call("disabled")
+    assert problem("new") == ""
+
+
+# -- tokens are shown --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edge(bed: Bed) -> Iterator[Gateway]:
+    """A gateway that verifies with the keys it has fetched, and fetches none for a kid that it does not know."""
+    with gateway(f"{bed.one.here.url}/.well-known/jwks.json") as one:
+        yield one
+
+
+def _shown_to(edge: Gateway) -> list[dict[str, str]]:
+    return [{"name": f"{version} at the edge", "version": version, "url": edge.api} for version in ("new", "old")]
+
+
+def test_trap_20_a_live_token_is_shown_after_the_promote(bed: Bed, edge: Gateway) -> None:
+    bed.call("staged")
+    told = bed.call("promoted", shown_to=_shown_to(edge))
+    assert [(one["name"], one["result"]) for one in told["probes"]] == [
+        ("new at the edge", "accepted"),
+        ("old at the edge", "accepted"),
+    ]
+    again = bed.call("promoted", shown_to=_shown_to(edge))
+    looked = job.run_info(bed.params(expect="new", shown_to=_shown_to(edge)), False)
+    for later in (again, looked):
+        assert [one["version"] for one in later["probes"]] == ["new"]
+    tokens = {asked.headers["Authorization"] for asked in edge.here.asked if asked.path == "/api"}
+    assert len(tokens) == 4
+    assert not list((bed.one.folder / "state" / "signing_api" / "JWT").glob("*.token"))
+
+
+def test_trap_20_a_verifier_that_knows_the_current_key_only_is_an_error(bed: Bed, edge: Gateway) -> None:
+    bed.call("staged")
+
+    def only_current(work: Callable[[], Reply]) -> Reply:
+        reply = work()
+        edge.purge()
+        return reply
+
+    def one_key(work: Callable[[], Reply]) -> Reply:
+        status, headers, text = work()
+        keys = [key for key in json.loads(text)["keys"] if key["kid"] == bed.one.signing()]
+        return status, headers, json.dumps({"keys": keys})
+
+    bed.fault("promote", only_current)
+    edge.source = f"{bed.one.here.url}/only"
+    bed.one.views["/only"] = one_key
+    assert bed.refused("promoted", shown_to=_shown_to(edge)) == "signing-api-shown"
+    (kept,) = (bed.one.folder / "state" / "signing_api" / "JWT").glob("*.token")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    bed.call("rolled_back", shown_to=_shown_to(edge))
+    assert (kept.exists(), bed.one.signing()) == (False, bed.first)
+
+
+def test_the_token_of_the_former_key_outlives_a_restart_by_another_call(memory: Bed) -> None:
+    memory.call("staged", restart=memory.one.restart)
+    with gateway(f"{memory.one.here.url}/.well-known/jwks.json") as edge:
+        assert not memory.call("promoted", defer=True, shown_to=_shown_to(edge))["seen"]
+        assert edge.here.asked == []
+        _restarted(memory)
+        told = memory.call("promoted", wait=20, shown_to=_shown_to(edge))
+    assert [one["version"] for one in told["probes"]] == ["new", "old"]
+    memory.api.pop("token")
+    assert memory.refused("promoted", shown_to=_shown_to(edge)) == "signing-api-invalid"
 
 
 # -- never seen --------------------------------------------------------------------------------------------------------
@@ -447,7 +631,7 @@ def test_a_rotation_goes_on_at_the_address_where_it_was_begun(bed: Bed) -> None:
 
 
 def test_the_runbook_of_the_document_runs(bed: Bed) -> None:
-    text = (ROOT / "docs" / "signing-keys.md").read_text(encoding="utf-8").partition("## Behind an admin API")[2]
+    text = (ROOT / "docs" / "signing-keys.md").read_text(encoding="utf-8").partition("### Step by step")[2]
     tasks = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     made: dict[str, Any] = {}
     for task in tasks:
