@@ -131,7 +131,25 @@ keys:
   returned: success
   type: list
   elements: dict
-  sample: [{tenant: '', new_kid: h4j0n8KJOE4b7lvn, old_kid: G0tg-IlFm-rMs5PE, stage: promoted}]
+  contains:
+    tenant:
+      description: The tenant, empty for a table without tenants.
+      type: str
+    new_kid:
+      description: The kid of its new key.
+      type: str
+    old_kid:
+      description: The kid of the key before; null for a first key.
+      type: str
+    stage:
+      description: How far the tenant is; V(staged), V(promoted), V(disabled), V(withdrawn) or V(gone).
+      type: str
+    new_sha256:
+      description: SHA-256 of the SubjectPublicKeyInfo of the new key; null where the public half is not there.
+      type: str
+    old_sha256:
+      description: The same of the key before.
+      type: str
 stages:
   description: How many tenants of this rotation are at which stage.
   returned: success

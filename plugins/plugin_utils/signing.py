@@ -9,7 +9,10 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import thousands
 
-__all__ = ["notes", "planned"]
+__all__ = ["notes", "planned", "told"]
+
+#: What the kinds registered: host, step and each result.
+Results = Sequence[tuple[str, str, Mapping[str, Any]]]
 
 _WORDS = (
     ("made", "made"),
@@ -18,6 +21,16 @@ _WORDS = (
     ("withdrawn", "taken out of use again and still accepted"),
     ("removed", "that never signed removed"),
 )
+
+#: The member with the turned tenants in what the steps say that look last, the latest first.
+_LOOKED = (("retire", "keys"), ("verify", "turns"))
+#: By stage: what the new and the former key of a tenant are.
+_STATES = {
+    "staged": ("staged", "primary"),
+    "promoted": ("primary", "previous"),
+    "disabled": ("primary", "retired"),
+    "withdrawn": ("previous", "primary"),
+}
 
 
 def planned(work: Mapping[str, Any]) -> list[str]:
@@ -64,7 +77,7 @@ def _at_issuer(name: str, result: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+def notes(kinds: Results) -> list[str]:
     """One line for each step that changed keys; a single new key is named by its kid.
 
     :param kinds: what the kinds registered: host, step and each result.
@@ -87,3 +100,41 @@ def notes(kinds: Sequence[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
             which = f" ({kids[0]})" if len(kids) == 1 else ""
             found.append(f"signing keys of {result['signing']['secret']}: {', '.join(parts)}{which}")
     return found
+
+
+def told(kinds: Results) -> dict[str, Any]:
+    """The field ``signing_keys`` of the evidence: kids, states and digests of public keys.
+
+    Nothing where no signing key turned; a key that is not published any more has its digest from when it was.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    digests: dict[tuple[str, str], str] = {}
+    for step, member in _LOOKED:
+        for _host, said_in, result in kinds:
+            if said_in != step or "signing" not in result or not result.get(member):
+                continue
+            rows = [key for turn in result[member] for key in _keys(turn)]
+            for key in rows:
+                if key["public_sha256"]:
+                    digests.setdefault((key["tenant"], key["kid"]), key["public_sha256"])
+            name = str(result["signing"]["secret"])
+            found.setdefault(name, {"name": name, "tenants": sum(result["stages"].values()), "keys": rows})
+    for entry in found.values():
+        for key in entry["keys"]:
+            key["public_sha256"] = key["public_sha256"] or digests.get((key["tenant"], key["kid"]))
+    return {"signing_keys": [entry for _name, entry in sorted(found.items())]} if found else {}
+
+
+def _keys(turn: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The new and the former key of one tenant; none of a tenant that is gone."""
+    states = _STATES.get(str(turn["stage"]), ())
+    return [
+        {
+            "tenant": turn["tenant"],
+            "kid": turn[f"{which}_kid"],
+            "state": state,
+            "public_sha256": turn.get(f"{which}_sha256"),
+        }
+        for which, state in zip(("new", "old"), states)
+        if turn[f"{which}_kid"]
+    ]

@@ -19,14 +19,11 @@ import psycopg
 import pytest
 import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from demo.postgres import Database, PostgresServer
-from jwt.algorithms import ECAlgorithm
 
 from tests.support.controller import Controller, Ended, registry
 from tests.support.endpoint import Asked, endpoint
-from tests.support.signing import KEY, Keys
+from tests.support.signing import KEY, Keys, published_jwks
 
 _NAME = "JWT_SIGNING"
 
@@ -207,15 +204,7 @@ class _Notes:
     def publish(self, _asked: Asked) -> tuple[int, Mapping[str, str], str]:
         """The JWKS; it may be kept for a second."""
         with psycopg.connect(self.keys.dsn) as link:
-            rows = link.execute("SELECT kid, public_pem FROM signing_keys WHERE enabled").fetchall()
-        published = [{**self._jwk(pem), "kid": kid, "use": "sig", "alg": "ES256"} for kid, pem in rows]
-        return 200, {"Cache-Control": "max-age=1"}, json.dumps({"keys": published})
-
-    @staticmethod
-    def _jwk(pem: str) -> dict[str, Any]:
-        public = load_pem_public_key(pem.replace("\\n", "\n").encode())
-        assert isinstance(public, EllipticCurvePublicKey)
-        return ECAlgorithm.to_jwk(public, as_dict=True)
+            return 200, {"Cache-Control": "max-age=1"}, json.dumps({"keys": published_jwks(link)})
 
     def add(self, number: int, kid: str) -> None:
         """A document under a kid."""
@@ -244,6 +233,7 @@ def test_documents_are_signed_again_with_their_key_and_go_back_with_it(
     keys = Keys(project.dsn, tmp_path / "unused", "flags")
     keys.fill()
     notes, first = _Notes(keys), keys.signing()[""]
+    older = keys.published() - {first}  # of a time before any rotation, so none may end it
     for number in (1, 2):
         notes.add(number, first)
     before = notes.signatures
@@ -266,6 +256,8 @@ def test_documents_are_signed_again_with_their_key_and_go_back_with_it(
         assert notes.kids == [second, second] != [first, first]
         (row,) = project.evidence[-1]["coverage"]
         assert (row["database"], row["total"], row["new"], row["old"]) == ("app", 2, 2, 0)
+        (signing,) = project.evidence[-1]["signing_keys"]
+        assert [(key["kid"], key["state"]) for key in signing["keys"]] == [(second, "primary"), (first, "previous")]
 
         said.append(_ok(controller.run(project.inventory, "rollback", only=_NAME)))
         assert keys.signing() == {"": first}
@@ -282,7 +274,7 @@ def test_documents_are_signed_again_with_their_key_and_go_back_with_it(
         keys.sql.execute("DELETE FROM notes WHERE id = 3")
         said.append(_ok(controller.run(project.inventory, "retire", only=_NAME, confirm=_NAME)))
         assert notes.kids == [third, third]
-        assert keys.published() == {third}
+        assert keys.published() == {third, *older}
     assert project.statuses == ["rolled_back", "retired"]
     told = [text for record in project.evidence for text in record["messages"]]
     assert f"signing keys of {_NAME}: its address shows {first} no more" in told

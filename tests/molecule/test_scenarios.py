@@ -18,6 +18,7 @@ SCENARIOS = sorted(path.parent.name for path in (ROOT / "extensions" / "molecule
 LOGS = ROOT / ".build" / "molecule"
 #: What a scenario's playbooks say once what they look at is right: an exit code alone does not tell that they looked.
 _IN_FORCE = "10 values in 5 containers as their files say; accepted: POSTGRES_PASSWORD, REDIS_PASSWORD, ANON_KEY"
+_LETS_IN = "one key is current; the gateway lets in: a token of now True, a token of before"
 _AS_BEFORE = f"turned: nothing; {_IN_FORCE}; refused: nothing"
 MARKS = {
     "compose_all": [
@@ -43,7 +44,25 @@ MARKS = {
         "400 rows: all right; lookups: 40 rows: all right; key unchanged; mode 600; other settings changed: []",
         "Evidence verified: rotated, rolled_back, rolled_back",
     ],
+    "signing": [
+        "rotate ended with exit code 0 and says: has turned",
+        f"turned: the issuer signs with another key, {_LETS_IN} True",
+        "rotate ended with exit code 0 and says: Nothing is due",
+        f"retired: the issuer signs with another key, {_LETS_IN} False",
+        f"back: the issuer signs with the key of before, {_LETS_IN} True",
+        "Evidence verified: rotated, retired, rotated, rolled_back",
+    ],
+    "signing_killed": [
+        "rotate was killed in preflight, stage, reload, promote, verify, "
+        "and ended with exit code 0 when it was run again",
+        f"turned: the issuer signs with another key, {_LETS_IN} True",
+        "retire was killed in retire, and ended with exit code 0 when it was run again",
+        f"retired: the issuer signs with another key, {_LETS_IN} False",
+        "Evidence verified: rotated, retired",
+    ],
 }
+#: Scenarios whose hosts are processes of this machine.
+_WITHOUT_CONTAINERS = {"signing", "signing_killed"}
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +78,22 @@ def test_every_scenario_says_what_it_has_looked_at() -> None:
     assert sorted(MARKS) == SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", sorted(_WITHOUT_CONTAINERS))
+def test_scenario_without_containers(scenario: str) -> None:
+    _run(scenario, {})
+
+
+@pytest.mark.parametrize("scenario", sorted(set(SCENARIOS) - _WITHOUT_CONTAINERS))
 @pytest.mark.usefixtures("compose_stack")
 def test_scenario(scenario: str, docker_host: str) -> None:
+    _run(scenario, {"DOCKER_HOST": docker_host, "KEYTURN_KEEP_STACK": "1"})
+
+
+def _run(scenario: str, more: dict[str, str]) -> None:
+    """Run a scenario to its end and look for its marks.
+
+    :param more: of the environment.
+    """
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{scenario}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
@@ -69,9 +101,8 @@ def test_scenario(scenario: str, docker_host: str) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
         "ANSIBLE_HOME": str(ROOT / ".cache" / "ansible"),
-        "DOCKER_HOST": docker_host,
-        "KEYTURN_KEEP_STACK": "1",
         "NO_COLOR": "1",
+        **more,
     }
     with log.open("wb") as output:
         run = subprocess.run(

@@ -146,6 +146,16 @@ _FULL: dict[str, Any] = {
             "host": "api-2",
         },
     ],
+    "signing_keys": [
+        {
+            "name": "JWK_AES_KEY",
+            "tenants": 2,
+            "keys": [
+                {"tenant": "", "kid": "h4j0n8KJOE4b7lvn", "state": "primary", "public_sha256": "0" * 64},
+                {"tenant": "", "kid": "G0tg-IlFm-rMs5PE", "state": "retired", "public_sha256": None},
+            ],
+        }
+    ],
     "health": {
         "before": {"api": {"status": "running", "health": "healthy"}, "agents": "active"},
         "after": {"api": {"status": "running", "health": "healthy"}, "agents": "active"},

@@ -18,13 +18,15 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys import job
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import algorithm, make_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import parse_table
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from jwt.algorithms import ECAlgorithm
 
 if TYPE_CHECKING:
     from typing import LiteralString
 
-__all__ = ["EC", "KEY", "SHAPES", "Keys"]
+__all__ = ["EC", "KEY", "SHAPES", "Keys", "published_jwks"]
 
 KEY = base64.b64encode(bytes([7]) * 32).decode()
 EC = {"type": "ec", "curve": "P-256"}
@@ -66,20 +68,34 @@ SHAPES: Mapping[str, dict[str, Any]] = {
 }
 
 
+def published_jwks(link: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Every enabled key of a table of the shape ``flags``, as its issuer publishes it."""
+    rows = link.execute("SELECT kid, public_pem FROM signing_keys WHERE enabled").fetchall()
+    return [{**_public_jwk(pem), "kid": kid, "use": "sig", "alg": "ES256"} for kid, pem in rows]
+
+
+def _public_jwk(pem: str) -> dict[str, Any]:
+    public = load_pem_public_key(pem.replace("\\n", "\n").encode())
+    assert isinstance(public, EllipticCurvePublicKey)
+    return ECAlgorithm.to_jwk(public, as_dict=True)
+
+
 class Keys:
     """One table in one database, and calls of the modules' work with all arguments as Ansible would fill them in.
 
     :param shape: one of :data:`SHAPES`.
+    :param create: whether the table is made; otherwise it is there.
     """
 
-    def __init__(self, dsn: str, state_dir: Path, shape: str) -> None:
+    def __init__(self, dsn: str, state_dir: Path, shape: str, *, create: bool = True) -> None:
         self.dsn, self.state_dir, self.shape = dsn, state_dir, shape
         self.entry = dict(SHAPES[shape])
         self.declared = parse_table({"database": "app", **self.entry})
         schema, name = split_name(self.declared.table)
         self.table = identifier(*filter(None, (schema, name)))
         self.sql = psycopg.connect(dsn, autocommit=True)
-        self.sql.execute(_CREATE[shape])
+        if create:
+            self.sql.execute(_CREATE[shape])
         self.envelope = Envelope(self.declared.envelope, KEY.encode())
         self.defaults: dict[str, Any] = {}
 

@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,30 @@ def test_the_probe_of_log_lines_finds_them(tmp_path: Path, line: str) -> None:
     assert [result["passed"] for result in run_probes([probe], unused)] == [False]
     log.write_text(f"service started\ninfo {line} account=7\n")
     assert [result["passed"] for result in run_probes([probe], unused)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("line", "passed"),
+    [
+        ("auth.jwt phase=fast_path", [True, True, False, True]),
+        ("auth.jwt phase=db_fallback", [False, False, False, True]),
+        ("auth.token phase=fast_lookup hit=true", [False, True, True, True]),
+        ("auth.token phase=full_scan", [False, True, False, True]),
+    ],
+)
+def test_the_log_probes_of_signing_keys_read_the_lines_of_the_service(
+    tmp_path: Path, line: str, passed: list[bool]
+) -> None:
+    document = ROOT / "docs" / "coming-from" / "rotate-all-jwks.md"
+    probes = yaml.safe_load(list(_blocks(document.read_text(encoding="utf-8"), "yaml"))[-1])["probes"]
+    log = tmp_path / "log"
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    log.write_text(f"{now} service started\n{now} info {line} account=7\n")
+    asked = [{**probe, "path": str(log), "started_at": now} for probe in probes]
+
+    def unused(secret: str, version: str) -> bytes:
+        raise AssertionError(f"{secret} {version} was read")
+
+    assert [result["passed"] for result in run_probes(asked, unused)] == passed
+    log.write_text(f"{now} service started\n" + f"{now} info {line}\n" * 11)
+    assert [result["passed"] for result in run_probes(asked, unused)][3] == ("full_scan" not in line)

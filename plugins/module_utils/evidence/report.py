@@ -306,6 +306,26 @@ def _keysets(record: Mapping[str, Any]) -> str:
     return page.section("keysets", "Keysets", content)
 
 
+def _signing_keys(record: Mapping[str, Any]) -> str:
+    content = ""
+    for entry in record.get("signing_keys", []):
+        rows = [
+            (
+                key["tenant"],
+                page.code(key["kid"]),
+                page.tag(key["state"], _STATES.get(key["state"], "plain")),
+                page.code(key.get("public_sha256")),
+            )
+            for key in entry["keys"]
+        ]
+        content += f"<h3>{page.text(entry['name'])}</h3>"
+        content += page.table(("Tenant", "Kid", "State", "SHA-256 of the public key"), rows)
+        shown = len({key["tenant"] for key in entry["keys"]})
+        if shown < entry["tenants"]:
+            content += f"<p>The first {shown} of {entry['tenants']} tenants.</p>"
+    return page.section("signing-keys", "Signing keys", content)
+
+
 def _service_state(value: Any) -> Any:
     """One word for a service's health, whatever shape it was captured in."""
     if isinstance(value, Mapping):
@@ -384,6 +404,7 @@ def render(record: Mapping[str, Any], seal: Mapping[str, Any]) -> str:
         _coverage(record),
         _probes(record),
         _keysets(record),
+        _signing_keys(record),
         _health(record),
         _backups(record),
         _messages(record) if tone != "bad" else "",

@@ -143,6 +143,19 @@ _EXPOSED = _object(
     },
 )
 
+_SIGNING = _object(
+    {
+        "name": _NAME,
+        "tenants": _about("how many turned, all of them; their keys are those of the first hundred", _COUNT),
+        "keys": _list(
+            _object(
+                {"tenant": _TEXT, "kid": _TEXT, "state": {"enum": list(STATES)}},
+                {"public_sha256": _about("SHA-256 of the public key's SubjectPublicKeyInfo", _DIGEST_OR_NULL)},
+            )
+        ),
+    }
+)
+
 _REQUIRED: dict[str, _Schema] = {
     "schema_version": {"type": "integer", "const": SCHEMA_VERSION},
     "rotation_id": _about("the rotation; of a captured event, the name that a person gave it", _NAME),
@@ -175,6 +188,7 @@ _OPTIONAL: dict[str, _Schema] = {
     "cleared": _list(_CLEARED),
     "probes": _list(_PROBE),
     "keysets": _list(_KEYSET),
+    "signing_keys": _list(_SIGNING),
     "health": _object({}, {"before": _map(_ANY), "after": _map(_ANY), "worse": _list(_ANY)}),
     "gap_ms": _about("how long a one-key reader could not read, in milliseconds", _NUMBER_OR_NULL),
     "promised": _object({}, {"seconds": _NUMBER_OR_NULL, "gap_ms": _NUMBER_OR_NULL}),

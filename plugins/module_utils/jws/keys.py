@@ -67,9 +67,10 @@ class Verifier:
 
     def is_same(self, other: Verifier) -> bool:
         """Whether it is the same key, used in the same way."""
-        return self.algorithm == other.algorithm and self._der() == other._der()
+        return self.algorithm == other.algorithm and self.der() == other.der()
 
-    def _der(self) -> bytes:
+    def der(self) -> bytes:
+        """The key as SubjectPublicKeyInfo (RFC 5280)."""
         return self._public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 

@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.generate import (
     private_members,
     public_jwk,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.keys import load_public
 
 try:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -28,7 +29,17 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["FORMS", "JWK_EXTRAS", "KID_RULES", "KeyForm", "NewKey", "algorithm", "check_generate", "make_key"]
+__all__ = [
+    "FORMS",
+    "JWK_EXTRAS",
+    "KID_RULES",
+    "KeyForm",
+    "NewKey",
+    "algorithm",
+    "check_generate",
+    "make_key",
+    "public_sha256",
+]
 
 #: How either half of a key is written. C(pem-one-line) has its base64 in one line and no line end behind the last one.
 FORMS = ("jwk", "pem", "pem-one-line")
@@ -143,3 +154,20 @@ def _lines(pem: bytes, form: str) -> bytes:
         return pem
     head, *body, tail = pem.splitlines()
     return b"\n".join((head, b"".join(body), tail))
+
+
+def public_sha256(text: str) -> str | None:
+    """SHA-256 of a public key's SubjectPublicKeyInfo, in hexadecimal: the same for a PEM and for a JWK.
+
+    :param text: in one of :data:`FORMS`.
+    :returns: None for what is no public key that is known here.
+    """
+    try:
+        if text.startswith("-----BEGIN PUBLIC KEY-----"):
+            der = base64.b64decode(text.replace("\\n", "").split("-----")[2], validate=False)
+        else:
+            verifier = load_public(json.loads(text))
+            der = verifier.der() if verifier else b""
+    except ValueError:
+        return None
+    return hashlib.sha256(der).hexdigest() if der else None

@@ -27,7 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
-from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import check_generate
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import check_generate, public_sha256
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import parse_table
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.opening import look, refuse_closed
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.records import Records
@@ -133,7 +133,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             overlap = None if params["early"] else params["overlap_s"]
             changed = reach(turn, params["state"], check_mode, params["schema"], overlap)
             after = turn.rows.counts(link, turn.tenants)
-            keys, stages = _listed(turn.records, link, params["listed"])
+            keys, stages = _listed(turn.records, turn.rows, link, params["listed"])
             with transaction(link):
                 boxes = _boxes(call, link, turn.rows, params["seal_to"], keys)
     finally:
@@ -201,11 +201,20 @@ def _turn(call: _Call, link: Link, params: Mapping[str, Any]) -> Turn:
     )
 
 
-def _listed(records: Records, link: Link, limit: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The first tenants of this rotation, and how many are at which stage."""
+def _listed(records: Records, rows: KeyRows, link: Link, limit: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The first tenants of this rotation with the digests of their public keys, and how many are at which stage."""
     stages = records.counts(link)
     page = next(records.pages(link, list(stages), limit), []) if stages and limit else []
-    return [asdict(record) for record in page], stages
+    places = [(one.tenant, kid) for one in page for kid in (one.new_kid, one.old_kid) if kid is not None]
+    digests = {place: public_sha256(text) for place, text in rows.published(link, places).items()} if page else {}
+    return [
+        {
+            **asdict(one),
+            "new_sha256": digests.get((one.tenant, one.new_kid)),
+            "old_sha256": digests.get((one.tenant, one.old_kid or "")),
+        }
+        for one in page
+    ], stages
 
 
 def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
@@ -223,7 +232,7 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 counts = rows.counts(link, tenants)
                 unsound, first = rows.unsound(link, tenants, _NAMED)
                 opened = look(call.envelope, rows.each(link, tenants) if call.has_key else ())
-                turns, stages = _listed(call.records, link, params["listed"])
+                turns, stages = _listed(call.records, rows, link, params["listed"])
                 astray = _astray(call, link, rows, params) if stages else []
                 boxes = _boxes(call, link, rows, params["seal_to"], turns)
             if params["expect"] in ("sound", "new"):

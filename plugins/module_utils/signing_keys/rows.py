@@ -304,6 +304,14 @@ class KeyRows:
             for row in rows
         ]
 
+    def published(self, link: Link, places: Sequence[Place]) -> dict[Place, str]:
+        """The public halves at these places as they stand there; rows without one are left out."""
+        query = sql.SQL("SELECT u.tenant::text, u.kid::text, {}::text FROM {} c, {} WHERE {}").format(
+            self._column("public"), self.table.identifier, self._places(), self._at_place
+        )
+        rows = link.execute(query, self._arrays(places)).fetchall()
+        return {(tenant, kid): text for tenant, kid, text in rows if text is not None}
+
     # -- writing -------------------------------------------------------------------------------------------------
 
     def insert(self, link: Link, keys: Sequence[tuple[str, NewKey, bytes, str]], algorithm: str) -> int:

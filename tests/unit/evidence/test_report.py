@@ -40,6 +40,7 @@ def test_the_full_page_has_every_part_in_order() -> None:
         "hosts",
         "coverage",
         "probes",
+        "signing-keys",
         "health",
         "backups",
         "messages",

@@ -4,16 +4,19 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates, plan
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.job import ARGUMENTS, INFO_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import logins, signing
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.signing_arguments import documents_told
 
+from tests.support.evidence import small_record
 from tests.support.modules import Ran, run_module_process
 from tests.support.signing import KEY, Keys
 from tests.unit.signing_keys.conftest import KeysMaker
@@ -47,6 +50,11 @@ def test_check_real_check_again_real_again(make_keys: KeysMaker) -> None:
         assert not _call("signing_key", keys, ARGUMENTS, "staged", check=check)["changed"]
     told = _call("signing_key_info", keys, INFO_ARGUMENTS, "", expect="sound")
     assert (told["changed"], told["stages"], told["opened"]) == (False, {"staged": 1}, 3)
+    (turn,) = told["turns"]
+    assert [turn] == made["keys"]
+    for which in ("new", "old"):  # the kid of this table is the beginning of the digest
+        kid = base64.urlsafe_b64encode(bytes.fromhex(turn[f"{which}_sha256"]))[:16].decode()
+        assert kid == turn[f"{which}_kid"]
 
 
 def test_a_refusal_comes_with_its_code(make_keys: KeysMaker) -> None:
@@ -246,3 +254,22 @@ def test_one_key_is_named_by_its_kid_and_many_are_counted() -> None:
     assert signing.notes([("db1", "stage", many), ("db1", "verify", {"changed": False})]) == [
         "signing keys of SIGN: 1 200 made"
     ]
+
+
+def _said(step: str, member: str, stage: str, **digests: str | None) -> tuple[str, str, dict[str, Any]]:
+    turn = {"tenant": "", "new_kid": "k2", "old_kid": "k1", "stage": stage, "new_sha256": "b" * 64, **digests}
+    return "db1", step, {"signing": {"secret": "SIGN"}, "stages": {stage: 1}, member: [turn]}
+
+
+def test_the_evidence_names_both_keys_and_keeps_the_digest_of_one_that_is_not_published_any_more() -> None:
+    looked = _said("verify", "turns", "promoted", old_sha256="a" * 64)
+    (entry,) = signing.told([looked])["signing_keys"]
+    assert [(key["kid"], key["state"]) for key in entry["keys"]] == [("k2", "primary"), ("k1", "previous")]
+    ended = [looked, _said("retire", "keys", "disabled", old_sha256=None)]
+    (entry,) = signing.told(ended)["signing_keys"]
+    assert (entry["name"], entry["tenants"]) == ("SIGN", 1)
+    assert [(key["state"], key["public_sha256"][:1]) for key in entry["keys"]] == [("primary", "b"), ("retired", "a")]
+    check_record(small_record(**signing.told(ended)))
+    (back,) = signing.told([_said("verify", "turns", "withdrawn")])["signing_keys"]
+    assert [key["state"] for key in back["keys"]] == ["previous", "primary"]
+    assert signing.told([("db1", "verify", {"signing": {"secret": "SIGN"}, "turns": [], "stages": {}})]) == {}
