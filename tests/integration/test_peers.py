@@ -1,0 +1,212 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The signing key of an OpenID provider turns, and tokens are judged by gateways and libraries that others wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+import psycopg
+import pytest
+import yaml
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import sign_token
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.forms import make_key
+from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapping import parse_table
+from demo.postgres import PostgresServer
+
+from tests.support.controller import Controller, Ended, registry
+from tests.support.peers import AUDIENCE, ISSUER_NAME, LEEWAY, Peers, until, verified_by_joserfc
+from tests.support.signing import KEY
+from tests.support.token_client import TokenClient
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NAME = "JWT_SIGNING"
+_ENVELOPE = Envelope(load_spec("aes256gcm-b64"), KEY.encode())
+
+
+def _example(name: str) -> str:
+    """The block of the page about the overlap that begins with this file name."""
+    text = (_ROOT / "docs/overlap.md").read_text()
+    found = re.search(rf"```\w+\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
+    assert found is not None, name
+    return found.group(1)
+
+
+@pytest.fixture
+def peers(tmp_path: Path, server: PostgresServer) -> Iterator[Peers]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    dsn = server.create_database(name).owner_dsn
+    with ExitStack() as stack:
+        stack.callback(server.drop_database, name)
+        provider = yaml.safe_load(_example("envoy.yaml"))
+        yield stack.enter_context(Peers(tmp_path / "peers", dsn, provider, _example("nginx.conf")))
+
+
+class _Project:
+    """The documented catalog, with the addresses and times of these peers."""
+
+    def __init__(self, folder: Path, peers: Peers) -> None:
+        self.peers, self.state_dir, self.inventory = peers, folder / "state", folder / "inventory.yml"
+        self.state_dir.mkdir(mode=0o700, parents=True)
+        text = _example("catalog.yml").replace("https://identity.example.com/jwks", peers.jwks["issuer"])
+        catalog = yaml.safe_load(text.replace("https://edge.example.com/.well-known/jwks.json", peers.jwks["nginx"]))
+        secret = catalog["keyturn_secrets"][_NAME]
+        secret["window"].update(
+            token_lifetime=f"{peers.token_lifetime}s", gateway_cache=f"{peers.cache}s", skew=f"{LEEWAY}s"
+        )
+        catalog["keyturn_secrets"]["JWK_AES_KEY"] = {
+            "kind": "encryption_key",
+            "stores": [{"hosts": "one", "type": "env_file", "path": str(peers.env_file)}],
+            "data": [
+                {"database": "identity", "table": "jwks_keys", "column": "private_jwk", "envelope": "aes256gcm-b64"}
+            ],
+        }
+        catalog.update(
+            keyturn_state_host="one",
+            keyturn_state_dir=str(self.state_dir),
+            keyturn_databases={"identity": {"hosts": "one", "dsn": peers.dsn}},
+        )
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+
+    @property
+    def rotation(self) -> dict[str, Any]:
+        """The only one there is."""
+        (found,) = registry(self.state_dir)["rotations"].values()
+        return dict(found)
+
+    def wait_until_due(self) -> None:
+        """Wait for the end of the overlap."""
+        due = datetime.fromisoformat(self.rotation["retire_after"].replace("Z", "+00:00")).timestamp()
+        until(lambda: time.time() > due, "the end of the overlap")
+
+
+def _ok(ended: Ended) -> str:
+    assert ended.code == 0, ended.output
+    return ended.output
+
+
+def _private(peers: Peers, kid: str) -> bytes:
+    """The private JWK of a key, as the issuer reads it."""
+    with psycopg.connect(peers.dsn) as link:
+        row = link.execute("SELECT private_jwk FROM jwks_keys WHERE kid = %s", (kid,)).fetchone()
+    opened = _ENVELOPE.open(row[0].encode()) if row else None
+    assert opened is not None
+    return opened
+
+
+def _probe(private: bytes, kid: str) -> str:
+    """A token as our probes sign it, valid for longer than any test."""
+    claims = {"iss": ISSUER_NAME, "aud": AUDIENCE, "sub": "probe"}
+    return sign_token(private, {"claims": claims, "lifetime": "1h"}, kid, time.time()).decode()
+
+
+def _verified_by_pyjwt(token: str, jwks: dict[str, Any]) -> dict[str, Any] | None:
+    keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(jwks).keys}
+    key = keys.get(jwt.get_unverified_header(token)["kid"])
+    if key is None:
+        return None
+    return dict(jwt.decode(token, key, ["RS256"], audience=AUDIENCE, issuer=ISSUER_NAME, leeway=LEEWAY))
+
+
+def _verdicts(peers: Peers, token: str) -> set[bool]:
+    """What the libraries say of a token, with what the issuer publishes, and the gateways."""
+    jwks = peers.published()
+    said = {check(token, jwks) is not None for check in (_verified_by_pyjwt, verified_by_joserfc)}
+    return said | {peers.present(gateway, token) == 200 for gateway in peers.gateways}
+
+
+def _wait_for_envoy(peers: Peers) -> None:
+    """Wait until each of Envoy's caches was filled again."""
+    before = peers.fetches()
+    until(lambda: all(now > then for now, then in zip(peers.fetches(), before)), "Envoy to fetch the keys")
+
+
+def test_no_request_fails_while_the_key_of_an_openid_provider_turns(
+    peers: Peers, controller: Controller, tmp_path: Path
+) -> None:
+    project = _Project(tmp_path / "project", peers)
+    (first,) = peers.kids()
+    former = _private(peers, first)
+    kept = _probe(former, first)
+    with TokenClient(peers) as client:
+        said = [_ok(controller.run(project.inventory, "rotate", only=_NAME, until="reload"))]
+        second = next(kid for kid in peers.kids("nginx") if kid != first)
+        assert client.kids(peers.gateways) == {first}
+        _wait_for_envoy(peers)
+
+        said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
+        until(lambda: client.kids(peers.gateways) == {first, second}, "tokens of the new key")
+        assert set(peers.kids()) == set(peers.kids("nginx")) == {first, second}
+        current = _private(peers, second)
+        for token in (kept, _probe(current, second), peers.token()):
+            assert _verdicts(peers, token) == {True}
+
+        project.wait_until_due()
+        said.append(_ok(controller.run(project.inventory, "retire", only=_NAME)))
+        assert peers.kids() == peers.kids("nginx") == [second]
+        assert peers.present("nginx", kept) == 401
+        until(lambda: _verdicts(peers, kept) == {False}, "the former key to be refused everywhere")
+        assert _verdicts(peers, _probe(current, second)) == {True}
+
+    assert client.failures == []
+    for gateway in peers.gateways:
+        assert client.requests(gateway) > 100
+        assert client.aged[gateway] > 30
+    assert len(peers.api.asked) >= sum(client.requests(gateway) for gateway in peers.gateways)
+    assert project.rotation["status"] == "retired"
+    evidence = "".join(path.read_text() for path in project.state_dir.glob("evidence/*/evidence.json"))
+    for secret in (KEY, json.loads(former)["d"], json.loads(current)["d"]):
+        assert secret not in "".join(said) + evidence
+
+
+def _publish_another(peers: Peers) -> str:
+    """A key that signs at once, as somebody makes it who waits for nobody; its kid."""
+    table = parse_table({"database": "identity", "shape": "newest", "columns": {"tenant": ""}})
+    key = make_key({"type": "rsa", "bits": 2048, "alg": "RS256"}, table.form)
+    query = """
+        INSERT INTO jwks_keys (id, kid, public_jwk, private_jwk)
+        VALUES (gen_random_uuid(), %s, %s, %s)"""
+    with psycopg.connect(peers.dsn) as link:
+        link.execute(query, (key.kid, key.public, _ENVELOPE.seal(key.private).decode()))
+    until(lambda: key.kid in peers.kids(), "the issuer to publish a key")
+    return key.kid
+
+
+def test_what_the_caches_of_gateways_do_is_what_is_documented(peers: Peers) -> None:
+    envoy, ahead, nginx = peers.gateways
+    (first,) = peers.kids()
+    known = _probe(_private(peers, first), first)
+    assert _verdicts(peers, known) == {True}
+
+    before = peers.fetches()
+    kid = _publish_another(peers)
+    unknown = _probe(_private(peers, kid), kid)
+    assert [peers.present(gateway, unknown) for gateway in peers.gateways] == [401, 401, 401]
+    assert peers.fetches()[0] == before[0]
+    until(lambda: peers.present(ahead, unknown) == 200, "Envoy to fetch ahead of time")
+    until(lambda: peers.present(envoy, unknown) == 200, "Envoy to fetch after its cache has ended")
+    assert peers.fetches()[0] == before[0] + 1
+    assert peers.present(nginx, unknown) == 401
+    refresh = urllib.request.Request(peers.jwks["nginx"], headers={"X-Refresh-Keys": "1"})
+    with urllib.request.urlopen(refresh) as answer:
+        assert kid in {key["kid"] for key in json.load(answer)["keys"]}
+    assert _verdicts(peers, unknown) == {True}
+
+    peers.stop_issuer()
+    until(lambda: peers.present(envoy, known) == 401, "Envoy to be without keys")
+    assert [peers.present(gateway, known) for gateway in peers.gateways] == [401, 200, 200]
+    peers.start_issuer()
+    until(lambda: _verdicts(peers, known) == {True}, "Envoy to have keys again")
