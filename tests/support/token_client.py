@@ -45,7 +45,7 @@ class TokenClient:
     """
 
     peers: Peers
-    pause: float = 0.1
+    pause: float = 0.2
     accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
     aged: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
