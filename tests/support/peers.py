@@ -31,13 +31,14 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+from demo.postgres import free_port
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.setup.peers import ISSUER, NODE
-from tests.support.endpoint import Asked, Endpoint, closed_port, endpoint
+from tests.support.endpoint import Asked, Endpoint, endpoint
 from tests.support.signing import KEY
 
 __all__ = ["AUDIENCE", "ISSUER_NAME", "LEEWAY", "Peers", "Process", "until", "verified_by_joserfc"]
@@ -171,10 +172,9 @@ class Peers:
         self.env_file = folder / ".env"
         self._entered = ExitStack()
         self._issuer: Process | None = None
-        self.ports = {
-            name: closed_port()
-            for name in ("issuer", "nginx", "envoy", "envoy, in the background", "envoy's statistics")
-        }
+        self.ports: dict[str, int] = {}
+        for name in (*self.gateways, "issuer", "envoy's statistics"):
+            self.ports[name] = next(port for port in iter(free_port, 0) if port not in self.ports.values())
         self.api = self.verifier = Endpoint("", 0)
 
     # -- addresses -------------------------------------------------------------------------------------------------
@@ -225,9 +225,12 @@ class Peers:
         except urllib.error.HTTPError as error:
             return error.code
 
-    def fetches(self) -> tuple[int, int]:
-        """How often Envoy has fetched the keys: for a token that came, and ahead of time."""
-        with urllib.request.urlopen(self.url("envoy's statistics", "/stats?filter=jwks_fetch_success")) as answer:
+    def fetches(self, how: str = "success") -> tuple[int, int]:
+        """How often Envoy has fetched the keys: for a token that came, and ahead of time.
+
+        :param how: ``success`` or ``failed``.
+        """
+        with urllib.request.urlopen(self.url("envoy's statistics", f"/stats?filter=jwks_fetch_{how}")) as answer:
             lines = answer.read().decode().splitlines()
         plain, ahead = (
             next(int(line.partition(": ")[2]) for line in lines if f".{name}." in line) for name in ("plain", "ahead")
