@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -15,12 +13,12 @@ import jwt
 
 from tests.support.peers import Peers
 
-__all__ = ["Held", "TokenClient"]
+__all__ = ["Held", "Presented", "TokenClient"]
 
 
 @dataclass(frozen=True)
 class Held:
-    """A token that the issuer gave."""
+    """A token, and what it says of itself."""
 
     text: str
     kid: str
@@ -29,27 +27,56 @@ class Held:
 
     @classmethod
     def of(cls, text: str) -> Held:
-        """Read what a token says of itself."""
+        """Read a token."""
         claims = jwt.decode(text, options={"verify_signature": False})
         return cls(text, jwt.get_unverified_header(text)["kid"], claims["iat"], claims["exp"])
 
 
+@dataclass(frozen=True)
+class Presented:
+    """One request: to whom, with which token, when, and what came."""
+
+    gateway: str
+    token: Held
+    sent: float
+    answered: float
+    status: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.gateway}: {self.status} for {self.token.kid}, {self.sent - self.token.issued:.1f} s old"
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it was let in."""
+        return self.status == "200"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it was not, though the token was valid when the answer was there."""
+        return not self.is_accepted and self.answered < self.token.expires
+
+    @property
+    def is_aged(self) -> bool:
+        """Whether the token had lived for more than half of its time."""
+        return self.sent - self.token.issued > (self.token.expires - self.token.issued) / 2
+
+
 @dataclass
 class TokenClient:
-    """Asks each gateway from a thread of its own, in turn with the newest token and with the oldest that is valid.
+    """Asks each gateway from a thread of its own: in turn with the newest token, the oldest valid one, and the others.
 
-    :param accepted: requests that were let in, by gateway and kid.
-    :param aged: those of them with a token that had lived for more than half of its time, by gateway.
-    :param failures: everything else: what was asked, of whom, how old the token was, and what came. Only a token that
-        had ended by the time of the answer is no failure.
+    :param others: tokens that somebody else has made.
+    :param log: every request.
+    :param without: why no token was given, each time that happened.
     """
 
     peers: Peers
+    others: tuple[str, ...] = ()
     pause: float = 0.2
-    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
-    aged: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-    held: dict[str, Held] = field(default_factory=dict)
+    log: list[Presented] = field(default_factory=list)
+    without: list[str] = field(default_factory=list)
+    _held: dict[str, Held] = field(default_factory=dict)
     _end: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -58,49 +85,50 @@ class TokenClient:
         try:
             token = Held.of(self.peers.token())
         except (OSError, jwt.PyJWTError) as error:
-            self.failures.append(f"no token: {error}")
+            self.without.append(str(error))
             return
         with self._lock:
-            self.held[token.text] = token
-
-    def _valid(self) -> list[Held]:
-        with self._lock:
-            return [token for token in self.held.values() if token.expires > time.time() + 0.2]
+            self._held[token.text] = token
 
     def _present(self, gateway: str, token: Held) -> None:
-        age = time.time() - token.issued
+        sent = time.time()
         try:
             status = str(self.peers.present(gateway, token.text))
         except OSError as error:
             status = str(error)
         with self._lock:
-            if status == "200":
-                self.accepted[gateway, token.kid] += 1
-                self.aged[gateway] += age > (token.expires - token.issued) / 2
-            elif time.time() < token.expires:
-                self.failures.append(f"{gateway} answered {status} to a token of {token.kid}, {age:.1f} s old")
+            self.log.append(Presented(gateway, token, sent, time.time(), status))
 
     def _collect(self) -> None:
         while not self._end.wait(2 * self.pause):
             self._get()
 
     def _ask(self, gateway: str) -> None:
-        choice = 0
+        others = [Held.of(text) for text in self.others]
+        turn = 0
         while not self._end.wait(self.pause):
-            valid = self._valid()
-            if valid:
-                choice = -1 if choice == 0 else 0
-                self._present(gateway, valid[choice])
+            with self._lock:
+                valid = [token for token in self._held.values() if token.expires > time.time()]
+            choice = [*valid[:1], *valid[-1:], *others]
+            if choice:
+                turn += 1
+                self._present(gateway, choice[turn % len(choice)])
 
-    def requests(self, gateway: str) -> int:
-        """How many were let in by a gateway."""
+    @property
+    def failures(self) -> list[str]:
+        """Every request for a token, or with one that was valid, that failed."""
         with self._lock:
-            return sum(count for (name, _kid), count in self.accepted.items() if name == gateway)
+            return [*self.without, *(str(one) for one in self.log if one.is_failure)]
 
-    def kids(self, gateways: Sequence[str]) -> set[str]:
-        """The kids whose tokens every one of these gateways has let in."""
+    def accepted(self, gateway: str) -> list[Presented]:
+        """What a gateway has let in."""
         with self._lock:
-            return set.intersection(*({kid for name, kid in self.accepted if name == one} for one in gateways))
+            return [one for one in self.log if one.gateway == gateway and one.is_accepted]
+
+    @property
+    def kids(self) -> set[str]:
+        """The kids whose tokens every gateway has let in."""
+        return set.intersection(*({one.token.kid for one in self.accepted(name)} for name in self.peers.gateways))
 
     def __enter__(self) -> TokenClient:
         """Begin, with a token in hand."""
