@@ -311,9 +311,10 @@ class Peers:
     def _envoy(self) -> list[str]:
         folder = self.folder / "envoy"
         folder.mkdir()
-        plain = {**self.provider, "clock_skew_seconds": LEEWAY}
-        plain["remote_jwks"] = {**self.provider["remote_jwks"], "cache_duration": f"{self.cache}s"}
-        ahead = {**plain, "remote_jwks": {**plain["remote_jwks"], "async_fetch": {}}}
+        remote = {**self.provider["remote_jwks"], "cache_duration": f"{self.cache}s"}
+        remote["http_uri"] = {**remote["http_uri"], "timeout": f"{_PATIENCE:.0f}s"}  # a busy machine is no failed fetch
+        plain = {**self.provider, "clock_skew_seconds": LEEWAY, "remote_jwks": remote}
+        ahead = {**plain, "remote_jwks": {**remote, "async_fetch": {}}}
         content = {
             "admin": {"address": _address(self.ports["envoy's statistics"])},
             "static_resources": {
@@ -343,7 +344,7 @@ def _cluster(name: str, port: int) -> dict[str, Any]:
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": f"{_PATIENCE:.0f}s",
         "load_assignment": {"cluster_name": name, "endpoints": [where]},
     }
 
