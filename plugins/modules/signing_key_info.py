@@ -63,6 +63,10 @@ turns:
   type: list
   elements: dict
   sample: [{tenant: '', new_kid: h4j0n8KJOE4b7lvn, old_kid: G0tg-IlFm-rMs5PE, stage: promoted}]
+boxes:
+  description: By host of O(seal_to) and version (C(new), C(old)), the private part in a box that only this host opens.
+  returned: success
+  type: dict
 unsound:
   description: How many tenants have not exactly one current and usable key.
   returned: success
