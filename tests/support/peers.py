@@ -48,7 +48,7 @@ ISSUER_NAME, AUDIENCE = "https://identity.example.com", "https://api.example.com
 #: By how many seconds a gateway lets clocks differ.
 LEEWAY = 3
 _CLIENT = ("reports", "the-secret-of-a-client-of-tests")
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 _NGINX = """
 daemon off;
 user root;
