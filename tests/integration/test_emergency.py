@@ -249,3 +249,29 @@ def test_trap_44_a_compromised_key_is_replaced_at_once_and_nothing_brings_it_bac
         private = stack.keys.private(kid).decode()
         assert private.replace("\\n", "\n").split("\n")[1] not in said
     assert KEY not in said
+
+
+def test_an_empty_table_gets_its_first_key_when_that_is_said_and_an_emergency_waits_for_no_rotation(
+    stack: _Stack, controller: Controller
+) -> None:
+    stack.write(documents=[], probes=[])
+    lost = controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME)
+    assert lost.code != 0
+    assert "Restore the table, or make the first key with initial" in lost.output
+    assert stack.keys.rows() == []
+
+    table = {"database": "app", "shape": "flags", "key_from": {"file": str(stack.key_file)}}
+    stack.write(documents=[], probes=[], key_table={**table, "initial": True})
+    _ok(controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME))
+    first = stack.keys.signing()[""]
+    assert stack.lets_in(first)
+    assert stack.statuses == ["replaced"]
+
+    stack.write(documents=[], probes=[])
+    _ok(controller.run(stack.inventory, "rotate", only=_NAME, until="stage"))
+    (waiting,) = stack.keys.published() - {first}
+    _ok(controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME))
+    (new,) = stack.keys.published()
+    assert stack.keys.signing() == {"": new}
+    assert new not in (first, waiting)
+    assert stack.statuses == ["replaced", "superseded", "replaced"]
