@@ -12,6 +12,7 @@ VENV := $(CURDIR)/.venv
 SANITY := .build/sanity/ansible_collections/keyturn/rotation
 DEMO_READY := .venv/demo.stamp
 DEV_READY := .venv/dev.stamp
+PEERS_READY := .cache/peers/ready.stamp
 WORKERS ?= 2
 KILLS ?= 100
 ROUNDS ?= 100
@@ -49,7 +50,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 	pytest tests/unit -n $(WORKERS)
 
 .PHONY: test-integration
-test-integration: $(DEV_READY) ## Tests that run playbooks and start services
+test-integration: $(DEV_READY) $(PEERS_READY) ## Tests that run playbooks and start services
 	pytest tests/integration -n $(WORKERS) --dist loadfile
 
 .PHONY: molecule
@@ -124,7 +125,7 @@ lint-sanity: $(SANITY) ## ansible-test sanity, with no ignore file
 ##@ Set-up
 
 .PHONY: setup
-setup: $(DEV_READY) ## .venv and .build, for running tools by hand
+setup: $(DEV_READY) $(PEERS_READY) ## .venv, .build and .cache/peers, for running tools by hand
 
 $(DEMO_READY): requirements-demo.txt tests/setup/venv.sh
 	tests/setup/venv.sh requirements-demo.txt
@@ -135,6 +136,10 @@ $(DEV_READY): requirements-dev.txt requirements-demo.txt requirements.yml tests/
 	tests/setup/venv.sh requirements-dev.txt
 	python -m tests.setup.companions
 	@touch $(DEMO_READY) $@
+
+$(PEERS_READY): $(DEV_READY) tests/peers/issuer/package.json tests/peers/issuer/package-lock.json tests/setup/peers.py
+	python -m tests.setup.peers
+	@touch $@
 
 # The working tree changes all the time: the copy is made anew for each run that needs it.
 .PHONY: $(SANITY)

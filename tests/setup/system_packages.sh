@@ -14,6 +14,7 @@ packages=(
     git                 # the clean copy that ansible-test works on
     iproute2
     iptables            # the daemon's networks
+    nginx               # a gateway that caches published keys
     openssh-client
     pgbouncer           # a real pooler, to be refused
     procps

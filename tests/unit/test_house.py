@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +165,11 @@ def test_trap_55_rows_are_swapped_before_any_store_turns() -> None:
     assert tasks[swap]["vars"] == {"__rotation_step": "promote"}
     assert tasks[store]["keyturn.rotation.secret"]["state"] == "promoted"
     assert swap < store
+
+
+def test_the_lock_file_of_npm_names_digests_and_no_registry() -> None:
+    packages = json.loads((ROOT / "tests/peers/issuer/package-lock.json").read_text(encoding="utf-8"))["packages"]
+    locked = {name: entry for name, entry in packages.items() if name}
+    assert locked
+    assert [name for name, entry in locked.items() if not entry["integrity"].startswith("sha512-")] == []
+    assert [name for name, entry in locked.items() if "resolved" in entry] == []
