@@ -11,6 +11,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, measured_by
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import emergencies
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
@@ -19,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gat
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.notices import event_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice, syslog_choice
 
+_WANTED = {"rotate": "overlap", "rollback": "rolled_back", "retire": "retired", "emergency": "replaced"}
 _COMMON = ("state_dir", "session_dir", "rotation_id", "epoch")
 
 
@@ -49,12 +51,15 @@ class ActionModule(KeyturnAction):
         sealing = evidence_choice(self._templar, task_vars)
         evidence = self.call("evidence", {**common, **sealing, "record": record}, task_vars)
         facts: dict[str, Any] = {"lost": lost}
+        if status == "replaced":
+            facts["exposed_until"] = max((one["until"] or "" for one in record["exposed"]), default="")
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
-        self.call("rotation_state", {"action": "finish", **logged, "status": status, "facts": facts}, task_vars)
+        kept = "overlap" if status == "kept" else status  # as it was before somebody asked
+        self.call("rotation_state", {"action": "finish", **logged, "status": kept, "facts": facts}, task_vars)
         lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
-        if status in ("overlap", "retired"):
+        if status in ("overlap", "retired", "replaced"):
             lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars, sealing)
         for line in lines:
             display.display(line)
@@ -68,9 +73,8 @@ class ActionModule(KeyturnAction):
             "evidence": evidence["path"],
             "report": evidence["report"],
         }
-        wanted = {"rotate": "overlap", "rollback": "rolled_back", "retire": "retired"}[run.mode]
-        if status != wanted:
-            result.update(failed=True, code=status.replace("_", "-"), msg=_verdict(status, lost, rotation))
+        if status != _WANTED[run.mode]:
+            result.update(failed=True, code=status.replace("_", "-"), msg=_verdict(run, status, lost))
         return result
 
     @staticmethod
@@ -90,8 +94,14 @@ def _stopped_at(run: Any) -> list[str]:
     return [f"{host}: {said['task']}" for found in answers for host, said in sorted(found.items()) if said.get("task")]
 
 
-def _verdict(status: str, lost: list[str], rotation: dict[str, Any]) -> str:
-    cause = rotation.get("cause") or "a host was lost"
+def _verdict(run: Any, status: str, lost: list[str]) -> str:
+    cause = run.rotation.get("cause") or "a host was lost"
+    if status == "replacing":
+        return emergencies.verdict(run, lost)
+    if status == "kept":
+        why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))
+        text = why or f"{', '.join(lost)} could not be reached"
+        return f"Nothing was retired or removed, and the way back is open. {text}"
     if status == "retiring":
         return "Retire did not finish. The new version is primary everywhere. Run the retire playbook again"
     if status == "rolled_back":

@@ -30,7 +30,7 @@ _COLLECTION = "keyturn.rotation"
 _LOOKING = ("status", "due", "diagnose")
 #: Kinds that are another one by a name of their own.
 _SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
-_ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "verify", "retire", "rollback")
+_ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "replace", "verify", "retire", "rollback")
 
 
 def kind_of(kind: str) -> dict[str, Any]:
@@ -79,6 +79,13 @@ def _everything(catalog: Catalog) -> dict[str, Any]:
     }
 
 
+def _watch_s(plan: Mapping[str, Any], asked: str) -> int:
+    """For how long logs are watched after an emergency: as was asked, else as the catalog says."""
+    if asked:
+        return parse_duration(f"{asked}s" if asked.isdigit() else asked, "keyturn_watch")
+    return max((secret["watch_s"] for secret in plan.get("emergency", {}).values()), default=0)
+
+
 def _words(text: Any) -> list[str]:
     """Names joined by commas."""
     return [name.strip() for name in str(text or "").split(",") if name.strip()]
@@ -108,6 +115,8 @@ class ActionModule(KeyturnAction):
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
+        if mode in ("rotate", "rollback", "retire"):
+            registry.one_way(register, names, mode)
         held: list[dict[str, Any]] = []
         begins = choice == "rotate" and not planning.goes_on(register, names, waivers)
         if begins:
@@ -122,6 +131,7 @@ class ActionModule(KeyturnAction):
                 of_files=mode in ("restore", "prune"),
                 all_services=args.get("services") == "all",
                 skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
+                emergency=mode == "emergency",
             ),
             "held": held,
         }
@@ -161,6 +171,7 @@ class ActionModule(KeyturnAction):
             "changed": False,
             "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers),
             "grace_s": grace,
+            "watch_s": _watch_s(plan, str(args.get("watch") or "")),
             "plan": plan,
             "names": names,
             "secrets": self._overview(catalog, register, evidence, now),
@@ -273,6 +284,7 @@ class ActionModule(KeyturnAction):
                     "phase": rotation.get("phase", ""),
                     "retire_after": rotation.get("retire_after", ""),
                     "waived": [entry["host"] for entry in rotation.get("waived", ())],
+                    "exposed_until": rotation.get("exposed_until", ""),
                     "lost": rotation.get("lost", []),
                     "held": rotation.get("held", []),
                     "evidence": {key: value for key, value in evidence.get(name, {}).items() if key != "keyset"},

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import write_file
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import emergencies
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
     backup_lines,
     held_lines,
@@ -32,6 +33,7 @@ class ActionModule(KeyturnAction):
         """Show what was asked for."""
         args = self._task.args
         planned = args["planned"]
+        exposed_s = 0
         jobs = {host: said["jobs"] for host, said in answers_of(task_vars, "__rotation_jobs").items()}
         if args.get("what") == "held":
             held = planned["plan"]["held"]
@@ -59,9 +61,10 @@ class ActionModule(KeyturnAction):
         else:
             run = gather({"plan": planned["plan"]}, {}, {}, task_vars)
             lines = plan_lines(run, planned["secrets"])
+            exposed_s = emergencies.longest(planned["plan"], run.answers["jwks"])
         for line in lines:
             display.display(line)
-        return {"changed": False, "lines": lines}
+        return {"changed": False, "lines": lines, "exposed_s": exposed_s}
 
     @staticmethod
     def _written(to: str | None, made: Callable[[], str]) -> list[str]:

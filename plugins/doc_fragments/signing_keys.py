@@ -75,4 +75,20 @@ options:
     description: How many keys are listed at most.
     type: int
     default: 100
+  seal_to:
+    description:
+      - Hosts that show tokens of the new and the former key somewhere, each with the public key of its session.
+      - They get both in C(boxes), which nobody else can open. Only of a table without tenants, and only with O(key).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host:
+        description: The name of the host.
+        type: str
+        required: true
+      public:
+        description: Its public key.
+        type: str
+        required: true
 """

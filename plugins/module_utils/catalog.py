@@ -221,6 +221,11 @@ _SECRET = Shape(
         "overlap_min": Field("str", "The least time before the previous version is retired: 24h", pattern=DURATION),
         "window": Field("map", "What the overlap window is computed from", shape=WINDOW),
         "jwks": Field("list", "Every address at which verifiers fetch its public keys", shape=JWKS),
+        "watch": Field(
+            "str",
+            "How long logs are watched after an emergency; 1m by default where a log probe has at_most",
+            pattern=DURATION,
+        ),
         "notice": Field("str", "What users will notice"),
     },
 )

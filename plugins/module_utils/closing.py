@@ -36,7 +36,7 @@ def over(register: Mapping[str, Any]) -> dict[str, str]:
             later = [
                 rotations.get(register["secrets"].get(name, {}).get("current"), {}) for name in rotation["secrets"]
             ]
-            if all(each.get("status") in ("retired", "closed") for each in later):
+            if all(each.get("status") in ("retired", "closed", "replaced") for each in later):
                 found[rotation_id] = max(each["ended_at"] for each in later)
     return found
 

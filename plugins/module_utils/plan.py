@@ -16,6 +16,7 @@ from typing import Any, Callable
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, root_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.emergency import split_probes
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets import declared as keysets
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
@@ -26,6 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.window import clo
 
 __all__ = [
     "ALL",
+    "EMERGENCY",
     "PHASES",
     "asks_for_all",
     "build",
@@ -46,6 +48,8 @@ PHASES: dict[str, tuple[str, ...]] = {
     "overlap": ("preflight", "backup", "stage", "reload", "promote", "restart", "migrate", "verify"),
     "cutover": ("preflight", "backup", "stage", "migrate", "promote", "restart", "verify"),
 }
+#: The phases of an emergency: the overlap is skipped on purpose, and nothing goes back.
+EMERGENCY = ("preflight", "replace", "refresh", "restart", "prove", "watch")
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
 _PACE = {"workers": 0, "count_workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
 _CALM = {"workers": 1, "count_workers": 0, "batch_rows": 200, "lock_timeout_ms": 50}
@@ -53,6 +57,8 @@ _CALM = {"workers": 1, "count_workers": 0, "batch_rows": 200, "lock_timeout_ms":
 ALL = "all"
 #: Time kept for going back when the catalog does not say, in seconds.
 DEFAULT_OVERLAP = 86400
+#: How long logs are watched after an emergency when the catalog does not say.
+_WATCH = "1m"
 
 
 def parse_stamp(stamp: str) -> float:
@@ -119,6 +125,8 @@ def choose(
         return sorted(chosen)
     if mode == "restore":
         return _restorable(_sharing(catalog, chosen), records)
+    if mode == "emergency":
+        return _in_emergency(catalog, only)
     if only and not asks_for_all(catalog, only):
         names = list(only)
     elif mode == "rotate":
@@ -126,11 +134,11 @@ def choose(
         names = [
             name
             for name, secret in catalog.secrets.items()
-            if records.get(name, {}).get("open")
+            if registry.open_for(register, name)
             or (secret.get("auto_rotate", True) and (only or due(secret, records.get(name, {}), now) == "due"))
             or registry.catching_up(register, name, hosts)
         ]
-        still_open = [name for name in names if records.get(name, {}).get("open")]
+        still_open = [name for name in names if registry.open_for(register, name)]
         names = still_open or names
     else:
         names = [name for name in catalog.secrets if _can_turn(register, name, mode)]
@@ -155,6 +163,21 @@ def choose(
     return sorted(set(names))
 
 
+def _in_emergency(catalog: Catalog, only: Sequence[str]) -> list[str]:
+    """The one secret whose version is compromised; nothing is guessed here.
+
+    :raises KeyturnError: ``emergency-name``.
+    """
+    if len(only) != 1 or only[0] not in catalog.secrets:
+        raise KeyturnError(
+            "emergency-name",
+            "an emergency is about one secret",
+            where="keyturn_only",
+            hint="Name it; where several are compromised, run it for each",
+        )
+    return list(only)
+
+
 def _due_to_retire(register: Mapping[str, Any], names: Sequence[str], now: float) -> list[str]:
     """Of what can be retired: what was begun and did not finish, else the rotation that may be since longest; all where
     none may yet.
@@ -164,7 +187,7 @@ def _due_to_retire(register: Mapping[str, Any], names: Sequence[str], now: float
         record = register["secrets"][name]
         return str(register["rotations"][record.get("open") or record["current"]].get("retire_after") or "")
 
-    unfinished = [name for name in names if register["secrets"][name].get("open")]
+    unfinished = [name for name in names if registry.open_for(register, name)]
     if unfinished:
         return unfinished
     due_ones = [name for name in names if since(name) and parse_stamp(since(name)) <= now]
@@ -196,9 +219,7 @@ def asks_for_all(catalog: Catalog, only: Sequence[str]) -> bool:
 def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Iterable[str]) -> bool:
     """Whether a rotation of these secrets is open, or has hosts that catch up: then nothing new is decided."""
     hosts = list(waived_hosts)
-    return any(
-        register["secrets"].get(name, {}).get("open") or registry.catching_up(register, name, hosts) for name in names
-    )
+    return any(registry.open_for(register, name) or registry.catching_up(register, name, hosts) for name in names)
 
 
 def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:
@@ -226,8 +247,9 @@ def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> l
 
 def _can_turn(register: Mapping[str, Any], name: str, mode: str) -> bool:
     record = register["secrets"].get(name, {})
-    if record.get("open"):
-        retiring = register["rotations"].get(record["open"], {}).get("status") == "retiring"
+    found = registry.open_for(register, name)
+    if found:
+        retiring = register["rotations"].get(found, {}).get("status") == "retiring"
         return bool(retiring) == (mode == "retire")
     rotation = register["rotations"].get(record.get("current"))
     return rotation is not None and rotation["status"] == "overlap"
@@ -524,6 +546,7 @@ def build(
     of_files: bool = False,
     all_services: bool = False,
     skip_backup: bool = False,
+    emergency: bool = False,
 ) -> dict[str, Any]:
     """The plan for these secrets.
 
@@ -532,11 +555,14 @@ def build(
     :param of_files: whether nothing turns: it is about files and backups, and secrets of any strategy may be in it.
     :param all_services: whether every service is in it, not only those that read these secrets.
     :param skip_backup: whether nothing is backed up first.
+    :param emergency: whether their versions are compromised and replaced at once.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
-        ``backup-needed``, ``keys-together``.
+        ``backup-needed``, ``keys-together``, ``emergency-kind``.
     """
+    if emergency:
+        _refuse_kinds_without_emergency(catalog, names, kinds)
     if not of_files:
         check_together(catalog.secrets, names)
     strategies = [] if of_files else sorted({catalog.secrets[name]["strategy"] for name in names})
@@ -621,8 +647,58 @@ def build(
         "skip_backup": skip_backup,
     }
     plan["origins"] = origins
+    _name_probing_hosts(plan["hosts"])
+    if emergency:
+        plan.update(phases=list(EMERGENCY), emergency={name: _exposed(catalog, name) for name in names})
+        for work in plan["hosts"].values():
+            work.update(split_probes(work["probes"]))
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
+
+
+def _name_probing_hosts(hosts: Mapping[str, dict[str, Any]]) -> None:
+    """Keys that lie in a table are sealed to the hosts whose probes use them; only the table's own host can read it."""
+    for work in hosts.values():
+        for job in work.get("signing", ()):
+            probing = [host for host, other in hosts.items() if any(_uses(probe, job) for probe in other["probes"])]
+            if probing:
+                job["probed_on"] = probing
+
+
+def _uses(probe: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
+    return (
+        probe["secret"] == job["secret"]
+        and probe.get("version", "none") != "none"
+        and (probe["type"] != "log" or not probe.get("pattern"))
+    )
+
+
+def _refuse_kinds_without_emergency(
+    catalog: Catalog, names: Iterable[str], kinds: Mapping[str, Mapping[str, Any]]
+) -> None:
+    for name in names:
+        kind = catalog.secrets[name]["kind"]
+        if "replace" not in kinds[kind]["phases"]:
+            raise KeyturnError(
+                "emergency-kind",
+                f"{name} is of the kind {kind}, which has no emergency mode",
+                where="keyturn_only",
+                hint=f"Run rotate with keyturn_only={name}, then retire with keyturn_confirm={name}",
+            )
+
+
+def _exposed(catalog: Catalog, name: str) -> dict[str, Any]:
+    """What :func:`window.exposure` needs to know of a secret."""
+    secret = catalog.secrets[name]
+    addresses = secret.get("jwks", ())
+    emptied = bool(addresses) and all(entry.get("refresh") in ("purge", "restart") for entry in addresses)
+    return {
+        "window": _window(secret),
+        "retire_seconds": retire_after([secret]),
+        "emptied": emptied,
+        "restarted": bool(secret.get("consumers")),
+        "watch_s": parse_duration(secret.get("watch", _WATCH)),
+    }
 
 
 def _escrow(catalog: Catalog, names: Iterable[str]) -> dict[str, Any]:

@@ -28,6 +28,8 @@ __all__ = [
     "empty",
     "find",
     "finish",
+    "one_way",
+    "open_for",
     "open_rotation",
     "release",
     "turn_back",
@@ -39,11 +41,18 @@ SCHEMA_VERSION = 1
 LEASE_SECONDS = 120
 #: The same while rows are re-encrypted, and while a new key is waited for everywhere.
 LONG_LEASE_SECONDS = 900
-_LONG_PHASES = ("migrate", "reload")
+_LONG_PHASES = ("migrate", "reload", "replace", "refresh", "prove", "watch")
+#: What a run may want that begins a rotation where none is open.
+_BEGINNING = ("rotate", "emergency")
 #: Statuses of a rotation that still has work to do.
 FORWARD = ("open",)
 _BACK = ("rolling_back", "rollback_pending", "stuck")
 _TURNED = "overlap"
+#: A compromised version is being replaced, or has been: there is no way back.
+_REPLACING, _REPLACED = "replacing", "replaced"
+_RETIRING = "retiring"
+#: Statuses of a rotation whose new version was, or is, the primary one.
+_WAS_PRIMARY = (_TURNED, _RETIRING, _REPLACED, "retired", "closed", "superseded")
 
 
 def empty() -> dict[str, Any]:
@@ -105,12 +114,21 @@ def find(content: Mapping[str, Any], rotation_id: str) -> dict[str, Any]:
     return rotation
 
 
+def open_for(content: Mapping[str, Any], name: str) -> str | None:
+    """The rotation of a secret that has work to do. One of which a retire only asked whether it may begin has none,
+    though the lock is still there where that run was killed.
+    """
+    found = content["secrets"].get(name, {}).get("open")
+    status = content["rotations"].get(found, {}).get("status")
+    return None if found is None or status == _TURNED else str(found)
+
+
 def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The rotation that is open for any of these secrets, if there is one.
 
     :raises KeyturnError: ``rotations-several`` when they belong to different ones.
     """
-    ids = {content["secrets"].get(name, {}).get("open") for name in names} - {None}
+    ids = {found for found in (open_for(content, name) for name in names) if found is not None}
     if len(ids) > 1:
         raise KeyturnError(
             "rotations-several",
@@ -153,6 +171,8 @@ def _check_holder(
 def _lease(rotation: dict[str, Any], now: float) -> None:
     is_long = rotation.get("phase") in _LONG_PHASES
     rotation["lease_until"] = int(now) + (LONG_LEASE_SECONDS if is_long else LEASE_SECONDS)
+    if rotation.get("phase") == "watch":
+        rotation["lease_until"] += int(rotation.get("watch_s") or 0)
 
 
 def _next_epoch(content: dict[str, Any]) -> int:
@@ -196,15 +216,21 @@ def acquire(
 ) -> tuple[str, dict[str, Any]]:
     """Open, resume or reopen a rotation for this run and return its id and record.
 
-    :param mode: ``rotate`` (resume what is open, else begin), ``rollback`` or ``retire`` (reopen what has turned).
+    :param mode: ``rotate`` (resume what is open, else begin), ``rollback`` or ``retire`` (reopen what has turned), or
+        ``emergency`` (resume an emergency, else begin one in the place of whatever is open).
     :param names: the secrets, sorted.
     :param new_id: the id of the rotation that begins here, where one begins.
     :param run: ``run_id``, ``user``, ``controller``, ``place`` and ``sees_alive`` (run_id to bool, where this
         controller can tell).
     :param stamp: the present time as text (UTC), ``now`` the same in seconds.
     :param details: ``reason``, ``plan_digest``, ``kinds`` of a rotation that begins.
-    :raises KeyturnError: ``rotation-busy``, ``rotation-other``, ``rotation-closed``, ``nothing-to-undo``.
+    :raises KeyturnError: ``rotation-busy``, ``rotation-other``, ``rotation-closed``, ``nothing-to-undo``,
+        ``forward-only``.
     """
+    one_way(content, names, mode)
+    _let_go(content, names, run, now, take_over)
+    if mode == "emergency":
+        _seize(content, names, run, now, take_over)
     found = open_rotation(content, names)
     if rotation_id and found and found != rotation_id:
         raise KeyturnError(
@@ -213,22 +239,22 @@ def acquire(
             where="state host",
             hint="Leave keyturn_rotation_id away to go on with it, or go back with the rollback playbook",
         )
-    if found is None and rotation_id in content["rotations"] and mode == "rotate":
+    if found is None and rotation_id in content["rotations"] and mode in _BEGINNING:
         raise KeyturnError(
             "rotation-closed",
             f"rotation {rotation_id} is {content['rotations'][rotation_id]['status']}",
             where="state host",
             hint="Leave keyturn_rotation_id away to begin a new one",
         )
-    if found is None and mode != "rotate":
+    if found is None and mode not in _BEGINNING:
         found = _reopen(content, names, rotation_id, mode)
-    elif found is None and rotation_id is None:
+    elif found is None and rotation_id is None and mode == "rotate":
         found = _catch_up(content, names, details)
     if found is None:
         found = rotation_id or new_id
         content["rotations"][found] = {
             "secrets": sorted(names),
-            "status": "open",
+            "status": _REPLACING if mode == "emergency" else "open",
             "epoch": 0,
             "phase": "",
             "entered": [],
@@ -248,7 +274,7 @@ def acquire(
             where="keyturn_only",
             hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
         )
-    if rotation["status"] == "retiring" and mode != "retire":
+    if rotation["status"] == _RETIRING and mode != "retire":
         raise KeyturnError(
             "retire-unfinished",
             f"rotation {found} is being retired: what going back needs may be gone",
@@ -260,6 +286,68 @@ def acquire(
     if mode == "rollback" and rotation["status"] not in _BACK:
         rotation["status"] = "rolling_back"
     return found, rotation
+
+
+def one_way(content: Mapping[str, Any], names: Sequence[str], mode: str) -> None:
+    """Refuse what would lead back to a version that is not trusted any more, or go on beside its replacement.
+
+    :raises KeyturnError: ``forward-only``.
+    """
+    for name in names:
+        found = open_for(content, name) or content["secrets"].get(name, {}).get("current")
+        status = content["rotations"].get(found, {}).get("status")
+        if status == _REPLACING and mode not in ("emergency", "restore", "prune"):
+            raise KeyturnError(
+                "forward-only",
+                f"rotation {found} replaces a compromised version of {name} and goes forward only",
+                where="state host",
+                hint=f"Finish it: the emergency playbook with keyturn_only={name} keyturn_confirm={name}",
+            )
+        if status == _REPLACED and mode == "rollback":
+            raise KeyturnError(
+                "forward-only",
+                f"rotation {found} has replaced a compromised version of {name}: nothing brings that one back",
+                where="state host",
+                hint="To leave the present version too, rotate once more",
+            )
+        if status == _REPLACED and mode == "retire":
+            raise KeyturnError(
+                "nothing-to-retire",
+                f"rotation {found} has replaced a compromised version of {name} and disabled it already",
+                where="state host",
+                hint="Run the status playbook to see what each secret allows",
+            )
+
+
+def _let_go(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
+    """Free what a retire that was killed still holds although it had only asked whether it may begin."""
+    for name in names:
+        found = content["secrets"].get(name, {}).get("open")
+        rotation = content["rotations"].get(found, {})
+        if found is not None and rotation.get("status") == _TURNED:
+            _check_holder(found, rotation, run, now, force)
+            rotation["holder"] = None
+            for each in rotation["secrets"]:
+                content["secrets"][each]["open"] = None
+
+
+def _seize(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
+    """Take these secrets out of whatever is open for them: an emergency waits for nothing but a run that lives.
+
+    What the other rotation has made is not used, since nobody knows who has seen it. Its run is fenced.
+    """
+    for name in names:
+        found = open_for(content, name)
+        if found is None or content["rotations"][found]["status"] == _REPLACING:
+            continue
+        rotation = content["rotations"][found]
+        _check_holder(found, rotation, run, now, force)
+        rotation.update(epoch=_next_epoch(content), holder=None, lease_until=0)
+        content["secrets"][name]["open"] = None
+        rotation.setdefault("seized", []).append(name)
+        rotation["secrets"] = [each for each in rotation["secrets"] if each != name] or rotation["secrets"]
+        if not any(content["secrets"].get(each, {}).get("open") == found for each in rotation["secrets"]):
+            rotation["status"] = "superseded"
 
 
 def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | None, mode: str) -> str:
@@ -277,8 +365,6 @@ def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | No
         )
     for name in rotation["secrets"]:
         content["secrets"][name]["open"] = found
-    if mode == "retire":
-        rotation["status"] = "retiring"
     return found
 
 
@@ -319,10 +405,14 @@ def advance(
 ) -> dict[str, Any]:
     """Enter a phase (recorded before its work begins) and keep facts a later run needs.
 
+    With ``retire`` the way back ends: until then a retire has only asked whether it may begin.
+
     :raises KeyturnError: ``fenced``.
     """
     rotation = _mine(content, rotation_id, epoch)
     rotation["phase"] = phase
+    if phase == "retire":
+        rotation["status"] = _RETIRING
     if phase not in rotation["entered"]:
         rotation["entered"].append(phase)
     for key, value in facts.items():
@@ -363,8 +453,8 @@ def finish(
 ) -> dict[str, Any]:
     """End this run with a status.
 
-    ``overlap`` (turned), ``retired`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck`` and
-    ``retiring`` keep it.
+    ``overlap`` (turned), ``retired``, ``replaced`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck``,
+    ``retiring`` and ``replacing`` keep it.
 
     :raises KeyturnError: ``fenced``.
     """
@@ -372,12 +462,12 @@ def finish(
     rotation["status"] = status
     rotation["ended_at"] = stamp
     rotation.update({key: value for key, value in facts.items() if value is not None})
-    if status in ("rollback_pending", "stuck", "retiring"):
+    if status in ("rollback_pending", "stuck", _RETIRING, _REPLACING):
         return rotation
     for name in rotation["secrets"]:
         secret = content["secrets"][name]
         secret["open"] = None
-        if status == _TURNED:
+        if status in (_TURNED, _REPLACED):
             rotation.setdefault("turned_at", stamp)
             earlier = content["rotations"].get(secret.get("current"))
             if earlier is not None and earlier["status"] == _TURNED and secret["current"] != rotation_id:
@@ -387,12 +477,26 @@ def finish(
                 secret["primary_since"] = stamp
         elif status == "rolled_back" and secret.get("current") == rotation_id:
             secret["current"] = None
+            _since_before(content, name)
     return rotation
+
+
+def _since_before(content: dict[str, Any], name: str) -> None:
+    """Since when the version is primary that a way back has brought back; unknown for one from before all rotations."""
+    secret = content["secrets"][name]
+    secret.pop("primary_since", None)
+    turned = [
+        rotation["turned_at"]
+        for rotation in content["rotations"].values()
+        if name in rotation["secrets"] and rotation["status"] in _WAS_PRIMARY and rotation.get("turned_at")
+    ]
+    if turned:
+        secret["primary_since"] = max(turned)
 
 
 def undoable(content: Mapping[str, Any]) -> list[str]:
     """The rotations that still have a way back, or are not over: what they need must stay."""
-    over = ("retired", "closed", "rolled_back", "superseded")
+    over = ("retired", "closed", "rolled_back", "superseded", _REPLACED)
     return sorted(name for name, rotation in content["rotations"].items() if rotation["status"] not in over)
 
 

@@ -98,7 +98,10 @@ def _change(params: Mapping[str, Any], content: dict[str, Any], now: float) -> t
     if action == "acquire":
         return _acquire(params, content, now)
     if action == "advance":
-        return rotation_id, registry.advance(content, rotation_id, epoch, params["phase"], now, **params["facts"])
+        facts = dict(params["facts"])
+        if params["phase"] == "refresh":  # what is disabled was disabled before this, in whichever run that was
+            facts.setdefault("disabled_at", registry.find(content, rotation_id).get("disabled_at") or stamp_of(now))
+        return rotation_id, registry.advance(content, rotation_id, epoch, params["phase"], now, **facts)
     if action == "turn_back":
         return rotation_id, registry.turn_back(content, rotation_id, epoch, now, params["facts"].get("cause", ""))
     if action == "release":

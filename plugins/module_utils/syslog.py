@@ -24,7 +24,7 @@ DEV_LOG = "/dev/log"
 _TAG = "keyturn"
 _FACILITY = 4 << 3  # auth (RFC 5424, table 1)
 _ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
-_TROUBLE = ("stuck", "rollback_pending", "retiring")
+_TROUBLE = ("stuck", "rollback_pending", "retiring", "replacing")
 _SECONDS = 1.0
 _BARE = re.compile(r"[A-Za-z0-9_.,:;@/+-]+")
 

@@ -20,10 +20,12 @@ __all__ = [
     "FIGURES",
     "JWKS",
     "WINDOW",
+    "Exposure",
     "Part",
     "Window",
     "closing_seconds",
     "declared",
+    "exposure",
     "measured_by",
     "overlap_window",
 ]
@@ -167,6 +169,51 @@ def overlap_window(
     parts = [Part(tokens, figures[tokens], "catalog"), max(ages, key=lambda part: part.seconds)]
     parts += [Part(name, figures[name], "catalog") for name in FIGURES if name not in (*_TOKENS, "jwks_max_age")]
     return Window(tuple(parts), floor)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How long a key that is disabled may still be accepted somewhere.
+
+    :param parts: the summands; ``overlap_min`` alone where no figure is declared, since it covers every cache.
+    :param unknown: what is not known, in words; something stands in for it then.
+    """
+
+    parts: tuple[Part, ...]
+    unknown: str = ""
+
+    @property
+    def seconds(self) -> int:
+        """Their sum."""
+        return sum(part.seconds for part in self.parts)
+
+
+def exposure(planned: Mapping[str, Any], measured: Mapping[str, int | None]) -> Exposure:
+    """How long tokens of a disabled key can still be accepted: every cache that nobody empties, one behind the other.
+
+    A gateway that is purged or restarted does not count, nor does a service that is restarted. What verifiers have
+    fetched by themselves does, wherever they got it: nobody can take it from them.
+
+    :param planned: ``window`` (figures and floor, as of a plan) or None, ``retire_seconds``, ``emptied`` (whether all
+        gateways are purged or restarted) and ``restarted`` (whether the services that read the keys are).
+    :param measured: by address, how long its headers let caches show the keys; None where they do not say.
+    """
+    window = planned.get("window")
+    if not window:
+        return Exposure((Part("overlap_min", int(planned["retire_seconds"]), "catalog"),))
+    figures = window["figures"]
+    ages = [Part("jwks_max_age", seconds, name) for name, seconds in measured.items() if seconds is not None]
+    if "jwks_max_age" in figures:
+        ages.append(Part("jwks_max_age", figures["jwks_max_age"], "catalog"))
+    silent = sorted(name for name, seconds in measured.items() if seconds is None)
+    unknown = ""
+    if not ages or (silent and "jwks_max_age" not in figures):
+        unknown = f"how long verifiers cache is not known ({', '.join(silent) or 'no address'} does not say it)"
+        ages.append(Part("jwks_max_age", _UNSEEN, "a day is taken"))
+    parts = [max(ages, key=lambda part: part.seconds)]
+    left_out = {"gateway_cache": planned["emptied"], "reload": planned["restarted"], "skew": False}
+    parts += [Part(name, figures[name], "catalog") for name, is_out in left_out.items() if not is_out]
+    return Exposure(tuple(parts), unknown)
 
 
 def measured_by(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int | None]]:

@@ -36,8 +36,11 @@ options:
         signed under the old key instead, for which that key is needed.
       - V(cleaned) proves the coverage once more and drops what was kept. It is the end of the rotation, in either
         direction.
+      - V(replaced) is for a compromised key. It signs as V(resigned) does, and keeps nothing of what rows had before,
+        nor of what other rotations have kept. It goes forward only. Where another rotation has not ended and O(epoch)
+        is higher than its own, it is fenced.
     type: str
-    choices: [resigned, proved, rolled_back, cleaned]
+    choices: [resigned, proved, rolled_back, cleaned, replaced]
     required: true
   name:
     description: The name of the secret.

@@ -33,7 +33,7 @@ options:
   mode:
     description: What the run wanted.
     type: str
-    choices: [rotate, rollback, retire]
+    choices: [rotate, rollback, retire, emergency]
     default: rotate
   until:
     description: The phase after which the run was asked to stop.

@@ -35,7 +35,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire, restore, prune, plan, status, due, diagnose, validate, services]
+    choices: [rotate, rollback, retire, emergency, restore, prune, plan, status, due, diagnose, validate, services]
     default: rotate
   only:
     description: Secrets by name, joined by commas. Without it what is open, or what is due.
@@ -65,6 +65,10 @@ options:
     description: How long a secret may be due before it is overdue.
     type: str
     default: 7d
+  watch:
+    description: For O(mode=emergency), how long logs are watched after the turn. As the catalog says by default.
+    type: str
+    default: ''
   waive:
     description: Hosts that may be missing.
     type: list
@@ -90,6 +94,10 @@ plan:
   description: Phases, hosts, waves and the digest.
   returned: success
   type: dict
+watch_s:
+  description: For how many seconds logs are watched after an emergency.
+  returned: success
+  type: int
 names:
   description: The secrets it is about.
   returned: success

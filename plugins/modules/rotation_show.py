@@ -59,4 +59,8 @@ lines:
   returned: success
   type: list
   elements: str
+exposed_s:
+  description: For how many seconds a compromised version may be accepted once it is disabled; 0 for other plans.
+  returned: success
+  type: int
 """

@@ -37,7 +37,7 @@ options:
   mode:
     description: What the run wants.
     type: str
-    choices: [rotate, rollback, retire]
+    choices: [rotate, rollback, retire, emergency]
     default: rotate
   secrets:
     description: Names of the secrets.
@@ -63,7 +63,7 @@ options:
   status:
     description: How the run ends.
     type: str
-    choices: [overlap, retired, retiring, rolled_back, rollback_pending, stuck]
+    choices: [overlap, retired, retiring, replaced, replacing, rolled_back, rollback_pending, stuck]
   facts:
     description: What a later run needs to know.
     type: dict
@@ -134,7 +134,7 @@ ARGUMENTS = {
         "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "close", "seal", "note"],
         "default": "read",
     },
-    "mode": {"type": "str", "choices": ["rotate", "rollback", "retire"], "default": "rotate"},
+    "mode": {"type": "str", "choices": ["rotate", "rollback", "retire", "emergency"], "default": "rotate"},
     "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "run": {"type": "dict", "default": {}},
     "details": {"type": "dict", "default": {}},
@@ -142,7 +142,16 @@ ARGUMENTS = {
     "phase": {"type": "str", "default": ""},
     "status": {
         "type": "str",
-        "choices": ["overlap", "retired", "retiring", "rolled_back", "rollback_pending", "stuck"],
+        "choices": [
+            "overlap",
+            "retired",
+            "retiring",
+            "replaced",
+            "replacing",
+            "rolled_back",
+            "rollback_pending",
+            "stuck",
+        ],
     },
     "facts": {"type": "dict", "default": {}},
     "evidence": {"type": "bool", "default": False},

@@ -36,7 +36,8 @@ options:
       - V(rolled_back) lets the former keys sign again. A new key that never signed is removed; one that did stays
         accepted until the next rotation disables it.
       - V(replaced) is for emergencies. It does V(staged), V(promoted) and V(disabled) at once and skips the overlap on
-        purpose. It goes forward only.
+        purpose. It goes forward only. Where another rotation has not ended and O(epoch) is higher than its own, it is
+        fenced, and a key that it has published and that does not sign is disabled too.
     type: str
     choices: [staged, promoted, disabled, replaced, rolled_back]
     required: true
@@ -154,6 +155,10 @@ stages:
   returned: success
   type: dict
   sample: {promoted: 1000}
+boxes:
+  description: By host of O(seal_to) and version (C(new), C(old)), the private part in a box that only this host opens.
+  returned: success
+  type: dict
 counts:
   description: Tenants and keys of the table, and how many keys are current, usable and disabled.
   returned: success

@@ -81,6 +81,10 @@ turns:
     old_sha256:
       description: The same of the key before.
       type: str
+boxes:
+  description: By host of O(seal_to) and version (C(new), C(old)), the private part in a box that only this host opens.
+  returned: success
+  type: dict
 unsound:
   description: How many tenants have not exactly one current and usable key.
   returned: success

@@ -12,7 +12,14 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import keysets, logins, plan_table, remains, signing
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import (
+    emergencies,
+    keysets,
+    logins,
+    plan_table,
+    remains,
+    signing,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
@@ -38,7 +45,18 @@ _OVERHEAD_SECONDS = 15
 _SILENT_SECONDS = 30
 NO_BACKUP = "no backup was made, as keyturn_skip_backup asked: there is no copy of the files as they were"
 #: How a run may leave its rotation.
-STATUSES = ("overlap", "open", "retired", "retiring", "rolled_back", "rollback_pending", "stuck")
+STATUSES = (
+    "overlap",
+    "open",
+    "kept",
+    "retired",
+    "retiring",
+    "replaced",
+    "replacing",
+    "rolled_back",
+    "rollback_pending",
+    "stuck",
+)
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -49,7 +67,7 @@ class Run:
     """All that is known at the end of a run.
 
     :param plan: the plan.
-    :param mode: ``rotate``, ``rollback`` or ``retire``.
+    :param mode: ``rotate``, ``rollback``, ``retire`` or ``emergency``.
     :param rotation_id: the rotation.
     :param rotation: its record in the register.
     :param answers: what hosts registered, by name without its leading ``__rotation_``.
@@ -75,15 +93,20 @@ class Run:
 def outcome(run: Run) -> tuple[str, list[str]]:
     """The status that the rotation has now, and the hosts that were lost.
 
-    One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``retiring`` (did not finish),
-    ``rolled_back``, ``rollback_pending``, ``stuck``.
+    One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``retiring`` (did not finish), ``kept``
+    (a retire that was refused before it removed anything), ``replaced``, ``replacing`` (an emergency that did not
+    finish), ``rolled_back``, ``rollback_pending``, ``stuck``.
     """
     expected = set(run.plan["hosts"])
     lost = sorted(expected - set(run.answers.get("closed", {})))
     back = run.mode == "rollback" or bool(run.answers.get("turn"))
     if not back:
+        failed = bool(lost or run.answers.get("cause"))
         if run.mode == "retire":
-            return ("retired" if not lost and not run.answers.get("cause") else "retiring"), lost
+            unfinished = "kept" if run.rotation.get("status") == "overlap" else "retiring"
+            return (unfinished if failed else "retired"), lost
+        if run.mode == "emergency":
+            return ("replacing" if failed else "replaced"), lost
         if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
@@ -164,6 +187,8 @@ _STATES = {
     "overlap": ("primary", "previous"),
     "retired": ("primary", "retired"),
     "retiring": ("primary", "previous"),
+    "kept": ("primary", "previous"),
+    **emergencies.STATES,
     "rolled_back": ("dropped", "primary"),
     "rollback_pending": ("staged", "primary"),
     "stuck": ("staged", "primary"),
@@ -185,10 +210,12 @@ def evidence_record(
 ) -> dict[str, Any]:
     """The record that is sealed: who, when, why, what, and how far it is proven."""
     rotation = run.rotation
-    event = {"overlap": "rotated", "retiring": "failed"}.get(status, status)
+    event = {"overlap": "rotated", "retiring": "failed", "kept": "failed", "replacing": "failed"}.get(status, status)
     failed = event in ("stuck", "rollback_pending", "failed")
     phases = phases_of(journal, now, failed)
     new_state, old_state = _STATES.get(status, ("staged", "primary"))
+    if status == "replacing" and emergencies.has_turned(rotation):
+        new_state = "primary"
     health = {
         when: {
             f"{host}/{name}": service["status"]
@@ -248,6 +275,7 @@ def evidence_record(
             for host, said in sorted(run.answers.get("backup", {}).items())
             if said.get("backup")
         ],
+        **({"exposed": emergencies.exposed(run)} if run.mode == "emergency" else {}),
         "software": _software(run),
         "messages": [
             *_messages(run, rotation, status),
@@ -259,7 +287,9 @@ def evidence_record(
 
 def _probes(run: Run) -> list[dict[str, Any]]:
     rows = []
-    answers = [entry for name in ("probes", "refusals") for entry in sorted(run.answers.get(name, {}).items())]
+    answers = [
+        entry for name in ("probes", "refusals", "watched") for entry in sorted(run.answers.get(name, {}).items())
+    ]
     for host, said in answers:
         for probe in said.get("probes", ()):
             version = probe.get("version")
@@ -306,7 +336,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     ]
     found += logins.restart_notes(run.kinds) + keysets.waited(run.plan) if status == "overlap" else []
     found += [f"overlap window of {text}" for text in _windows(run)] if status == "overlap" else []
-    found += signing.notes(run.kinds)
+    found += signing.notes(run.kinds) + emergencies.notes(run, status)
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
@@ -341,6 +371,9 @@ def summary_lines(
         "open": f"{names}: stopped {after} as asked; the same command goes on",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",
+        "kept": f"{names}: the previous version was not retired, and nothing was removed",
+        "replaced": f"{names}: the compromised version is replaced and disabled",
+        "replacing": f"{names}: the emergency is not over; run the same command again",
         "rolled_back": f"{names}: everything is back on the version before",
         "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
         "stuck": f"{names}: the way back did not finish",
@@ -382,8 +415,13 @@ def _wrap(text: str) -> str:
 
 def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
     back = f"ansible-playbook keyturn.rotation.rollback -e keyturn_only={only}"
-    if status == "overlap":
+    if status in ("overlap", "kept"):
         return [f"  way back    {back}"]
+    if status == "replaced":
+        return ["  way back    none"]
+    if status == "replacing":
+        again = f"ansible-playbook keyturn.rotation.emergency -e keyturn_only={only} -e keyturn_confirm={only}"
+        return ["  holds       nothing was brought back, and nothing will be", f"  do          {again}"]
     if status == "rollback_pending":
         return [f"  do          bring {', '.join(lost)} back, then run: {back}"]
     if status == "stuck":
@@ -422,9 +460,12 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
     lines += held_lines(plan.get("held", ()))
     lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
-    lines += [f"  overlap     {text}" for text in _windows(run)]
-    if plan["secrets"]:
-        lines += _expected(run)
+    if plan.get("emergency"):
+        lines += emergencies.announced(run)
+        lines.append(f"  phases      {' → '.join(plan['phases'])}")
+    else:
+        lines += [f"  overlap     {text}" for text in _windows(run)]
+        lines += _expected(run) if plan["secrets"] else []
     lines.append(f"  digest      {plan['digest']}")
     return lines
 

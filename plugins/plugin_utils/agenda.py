@@ -16,6 +16,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import
 __all__ = ["age", "agenda"]
 
 _Run = dict[str, Any]
+#: By the status of a rotation with a lock: the playbook that finishes it. An emergency is a person's to finish.
+_FINISHED_BY = {"open": "rotate", "rolling_back": "rollback", "retiring": "retire", "overlap": "retire"}
 
 
 def age(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _open_rotations(
     for rotation_id in sorted(ids):
         rotation = register["rotations"][rotation_id]
         names, holder = _known(rotation, secrets), rotation.get("holder")
-        playbook = {"open": "rotate", "rolling_back": "rollback", "retiring": "retire"}.get(rotation["status"])
+        playbook = _FINISHED_BY.get(rotation["status"])
         if names and playbook and (holder or playbook == "retire") and not _lives(rotation, holder, alive, now):
             finish.append({"playbook": playbook, "only": names})
         else:

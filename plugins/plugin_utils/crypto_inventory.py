@@ -31,7 +31,7 @@ _TYPES = {
     "token": "token",
 }
 #: What became of a version, by the status of the rotation that replaced it.
-_FATES = {"closed": "destroyed"}
+_FATES = {"closed": "destroyed", "replaced": "compromised"}
 #: States of the keys of a keyset; of one that was inactive when it was first seen, nothing is known.
 _KEY_STATES = {
     "closed": "destroyed",

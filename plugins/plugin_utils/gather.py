@@ -28,11 +28,12 @@ _ANSWERS = (
     "escrow",
     "jwks",
     "refusals",
+    "watched",
 )
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``; and what may come behind,
 #: of a step with several parts.
 _PARTS = ("", "_documents", "_published")
-_STEPS = ("preflight", "stage", "migrate", "promote", "verify", "rollback", "retire")
+_STEPS = ("preflight", "stage", "migrate", "promote", "replace", "verify", "rollback", "retire")
 
 
 def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

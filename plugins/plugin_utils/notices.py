@@ -34,6 +34,9 @@ EVENTS = ("started", "succeeded", "failed", "rolled_back", "stuck", "overdue")
 _EVENT_OF = {
     "overlap": "succeeded",
     "retired": "succeeded",
+    "replaced": "succeeded",
+    "replacing": "failed",
+    "kept": "failed",
     "rolled_back": "rolled_back",
     "rollback_pending": "stuck",
     "stuck": "stuck",
@@ -157,9 +160,14 @@ def notice(event: str, about: Mapping[str, Any], now: str) -> dict[str, Any]:
 def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
     shown = ", ".join(names) or "secrets"
     if event == "started":
-        return {"retire": f"Retiring the previous version of {shown}", "rollback": f"Going back: {shown}"}.get(
-            mode, f"Turning {shown}"
-        )
+        begun = {
+            "retire": f"Retiring the previous version of {shown}",
+            "rollback": f"Going back: {shown}",
+            "emergency": f"Replacing a compromised version of {shown}",
+        }
+        return begun.get(mode, f"Turning {shown}")
+    if event == "succeeded" and status == "replaced":
+        return f"{shown}: the compromised version is replaced and disabled"
     if event == "succeeded":
         return f"{shown}: the previous version is retired" if status == "retired" else f"{shown} {have_turned(names)}"
     if event == "rolled_back":
@@ -170,13 +178,18 @@ def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
         return f"{shown}: rolled back, but not on every host" if pending else f"{shown}: the way back did not finish"
     if event == "overdue":
         return f"{shown}: due for a long time and not turned"
-    return f"{shown}: retire did not finish" if status == "retiring" else f"{shown}: could not be done"
+    words = {
+        "retiring": "retire did not finish",
+        "kept": "the previous version was not retired",
+        "replacing": "the compromised version is not replaced everywhere yet",
+    }
+    return f"{shown}: {words.get(status, 'could not be done')}"
 
 
 def _to_do(event: str, status: str, only: str) -> str:
     asked = f" -e keyturn_only={only}" if only else ""
     back = f"ansible-playbook keyturn.rotation.rollback{asked}"
-    if event == "succeeded" and status != "retired":
+    if event == "succeeded" and status not in ("retired", "replaced"):
         return f"Nothing. The way back, until it is retired: {back}"
     if event == "rolled_back":
         return "Look at the evidence, mend the cause, and turn it again"
@@ -186,8 +199,12 @@ def _to_do(event: str, status: str, only: str) -> str:
     if event == "overdue":
         return f"Find out why with status and plan, then run: ansible-playbook keyturn.rotation.rotate{asked}"
     if event == "failed":
-        retire = f"Run again: ansible-playbook keyturn.rotation.retire{asked}"
-        return retire if status == "retiring" else "Run ansible-playbook keyturn.rotation.status and look at the log"
+        again = {
+            "retiring": f"Run again: ansible-playbook keyturn.rotation.retire{asked}",
+            "kept": f"Look at the evidence, mend the cause, then run: ansible-playbook keyturn.rotation.retire{asked}",
+            "replacing": f"Run again: ansible-playbook keyturn.rotation.emergency{asked} -e keyturn_confirm={only}",
+        }
+        return again.get(status, "Run ansible-playbook keyturn.rotation.status and look at the log")
     return "Nothing"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.steering import progress_path
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import answers_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key, sealed_dsn
 
 __all__ = ["documents_told", "signing_job", "with_document_references", "with_signing_references"]
@@ -44,11 +45,24 @@ def with_signing_references(args: Mapping[str, Any], templar: Any, task_vars: Ma
     )
     if arguments.get("state") in _WITH_KEY or arguments.get("expect") in _WITH_KEY:
         arguments["key"] = _key(job, boxes, rotation_id, templar, task_vars)
+        arguments["seal_to"] = _probing(job, task_vars)
     if "state" in arguments:
         arguments.update(generate=job["generate"], workers=job["workers"], overlap_s=job["overlap_s"])
         if job["max_wait"]:
             arguments["max_wait_s"] = job["max_wait"]
     return arguments
+
+
+def _probing(job: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The hosts that show tokens of both versions, each with the public key of its session in this run."""
+    if not job.get("probed_on"):
+        return []
+    sessions = answers_of(task_vars, "__rotation_session")
+    return [
+        {"host": host, "public": sessions[host]["public"]}
+        for host in job["probed_on"]
+        if sessions.get(host, {}).get("public")
+    ]
 
 
 def with_document_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +91,7 @@ def with_document_references(args: Mapping[str, Any], templar: Any, task_vars: M
             raise
     else:
         arguments["key_table"] = {**documents["key_table"], "key": key, "under": job.get("under") or name}
-    if arguments["state"] == "resigned":
+    if arguments["state"] in ("resigned", "replaced"):
         arguments["progress_path"] = progress_path(arguments["session_dir"], name, job["database"])
     return arguments
 

@@ -57,6 +57,12 @@ def notes_of(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, An
         lines += job_lines(host, [job for job in running if job["secret"] == row["name"]])
     if row["retire_after"] and row["status"] == "overlap":
         lines.append(f"    the previous version may be retired after {row['retire_after']}")
+    if row["status"] == "replacing":
+        lines.append("    a compromised version is being replaced: the emergency playbook goes on, nothing goes back")
+    if row["status"] == "replaced":
+        until = row.get("exposed_until")
+        accepted = f"; caches may accept it until {until}" if until else ""
+        lines.append(f"    the version before was compromised and is disabled{accepted}; there is no way back")
     for key, text in (
         ("waived", "still to catch up"),
         ("lost", "still to be brought back"),

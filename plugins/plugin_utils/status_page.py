@@ -80,7 +80,7 @@ def _notes(found: Sequence[_Row], jobs: Mapping[str, Iterable[Mapping[str, Any]]
     """What is open or waits, for secrets of which there is more to say than that they have turned."""
     parts = []
     for row, _state in found:
-        if row["open"] or row.get("held_back") or row["status"] == "overlap" or row.get("held"):
+        if row["open"] or row.get("held_back") or row["status"] in ("overlap", "replaced") or row.get("held"):
             items = "".join(f"<li>{page.text(line.strip())}</li>" for line in notes_of(row, jobs))
             parts.append(f"<h3>{page.text(row['name'])}</h3><ul>{items}</ul>")
     return page.section("notes", "What is open or waits", "".join(parts))

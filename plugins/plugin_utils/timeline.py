@@ -21,7 +21,7 @@ _MARKS = 7
 _LONGEST = 3650 * _DAY
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW, _BAR = 1000.0, 200.0, 12.0, 26.0, 30.0, 12.0
 _NAME_LENGTH = 26
-_OVER = ("retired", "closed")
+_OVER = ("retired", "closed", "replaced")
 
 STYLE = """
 .timeline{display:block;width:100%;min-width:44rem;height:auto}

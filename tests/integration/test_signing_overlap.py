@@ -149,6 +149,10 @@ def test_a_signing_key_turns_and_is_kept_while_somebody_uses_it(stack: _Stack, c
     assert used.code != 0
     assert "the old version was used 1 times, by reports" in used.output
     assert stack.kids == [second, first]
+    kept = registry(stack.state_dir)
+    assert [each["status"] for each in kept["rotations"].values()] == ["overlap"], "the way back is still open"
+    assert (kept["secrets"][_NAME]["open"], _evidence(stack, "failed")["rotation_id"]) == (None, *kept["rotations"])
+    assert "Nothing was retired or removed, and the way back is open" in used.output
 
     stack.log.write_text("")
     stack.logged(f"verified kid={second} client=web")

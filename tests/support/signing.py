@@ -171,6 +171,7 @@ class Keys:
             "initial": False,
             "schema": "keyturn",
             "listed": 100,
+            "seal_to": [],
             "generate": EC,
             "overlap_s": 0,
             "early": False,

@@ -133,6 +133,142 @@ def test_a_third_version_supersedes_the_first_rotation() -> None:
     assert content["rotations"][first]["status"] == "superseded"
 
 
+# -- since when a version is primary ---------------------------------------------------------------------------------
+
+
+def _turned(content: dict[str, Any], run: str, stamp: str) -> str:
+    rotation_id, rotation = acquire(content, run)
+    registry.finish(content, rotation_id, rotation["epoch"], "overlap", stamp)
+    return rotation_id
+
+
+def _gone_back(content: dict[str, Any], run: str) -> None:
+    rotation_id, rotation = acquire(content, run, mode="rollback")
+    registry.finish(content, rotation_id, rotation["epoch"], "rolled_back", STAMP)
+
+
+def test_after_a_way_back_the_version_before_is_as_old_as_it_was() -> None:
+    content = registry.empty()
+    _turned(content, "run1", "2026-01-01T00:00:00.000Z")
+    _turned(content, "run2", "2026-03-01T00:00:00.000Z")
+    _gone_back(content, "run3")
+    assert content["secrets"]["KEY"]["primary_since"] == "2026-01-01T00:00:00.000Z"
+    _turned(content, "run4", "2026-04-01T00:00:00.000Z")
+    _gone_back(content, "run5")
+    assert content["secrets"]["KEY"]["primary_since"] == "2026-01-01T00:00:00.000Z", "not that of the rolled back one"
+
+
+def test_after_a_way_back_to_a_version_from_before_all_rotations_its_age_is_not_known() -> None:
+    content = registry.empty()
+    _turned(content, "run1", "2026-01-01T00:00:00.000Z")
+    _gone_back(content, "run2")
+    assert "primary_since" not in content["secrets"]["KEY"]
+
+
+def test_a_way_back_before_the_end_changes_no_age() -> None:
+    content = registry.empty()
+    _turned(content, "run1", "2026-01-01T00:00:00.000Z")
+    rotation_id, rotation = acquire(content, "run2")
+    registry.finish(content, rotation_id, rotation["epoch"], "rolled_back", STAMP)
+    assert content["secrets"]["KEY"]["primary_since"] == "2026-01-01T00:00:00.000Z"
+
+
+# -- retire asks first -----------------------------------------------------------------------------------------------
+
+
+def test_a_retire_that_is_refused_before_it_removes_anything_leaves_the_way_back_open() -> None:
+    content = registry.empty()
+    rotation_id = _turned(content, "run1", STAMP)
+    found, rotation = acquire(content, "run2", mode="retire")
+    assert (found, rotation["status"]) == (rotation_id, "overlap")
+    registry.finish(content, rotation_id, rotation["epoch"], "overlap", STAMP)
+    assert content["secrets"]["KEY"]["open"] is None
+    assert acquire(content, "run3", mode="rollback")[1]["status"] == "rolling_back"
+
+
+def test_from_the_phase_retire_on_there_is_no_way_back() -> None:
+    content = registry.empty()
+    rotation_id = _turned(content, "run1", STAMP)
+    _found, rotation = acquire(content, "run2", mode="retire")
+    registry.advance(content, rotation_id, rotation["epoch"], "retire", NOW)
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run3", mode="rollback", alive={"run2": False})
+    assert raised.value.code == "retire-unfinished"
+    assert acquire(content, "run4", mode="retire", alive={"run2": False})[1]["status"] == "retiring"
+
+
+@pytest.mark.parametrize(("mode", "status"), [("rollback", "rolling_back"), ("retire", "overlap"), ("rotate", "open")])
+def test_a_retire_that_was_killed_while_it_asked_holds_nobody_up(mode: str, status: str) -> None:
+    content = registry.empty()
+    rotation_id = _turned(content, "run1", STAMP)
+    acquire(content, "run2", mode="retire")
+    assert registry.open_for(content, "KEY") is None
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run3", mode=mode, alive={"run2": True})
+    assert raised.value.code == "rotation-busy"
+    found, rotation = acquire(content, "run3", mode=mode, alive={"run2": False})
+    assert (found == rotation_id, rotation["status"]) == (mode != "rotate", status)
+
+
+# -- emergency -------------------------------------------------------------------------------------------------------
+
+
+def test_trap_44_an_emergency_goes_forward_only() -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content, mode="emergency")
+    assert rotation["status"] == "replacing"
+    registry.finish(content, rotation_id, 1, "replacing", STAMP)
+    for mode in ("rotate", "rollback", "retire"):
+        with pytest.raises(KeyturnError, match="goes forward only") as raised:
+            acquire(content, "run2", mode=mode)
+        assert raised.value.code == "forward-only"
+    again, rotation = acquire(content, "run2", mode="emergency")
+    assert (again, rotation["epoch"]) == (rotation_id, 2)
+    registry.finish(content, rotation_id, 2, "replaced", STAMP, exposed_until="later")
+    assert content["secrets"]["KEY"] == {"open": None, "current": rotation_id, "primary_since": STAMP}
+    assert rotation_id not in registry.undoable(content)
+    for mode, code in (("rollback", "forward-only"), ("retire", "nothing-to-retire")):
+        with pytest.raises(KeyturnError, match="has replaced a compromised version of KEY") as raised:
+            acquire(content, "run3", mode=mode)
+        assert raised.value.code == code
+    later, rotation = acquire(content, "run4")
+    registry.finish(content, later, rotation["epoch"], "overlap", STAMP)
+    assert content["rotations"][rotation_id]["status"] == "replaced"
+    assert acquire(content, "run5", mode="rollback")[1]["status"] == "rolling_back"
+
+
+@pytest.mark.parametrize("status", ["open", "rolling_back", "stuck", "retiring"])
+def test_an_emergency_takes_a_secret_out_of_whatever_is_open_and_fences_it(status: str) -> None:
+    content = registry.empty()
+    first, rotation = acquire(content, names=["KEY", "OTHER"])
+    rotation["status"] = status
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run2", mode="emergency", alive={"run1": True})
+    assert raised.value.code == "rotation-busy"
+    found, emergency = acquire(content, "run2", mode="emergency", alive={"run1": False})
+    assert found != first
+    assert (content["secrets"]["KEY"]["open"], content["secrets"]["OTHER"]["open"]) == (found, first)
+    assert (rotation["secrets"], rotation["status"], rotation["seized"]) == (["OTHER"], status, ["KEY"])
+    with pytest.raises(KeyturnError, match="taken over"):
+        registry.advance(content, first, 1, "promote", NOW)
+    assert emergency["epoch"] > rotation["epoch"] > 1
+
+
+def test_a_rotation_of_nothing_but_a_compromised_secret_is_over() -> None:
+    content = registry.empty()
+    first, rotation = acquire(content)
+    acquire(content, "run2", mode="emergency", alive={"run1": False})
+    assert (rotation["status"], rotation["secrets"]) == ("superseded", ["KEY"])
+    assert first not in registry.undoable(content)
+
+
+def test_the_lease_of_a_watch_is_as_long_as_it_lasts() -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content, mode="emergency")
+    registry.advance(content, rotation_id, 1, "watch", NOW, watch_s=3600)
+    assert rotation["lease_until"] == NOW + 3600 + registry.LONG_LEASE_SECONDS
+
+
 def _race(folder: str, number: int, queue: Any) -> None:
     register = registry.Register(folder)
     try:

@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.window import (
     FIGURES,
     closing_seconds,
     declared,
+    exposure,
     measured_by,
     overlap_window,
 )
@@ -195,6 +196,51 @@ def test_the_plan_shows_the_parts_and_where_they_come_from() -> None:
     )
     (unknown,) = [line for line in plan_lines(Run(built, "rotate", "", {}, {}), []) if "overlap  " in line]
     assert "jwks_max_age is missing" in unknown
+
+
+# -- how long a disabled key may still be accepted ---------------------------------------------------------------------
+
+_CACHES = {"token_lifetime": 900, "refresh_lifetime": 0, "gateway_cache": 600, "reload": 30, "skew": 60}
+
+
+@pytest.mark.parametrize(
+    ("emptied", "restarted", "measured", "parts"),
+    [
+        (True, True, {"issuer": 60, "edge": 300}, ["300 jwks_max_age edge", "60 skew catalog"]),
+        (False, True, {"issuer": 60}, ["60 jwks_max_age issuer", "600 gateway_cache catalog", "60 skew catalog"]),
+        (True, False, {"issuer": 60}, ["60 jwks_max_age issuer", "30 reload catalog", "60 skew catalog"]),
+    ],
+    ids=["all-emptied", "a-gateway-waits", "nobody-restarts"],
+)
+def test_what_nobody_empties_is_counted(
+    emptied: bool, restarted: bool, measured: dict[str, int | None], parts: list[str]
+) -> None:
+    planned = {
+        "window": {"figures": _CACHES, "floor": 86400},
+        "retire_seconds": 1,
+        "emptied": emptied,
+        "restarted": restarted,
+    }
+    found = exposure(planned, measured)
+    assert [f"{part.seconds} {part.name} {part.source}" for part in found.parts] == parts
+    assert found.unknown == ""
+
+
+def test_a_header_that_nobody_could_read_is_said_and_a_day_stands_in_for_it() -> None:
+    planned = {"window": {"figures": _CACHES, "floor": 0}, "retire_seconds": 1, "emptied": True, "restarted": True}
+    found = exposure(planned, {"edge": None})
+    assert (found.seconds, found.unknown) == (
+        86460,
+        "how long verifiers cache is not known (edge does not say it)",
+    )
+    declared = {**planned, "window": {"figures": {**_CACHES, "jwks_max_age": 300}, "floor": 0}}
+    assert (exposure(declared, {"edge": None}).seconds, exposure(declared, {"edge": None}).unknown) == (360, "")
+
+
+def test_where_no_figure_is_declared_the_overlap_stands_in_for_all_caches() -> None:
+    planned = {"window": None, "retire_seconds": 7200, "emptied": False, "restarted": True}
+    found = exposure(planned, {})
+    assert (found.seconds, [part.name for part in found.parts]) == (7200, ["overlap_min"])
 
 
 # -- what is due to retire ---------------------------------------------------------------------------------------------

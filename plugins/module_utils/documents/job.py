@@ -42,16 +42,22 @@ _STAGES = (STAGED, PROMOTED, WITHDRAWN, DISABLED)
 
 
 def _recorded(session: Session, params: Mapping[str, Any], link: Link) -> list[dict[str, Any]]:
-    """The turns that ``signing_key`` has recorded in this rotation; first keys take nobody's place."""
+    """The turns that ``signing_key`` has recorded in this rotation; first keys take nobody's place.
+
+    Where a compromised key was replaced, documents that a rotation before has left under a former key follow too.
+    """
     records = Records(params["schema"], params["turns_of"], rotation_of(session))
     if not records.exists(link):
         return []
-    return [
-        {"tenant": one.tenant or None, "new": one.new_kid, "old": [one.old_kid]}
-        for page in records.pages(link, _STAGES, _PAGE)
-        for one in page
-        if one.old_kid
-    ]
+    forward_only = records.is_forward_only(link)
+    turns = []
+    for page in records.pages(link, _STAGES, _PAGE):
+        before = records.before(link, [one.tenant for one in page]) if forward_only else {}
+        for one in page:
+            if one.old_kid:
+                others = [kid for kid in before.get(one.tenant, ()) if kid != one.old_kid]
+                turns.append({"tenant": one.tenant or None, "new": one.new_kid, "old": [one.old_kid, *others]})
+    return turns
 
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:

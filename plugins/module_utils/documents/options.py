@@ -61,7 +61,7 @@ _JWKS = {
 #: Arguments of ``jws_resign``.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **SESSION_ARGUMENTS,
-    "state": {"type": "str", "required": True, "choices": ["resigned", "proved", "rolled_back", "cleaned"]},
+    "state": {"type": "str", "required": True, "choices": ["resigned", "proved", "rolled_back", "cleaned", "replaced"]},
     "name": _NAME,
     "database": _NAME,
     "dsn": {"type": "dict", "required": True, "options": VALUE_OPTIONS},

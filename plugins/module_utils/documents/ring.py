@@ -140,7 +140,9 @@ class Ring:
         return signer
 
     def _load(self, link: Link, turn: Turn, back: bool) -> Signer:
-        kid, version = turn.goal(back), "old" if back else "new"
+        return self._of_kid(link, turn, turn.goal(back), "old" if back else "new")
+
+    def _of_kid(self, link: Link, turn: Turn, kid: str, version: str) -> Signer:
         at = (kid, turn.tenant)
         if at in self._loaded:
             return self._loaded[at]
@@ -174,4 +176,6 @@ class Ring:
             return self._load(link, turn, back=False).verifier
         if kid == turn.old[0] and self.can_sign(back=True):
             return self._load(link, turn, back=True).verifier
+        if kid in turn.old and self._key_table is not None:
+            return self._of_kid(link, turn, kid, "").verifier
         return None

@@ -69,6 +69,7 @@ class Rotation:
     ) -> None:
         self.id = rotation_of(session)
         self.state: str = params["state"]
+        self.forward_only = self.state == "replaced"
         self.check_mode = check_mode
         self.link: Link = crew.first
         self.schema: str = params["schema"]
@@ -127,7 +128,7 @@ class Rotation:
         """
         self.kept = [find_kept(self.link, self.schema, one) for one in self.tables]
         for kept in self.kept:
-            if kept.rotation not in ("", self.id):
+            if kept.rotation not in ("", self.id) and not self.forward_only:
                 raise KeyturnError(
                     "leftover-signatures",
                     f"rotation {kept.rotation} has kept former signatures",
@@ -155,7 +156,7 @@ class Rotation:
     def take(self, direction: str) -> None:
         """Become the only writer, and read again what is kept."""
         ensure_schema(self.link, self.schema, self.pace)
-        self.fence.take(self.link, direction, self.pace, in_place=True)
+        self.fence.take(self.link, direction, self.pace, in_place=True, seize=self.forward_only)
         self.fence.end_former(self.link)
         self.read_kept()
 
@@ -189,7 +190,7 @@ class Rotation:
         patience = self.pace.patience("rows that others keep writing")
         while True:
             for one, kept in zip(self.tables, self.kept):
-                self._pass(one, None if back else kept, back)
+                self._pass(one, None if back or self.forward_only else kept, back)
             self.work.barrier([one.table for one in self.tables])
             self.count(back)
             if self.is_complete(back) or patience.is_over:
@@ -289,6 +290,24 @@ def _resigned(rotation: Rotation) -> None:
     rotation.fence.close(rotation.link)
 
 
+def _replaced(rotation: Rotation) -> None:
+    """Sign, and forget what rows had: signatures of a key that is not trusted must not come back."""
+    rotation.ring.check_published(back=False)
+    for turn in rotation.turns:
+        rotation.ring.signer(rotation.link, turn, back=False)
+    rotation.count(back=False)
+    check_first(rotation.counted)
+    is_left = any(kept.rotation for kept in rotation.kept)
+    if rotation.check_mode or (rotation.is_complete(back=False) and not is_left and not rotation.has_fence):
+        rotation.is_changed = rotation.check_mode and (not rotation.is_complete(back=False) or is_left)
+        return
+    rotation.take(FORWARD)
+    rotation.is_changed = True
+    if not rotation.is_complete(back=False):
+        rotation.sign_all(back=False)
+    rotation.finish()
+
+
 def _proved(rotation: Rotation) -> None:
     back = rotation.has_fence and rotation.fence.turned_back
     rotation.count(back)
@@ -335,4 +354,5 @@ _STATES: dict[str, Callable[[Rotation], None]] = {
     "proved": _proved,
     "rolled_back": _rolled_back,
     "cleaned": _cleaned,
+    "replaced": _replaced,
 }

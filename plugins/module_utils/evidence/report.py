@@ -19,6 +19,11 @@ _EVENTS = {
     "closed": ("good", "Old version closed", "No backup holds the old version any more."),
     "check": ("plain", "Checked", "Nothing was changed."),
     "captured": ("plain", "Captured", "A keyset as it was; nothing was changed."),
+    "replaced": (
+        "warn",
+        "Compromised version replaced",
+        "The new version is in use everywhere; the old one is disabled.",
+    ),
     "rolled_back": ("warn", "Rolled back", "The old version is in use, as before."),
     "rollback_pending": ("warn", "Rollback pending", "A host is still to be rolled back. The next run does it first."),
     "failed": ("bad", "Failed", "The rotation did not finish."),

@@ -14,7 +14,18 @@ from typing import Any
 __all__ = ["DOCUMENT", "EVENTS", "NAME_PATTERN", "RECORD", "SCHEMA_VERSION", "STATES"]
 
 SCHEMA_VERSION = 1
-EVENTS = ("rotated", "rolled_back", "failed", "stuck", "rollback_pending", "retired", "closed", "check", "captured")
+EVENTS = (
+    "rotated",
+    "replaced",
+    "rolled_back",
+    "failed",
+    "stuck",
+    "rollback_pending",
+    "retired",
+    "closed",
+    "check",
+    "captured",
+)
 STATES = ("staged", "primary", "previous", "retired", "closed", "compromised", "dropped")
 
 _END = r"$(?!\n)"  # in Python "$" also matches before a last line feed
@@ -123,6 +134,14 @@ _KEYSET = _object(
         "not_compared": _about("kids whose fingerprints before are under another key", _list(_TEXT)),
     },
 )
+_EXPOSED = _object(
+    {"secret": _NAME, "seconds": _COUNT},
+    {
+        "until": _about("null while it is not known that it is disabled", _UTC_OR_NULL),
+        "parts": _list(_object({"name": _TEXT, "seconds": _COUNT, "source": _TEXT})),
+        "unknown": _about("what nobody says, so that something stands in for it", _TEXT),
+    },
+)
 
 _SIGNING = _object(
     {
@@ -178,6 +197,7 @@ _OPTIONAL: dict[str, _Schema] = {
         "what still opens with the old key",
         _list(_object({"host": _TEXT, "path": _TEXT}, {"expires": _TEXT_OR_NULL})),
     ),
+    "exposed": _about("how long a compromised version may still be accepted after it was disabled", _list(_EXPOSED)),
     "software": _SCALARS,
     "messages": _list(_TEXT),
 }

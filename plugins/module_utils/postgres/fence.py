@@ -46,7 +46,7 @@ _TAKE = """
         cleared = CASE WHEN f.rotation = excluded.rotation
                             AND (%(direction)s::text = 'same' OR f.turned_back = excluded.turned_back)
                        THEN f.cleared ELSE excluded.cleared END
-    WHERE f.rotation <> excluded.rotation AND f.closed
+    WHERE f.rotation <> excluded.rotation AND (f.closed OR %(seize)s::boolean AND f.epoch < excluded.epoch)
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
           AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
           AND NOT (%(direction)s::text = 'same' AND f.pid = 0)
@@ -116,11 +116,13 @@ class Fence:
             self.is_closed = row[3]
         return row is not None
 
-    def take(self, link: Link, direction: str, pace: Pace, in_place: bool = False) -> None:
+    def take(self, link: Link, direction: str, pace: Pace, in_place: bool = False, seize: bool = False) -> None:
         """Become the only writer; a backend that still works for the former one is ended.
 
         :param direction: :data:`FORWARD`, :data:`BACK`, or :data:`SAME` for work that goes either way.
         :param in_place: whether rows are re-encrypted where they are; remembered from then on.
+        :param seize: whether another rotation need not have ended; epochs grow over all rotations, so the later one
+            has the higher.
         :raises KeyturnError: ``fenced`` when a later run, or another rotation, has it.
         """
         values = {
@@ -129,6 +131,7 @@ class Fence:
             "epoch": self._epoch,
             "direction": direction,
             "in_place": in_place,
+            "seize": seize,
         }
 
         former = sql.SQL("SELECT pid, backend_start FROM {} WHERE name = %s").format(self._table)

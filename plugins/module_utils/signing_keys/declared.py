@@ -89,6 +89,10 @@ def _check_published(secret: Mapping[str, Any], table: KeyTable, where: str) -> 
         )
         message = "cannot be waited for where each tenant has keys of its own"
         raise _invalid(message, f"{where}.jwks", hint)
+    for index, probe in enumerate(secret.get("probes", ())):
+        if "tenant" in table.columns and probe.get("version", "none") != "none":
+            message = "has no key to ask with where each tenant has keys of its own"
+            raise _invalid(message, f"{where}.probes[{index}]", "Take it away, or leave version away")
 
 
 def _check_documents(documents: Mapping[str, Any], entry: Mapping[str, Any], table: KeyTable, where: str) -> None:

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, plaintext_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
@@ -19,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     connect,
     explained,
     snapshot,
+    transaction,
     whole_tables,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
@@ -49,6 +51,13 @@ _COMMON: dict[str, dict[str, Any]] = {
     "initial": {"type": "bool", "default": False},
     "schema": {"type": "str", "default": "keyturn"},
     "listed": {"type": "int", "default": 100},
+    "seal_to": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "no_log": False,
+        "options": {"host": {"type": "str", "required": True}, "public": {"type": "str", "required": True}},
+    },
 }
 #: Arguments of ``signing_key``.
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -77,6 +86,7 @@ class _Call:
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.session = Session.from_params(dict(params))
         self.rotation = self.session.rotation_id or "manual"
+        self.name = str(params["name"])
         self.place = f"database {params['database']}"
         declared = {"database": params["database"], **params["key_table"]}
         self.declared = parse_table(declared)
@@ -124,6 +134,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             changed = reach(turn, params["state"], check_mode, params["schema"], overlap)
             after = turn.rows.counts(link, turn.tenants)
             keys, stages = _listed(turn.records, turn.rows, link, params["listed"])
+            with transaction(link):
+                boxes = _boxes(call, link, turn.rows, params["seal_to"], keys)
     finally:
         link.close()
     return {
@@ -131,10 +143,42 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         **asdict(turn.done),
         "keys": keys,
         "stages": stages,
+        "boxes": boxes,
         "counts": after,
         "diff": {"before": _lines(before), "after": _lines(after)},
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def _boxes(
+    call: _Call, link: Link, rows: KeyRows, hosts: Sequence[Mapping[str, str]], turns: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """The private parts of both versions, sealed to each host that shows tokens of them; only of a table without
+    tenants, since of others no key stands for the secret.
+    """
+    if not (hosts and call.has_key) or [turn["tenant"] for turn in turns] != [""]:
+        return {}
+    kids = {"new": turns[0]["new_kid"], "old": turns[0]["old_kid"]}
+    found: dict[str, dict[str, str]] = {entry["host"]: {} for entry in hosts}
+    for row in rows.each(link, []):
+        versions = [version for version, kid in kids.items() if kid == row.kid]
+        value = _plain(call.envelope, row.cell) if versions else None
+        if value is None:
+            continue
+        for version in versions:
+            context = f"{call.session.rotation_id}/{call.name}/{version}"
+            for entry in hosts:
+                found[entry["host"]][version] = sealed.seal(value, entry["public"], context)
+    return found
+
+
+def _plain(envelope: Envelope, cell: bytes | None) -> bytes | None:
+    """A private key as a JWK or a PEM of several lines; None where it does not open."""
+    if cell is None:
+        return None
+    opened = envelope.open(cell)
+    value = opened if opened is not None else plaintext_of(envelope.spec, cell)
+    return None if value is None else value.replace(b"\\n", b"\n") if value.startswith(b"-----BEGIN ") else value
 
 
 def _lines(counts: Mapping[str, int]) -> str:
@@ -190,6 +234,7 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 opened = look(call.envelope, rows.each(link, tenants) if call.has_key else ())
                 turns, stages = _listed(call.records, rows, link, params["listed"])
                 astray = _astray(call, link, rows, params) if stages else []
+                boxes = _boxes(call, link, rows, params["seal_to"], turns)
             if params["expect"] in ("sound", "new"):
                 if params["initial"]:
                     first = [one for one in first if one.current]
@@ -209,6 +254,7 @@ def run_info(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 "counts": counts,
                 "stages": stages,
                 "turns": turns,
+                "boxes": boxes,
                 "unsound": unsound,
                 "tenants_unsound": [{"tenant": one.tenant, "problem": one.problem} for one in first],
                 "opened": opened.opened,

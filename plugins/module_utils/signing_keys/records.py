@@ -158,6 +158,27 @@ class Records:
         rows = link.execute(query, (self._name, list(tenants))).fetchall()
         return [(tenant, kid) for tenant, kid in rows if kid is not None]
 
+    def left_waiting(self, link: Link, tenants: Sequence[str]) -> list[tuple[str, str]]:
+        """Tenant and kid of keys that other rotations have published and that never signed."""
+        query = self._sql(
+            "SELECT tenant, new_kid FROM {signing} "
+            "WHERE name = %s AND rotation <> %s AND tenant = ANY(%s) AND stage = 'staged'"
+        )
+        return [(row[0], row[1]) for row in link.execute(query, (*self._mine, list(tenants))).fetchall()]
+
+    def before(self, link: Link, tenants: Sequence[str]) -> dict[str, list[str]]:
+        """By tenant, every kid that is written down and is not this rotation's own new one."""
+        query = self._sql(
+            "SELECT r.tenant, k.kid FROM {signing} r CROSS JOIN LATERAL (VALUES (r.new_kid), (r.old_kid)) AS k(kid) "
+            "WHERE r.name = %s AND r.tenant = ANY(%s) AND k.kid IS NOT NULL AND NOT EXISTS (SELECT FROM {signing} o "
+            "WHERE o.name = r.name AND o.rotation = %s AND o.tenant = r.tenant AND o.new_kid = k.kid) "
+            "GROUP BY r.tenant, k.kid ORDER BY r.tenant, k.kid"
+        )
+        found: dict[str, list[str]] = {}
+        for tenant, kid in link.execute(query, (self._name, list(tenants), self._rotation)).fetchall():
+            found.setdefault(tenant, []).append(kid)
+        return found
+
     def move(self, link: Link, tenants: Sequence[str], stage: str) -> None:
         """Another stage for some tenants of this rotation."""
         query = self._sql(
@@ -167,13 +188,16 @@ class Records:
         )
         link.execute(query, (stage, stage, *self._mine, list(tenants)))
 
-    def end(self, link: Link, tenants: Sequence[str]) -> None:
-        """The keys that were taken out of use are disabled now, whichever rotation did it."""
+    def end(self, link: Link, tenants: Sequence[str], forward_only: bool = False) -> None:
+        """The keys that were taken out of use are disabled now, whichever rotation did it.
+
+        :param forward_only: whether so are the keys that other rotations have published and that never signed.
+        """
         query = self._sql(
-            "UPDATE {signing} SET stage = 'disabled' "
-            "WHERE name = %s AND tenant = ANY(%s) AND stage IN ('promoted', 'withdrawn')"
+            "UPDATE {signing} SET stage = 'disabled' WHERE name = %s AND tenant = ANY(%s) "
+            "AND (stage IN ('promoted', 'withdrawn') OR %s AND rotation <> %s AND stage = 'staged')"
         )
-        link.execute(query, (self._name, list(tenants)))
+        link.execute(query, (self._name, list(tenants), forward_only, self._rotation))
 
     def forget(self, link: Link, tenants: Sequence[str]) -> None:
         """As if this rotation had never made a key for them."""

@@ -125,7 +125,7 @@ _REFUSALS: dict[str, Callable[[Turn, Mapping[str, int], int | None], None]] = {
 
 
 def _staged(turn: Turn) -> None:
-    turn.fence.take(turn.link, FORWARD, turn.pace)
+    turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
     turn.records.begin(turn.link)
     if turn.forward_only:
         turn.records.make_forward_only(turn.link)
@@ -146,13 +146,14 @@ def _in_batches(turn: Turn, stages: Sequence[str], work: Callable[[Link, Sequenc
 
 
 def _promoted(turn: Turn) -> None:
-    turn.fence.take(turn.link, FORWARD, turn.pace)
+    turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
     _in_batches(turn, (STAGED,), turn.promote)
-    turn.fence.close(turn.link)
+    if not turn.forward_only:
+        turn.fence.close(turn.link)
 
 
 def _disabled(turn: Turn) -> None:
-    turn.fence.take(turn.link, SAME, turn.pace)
+    turn.fence.take(turn.link, SAME, turn.pace, seize=turn.forward_only)
     _in_batches(turn, (PROMOTED,), turn.disable)
     turn.fence.finish(turn.link)
 

@@ -45,7 +45,10 @@ def refuse_unsound(count: int, first: Sequence[Unsound], where: str) -> None:
         return
     if [(one.tenant, one.current) for one in first] == [("", 0)]:
         raise KeyturnError(
-            "signing-keys-none", "no key is current", where=where, hint="Make the first key with initial, or restore it"
+            "signing-keys-none",
+            "no key is current",
+            where=where,
+            hint="Restore the table, or make the first key with initial",
         )
     names = "; ".join(f"{one.tenant or 'the table'}: {one.problem}" for one in first[:_NAMED])
     message = f"{count} tenants have not exactly one current and usable key ({names})"
@@ -102,6 +105,8 @@ class Turn:
         with transaction(self.link):
             whole_tables(self.link)
             count, first = self.rows.unsound(self.link, self.tenants, _NAMED)
+            if self.forward_only and not self.initial and not self.rows.counts(self.link, self.tenants)["keys"]:
+                refuse_unsound(1, [Unsound("", 0, 0)], self.where)  # what was lost comes back, or is begun anew
             if self.initial or self.forward_only:
                 first = [one for one in first if one.current > 1 and not self.forward_only]
                 count = len(first)
@@ -204,6 +209,8 @@ class Turn:
                 left = {one.tenant: _signing(found[one.tenant]) for one in batch if found[one.tenant]}
                 self._check(link, left)
                 named = set(self.records.former(link, list(left)))
+                if self.forward_only:
+                    named |= set(self.records.left_waiting(link, list(left)))
                 kept = {(one.tenant, one.new_kid) for one in batch} | set(left.items())
                 places = [
                     (tenant, row.kid)
@@ -214,7 +221,7 @@ class Turn:
                 places = [place for place in places if place not in kept]
                 self._count(self.rows.disable(link, places), len(places))
                 self._check(link, left)
-                self.records.end(link, list(left))
+                self.records.end(link, list(left), self.forward_only)
                 self.records.move(link, [tenant for tenant in tenants if tenant not in left], GONE)
                 return len(places), len(tenants) - len(left)
 

@@ -229,3 +229,38 @@ def test_a_row_that_somebody_holds_is_waited_for_and_then_named_as_left(rig: Pol
         assert rig.kids() == {NEW: 2, OLD: 1}
     rig.run("resigned")
     assert rig.kids() == {NEW: 3}
+
+
+# -- a compromised key -----------------------------------------------------------------------------------------------
+
+_REPLACED: dict[str, Any] = {
+    "rotation_id": "r2",
+    "epoch": 2,
+    "turns": [{"tenant": None, "new": OLD, "old": [NEW]}],
+    "keys": {"new": {"value": keys()[OLD]}, "old": None},
+}
+
+
+def test_trap_44_where_a_key_is_compromised_nothing_is_kept_of_its_signatures(rig: PolicyRig) -> None:
+    rig.fill(4)
+    rig.run("resigned")
+    rig.sql.execute("UPDATE keyturn.fence SET closed = false")  # as a run leaves it that was killed
+    _edit(rig.sql, "app-1", NEW)
+    before = rig.rows()
+    assert rig.run("replaced", check=True, **_REPLACED)["changed"]
+    assert rig.rows() == before
+    done = rig.run("replaced", **_REPLACED)
+    assert (done["changed"], done["rows_written"], rig.kids()) == (True, 4, {OLD: 4})
+    assert rig.left_behind() == []
+    assert not rig.run("replaced", **_REPLACED)["changed"]
+    after = rig.rows()
+    assert not rig.run("rolled_back", keys=_BOTH)["changed"], "what the rotation before had kept is gone"
+    assert rig.rows() == after
+
+
+def test_an_emergency_that_is_not_later_than_what_is_open_is_refused(rig: PolicyRig) -> None:
+    rig.fill(2)
+    rig.run("resigned")
+    rig.sql.execute("UPDATE keyturn.fence SET closed = false")
+    assert _refused(rig, "replaced", **{**_REPLACED, "epoch": 1}).code == "fenced"
+    assert rig.kids() == {NEW: 2}

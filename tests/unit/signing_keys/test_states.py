@@ -12,8 +12,10 @@ from typing import Any
 import jwt
 import psycopg
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.opening import cloud_of
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.support.killable import Killable
 from tests.support.postgres import EmbeddedPostgres
@@ -472,6 +474,58 @@ def test_trap_19_an_emergency_that_would_leave_no_usable_key_changes_nothing(mak
         keys.run("replaced")
     assert refused.value.code == "signing-last-key"
     assert list(keys.signing().values()) == former
+
+
+def test_an_emergency_waits_for_no_rotation_and_disables_what_that_one_has_published(keys: Keys) -> None:
+    former = set(keys.fill())
+    older = keys.published() - former
+    keys.run("staged")
+    waiting = keys.published() - former - older
+    assert "r1 is not finished" in _refused("fenced", keys, "replaced", rotation_id="r2").message
+    did = keys.run("replaced", rotation_id="r2", epoch=2)
+    assert did["made"] == did["promoted"] == len(former)
+    assert did["disabled"] == 2 * len(former)
+    new = set(keys.signing().values())
+    assert not new & (former | waiting)
+    assert not (former | waiting) & keys.published()
+    before = keys.rows()
+    for state in ("staged", "promoted", "disabled"):
+        assert not keys.run(state)["changed"], "the rotation that was open is over"
+    assert keys.rows() == before
+    keys.run("staged", rotation_id="r3", epoch=3)
+    keys.run("promoted", rotation_id="r3", epoch=3)
+    assert not new & set(keys.signing().values())
+
+
+def test_an_emergency_after_a_whole_turn_leaves_neither_of_its_keys(keys: Keys) -> None:
+    former = set(keys.fill())
+    keys.run("staged")
+    keys.run("promoted")
+    turned = set(keys.signing().values())
+    keys.run("replaced", rotation_id="r2", epoch=2)
+    assert not (former | turned) & keys.published()
+    assert not (former | turned) & set(keys.signing().values())
+
+
+def test_trap_04_an_empty_table_is_not_replaced_in_silence(keys: Keys) -> None:
+    refused = _refused("signing-keys-none", keys, "replaced")
+    assert "Restore the table" in refused.hint
+    assert _refused("signing-keys-none", keys, "replaced", check=True).code
+
+
+def test_keys_are_sealed_to_the_hosts_that_show_tokens_of_them(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (old,) = keys.fill()
+    private, public = sealed.new_keypair()
+    told = keys.run("replaced", seal_to=[{"host": "web", "public": public}])
+    (new,) = keys.signing().values()
+    for version, kid in (("new", new), ("old", old)):
+        value = keys.private(kid).replace(b"\\n", b"\n")
+        assert sealed.open_box(told["boxes"]["web"][version], private, f"r1/SIGNING/{version}") == value
+        assert load_pem_private_key(value, None)
+        assert value.split(b"\n")[1].decode() not in json.dumps(told)
+    assert set(keys.info(expect="new", seal_to=[{"host": "web", "public": public}])["boxes"]["web"]) == {"new", "old"}
+    assert keys.info(expect="new")["boxes"] == {}
 
 
 # -- no key at all -------------------------------------------------------------------------------------------------
