@@ -267,7 +267,7 @@ def evidence_record(
         "cleared": _cleared(run),
         "probes": _probes(run),
         **keysets.told(run.kinds),
-        **signing.told(run.kinds),
+        **signing.told(run.kinds, run.mode == "emergency"),
         "health": {**health, "worse": worse},
         "gap_ms": _gap_ms(run.plan, phases) if status == "overlap" else None,
         "backups": [

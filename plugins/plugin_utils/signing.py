@@ -102,10 +102,12 @@ def notes(kinds: Results) -> list[str]:
     return found
 
 
-def told(kinds: Results) -> dict[str, Any]:
+def told(kinds: Results, compromised: bool = False) -> dict[str, Any]:
     """The field ``signing_keys`` of the evidence: kids, states and digests of public keys.
 
     Nothing where no signing key turned; a key that is not published any more has its digest from when it was.
+
+    :param compromised: whether former keys were disabled since they were exposed.
     """
     found: dict[str, dict[str, Any]] = {}
     digests: dict[tuple[str, str], str] = {}
@@ -122,6 +124,8 @@ def told(kinds: Results) -> dict[str, Any]:
     for entry in found.values():
         for key in entry["keys"]:
             key["public_sha256"] = key["public_sha256"] or digests.get((key["tenant"], key["kid"]))
+            if compromised and key["state"] == "retired":
+                key["state"] = "compromised"
     return {"signing_keys": [entry for _name, entry in sorted(found.items())]} if found else {}
 
 

@@ -22,6 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import 
 from demo.postgres import Database, PostgresServer
 
 from tests.support.controller import Controller, Ended, registry
+from tests.support.documents import PolicyRig
 from tests.support.endpoint import Asked, endpoint
 from tests.support.signing import KEY, Keys, published_jwks
 
@@ -148,12 +149,65 @@ def _ok(ended: Ended) -> str:
     return ended.output
 
 
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "coming-from" / "rotate-all-jwks.md"
+
+
+def _documented() -> dict[str, Any]:
+    """The signing key of the catalog that the page shows."""
+    catalog = yaml.safe_load(_PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0])
+    secret: dict[str, Any] = catalog["keyturn_secrets"][_NAME]
+    return secret
+
+
+class _Policies:
+    """Two active policies of each of two accounts, and a draft."""
+
+    def __init__(self, keys: Keys, folder: Path) -> None:
+        self.keys = keys
+        self.rig = PolicyRig(keys.dsn, folder)
+        for number, account in enumerate((keys.tenant(1), keys.tenant(2)) * 2):
+            kid = keys.signing()[account]
+            private: Any = jwt.PyJWK(json.loads(keys.private(kid))).key
+            signed = jwt.encode({"n": number}, private, "ES256", headers={"kid": kid})
+            self._add(account, f"app-{number}", False, signed, kid)
+        self._add(keys.tenant(1), "app-0", True, None, None, version=2)
+
+    def _add(self, account: str, app: str, draft: bool, signed: str | None, kid: str | None, version: int = 1) -> None:
+        query = """INSERT INTO policies (account_id, app_name, version, bundle, jws, is_draft, signed_with_kid)
+                   VALUES (%s, %s, %s, '{"rule": 1}', %s, %s, %s)"""
+        self.rig.sql.execute(query, (account, app, version, signed, draft, kid))
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """All of them by id."""
+        return self.rig.rows()
+
+    def hold(self, published: dict[str, Any]) -> list[tuple[str, str, int]]:
+        """Account, kid and version of each active policy, each checked with what is published."""
+        found = []
+        for row in self.rows.values():
+            if row["is_draft"]:
+                assert row["jws"] is None
+                continue
+            kid = jwt.get_unverified_header(row["jws"])["kid"]
+            jwk = published[kid]
+            audience = f"d2-policy:{row['account_id']}:{row['app_name']}"
+            claims = jwt.decode(row["jws"], jwt.PyJWK(jwk).key, [jwk["alg"]], audience=audience)
+            assert (claims["rule"], claims["iss"]) == (1, "d2-policy-service")
+            assert row["signed_with_kid"] == kid
+            found.append((row["account_id"], kid, row["version"]))
+        return sorted(found)
+
+
 def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_ones_end(
     project: _Project, controller: Controller, tmp_path: Path
 ) -> None:
     keys = Keys(project.dsn, tmp_path / "unused", "newest")
     keys.fill(2)
-    project.write({"shape": "newest", "under": "JWK_AES_KEY"}, {"type": "rsa", "bits": 2048, "alg": "RS256"})
+    policies = _Policies(keys, tmp_path)
+    before = policies.rows
+    page = _documented()
+    project.write(page["key_table"], page["generate"], documents=page["documents"])
     said = []
     with ExitStack() as stack:
         issuer = stack.enter_context(endpoint(_Issuer(project.dsn, project.env_file).answer))
@@ -168,6 +222,11 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
         second, second_kids = client.tokens(), client.kids
         assert not set(first_kids) & set(second_kids)
         assert client.accepts([*first, *second]) == [True] * 4
+        # the draft has version 2 of one of the four
+        accounts = [keys.tenant(1), keys.tenant(2)]
+        turned = [(account, kid, 2) for account, kid in zip(accounts, second_kids) for _twice in "12"]
+        turned[1] = (*turned[1][:2], 3)
+        assert policies.hold(client.published()) == sorted(turned)
 
         early = controller.run(project.inventory, "retire", only=_NAME)
         assert early.code != 0
@@ -176,6 +235,7 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
 
         said.append(_ok(controller.run(project.inventory, "rollback", only=_NAME)))
         assert client.kids == first_kids
+        assert policies.rows == before
         assert client.accepts([*first, *second]) == [True] * 4
 
         said.append(_ok(controller.run(project.inventory, "rotate", only=_NAME)))
@@ -183,6 +243,9 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
         said.append(_ok(controller.run(project.inventory, "retire", only=_NAME, confirm=_NAME)))
         assert client.accepts([*first, *second, *third]) == [False] * 4 + [True] * 2
         new_kids = client.kids
+        assert [kid for _account, kid, _version in policies.hold(client.published())] == sorted(
+            new_kids * 2, key=new_kids.index
+        )
 
     assert project.statuses == ["rolled_back", "retired"]
     notes = [text for record in project.evidence for text in record["messages"]]
@@ -190,6 +253,7 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
         assert f"signing keys of {_NAME}: {words}" in notes
     private = json.loads(keys.private(new_kids[0]))
     keys.sql.close()
+    policies.rig.sql.close()
     for secret in (KEY, base64.b64decode(KEY).hex(), private["d"]):
         assert secret not in "".join(said) + json.dumps(project.evidence)
 

@@ -50,7 +50,8 @@ MARKS = {
         "rotate ended with exit code 0 and says: Nothing is due",
         f"retired: the issuer signs with another key, {_LETS_IN} False",
         f"back: the issuer signs with the key of before, {_LETS_IN} True",
-        "Evidence verified: rotated, retired, rotated, rolled_back",
+        "emergency ended with exit code 0 and says: the compromised version is replaced and disabled",
+        "Evidence verified: rotated, retired, rotated, rolled_back, replaced",
     ],
     "signing_killed": [
         "rotate was killed in preflight, stage, reload, promote, verify, "

@@ -270,6 +270,8 @@ def test_the_evidence_names_both_keys_and_keeps_the_digest_of_one_that_is_not_pu
     assert (entry["name"], entry["tenants"]) == ("SIGN", 1)
     assert [(key["state"], key["public_sha256"][:1]) for key in entry["keys"]] == [("primary", "b"), ("retired", "a")]
     check_record(small_record(**signing.told(ended)))
+    (exposed,) = signing.told(ended, True)["signing_keys"]
+    assert [key["state"] for key in exposed["keys"]] == ["primary", "compromised"]
     (back,) = signing.told([_said("verify", "turns", "withdrawn")])["signing_keys"]
     assert [key["state"] for key in back["keys"]] == ["previous", "primary"]
     assert signing.told([("db1", "verify", {"signing": {"secret": "SIGN"}, "turns": [], "stages": {}})]) == {}
