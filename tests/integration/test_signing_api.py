@@ -197,10 +197,17 @@ def test_an_issuer_with_its_keys_in_memory_turns_goes_back_and_disables(project:
     assert project.message("retired") == f"{first} is disabled"
     assert (first in project.enabled, one.restarts, project.statuses[-1]) == (False, 6, "retired")
 
+    replaced = _ok(controller.run(project.inventory, "emergency", only=_NAME, confirm=_NAME, watch="0s"))
+    third = one.signing()
+    assert (third in (first, second), second in project.enabled, project.statuses[-1]) == (False, False, "replaced")
+    assert project.message("replaced").startswith(f"{second} -> {third}; listed before: ")
+    assert f"{second} is disabled" in replaced
+    assert ("exposed" in replaced, one.restarts) == (True, 7)
+
     found, canaries = Search(), _canaries(one)
     project.inventory.unlink()
     project.codes.unlink()
-    canaries.search_bytes(found, "output", "".join([failed.output, turned, retired]).encode())
+    canaries.search_bytes(found, "output", "".join([failed.output, turned, retired, replaced]).encode())
     canaries.search_files(found, [tmp_path])
     assert (found.found, found.files > 10) == ({}, True)
 

@@ -153,8 +153,9 @@ def _judge(stack: Stack, result: Round, ended: Ended, model: Any, before: bytes 
     """
     faults = result.faults
     back = result.order.way == "rollback"
-    nothing_to_undo = back and not began and "nothing" in ended.output.lower()
-    if ended.code and not nothing_to_undo:
+    # What a killed run has left may finish the way back between the last look and the last run
+    is_back = _statuses(stack) == [_GOALS["rollback"]] if began else "nothing" in ended.output.lower()
+    if ended.code and not (back and is_back and (not began or "nothing-to-undo" in ended.output)):
         faults.append(f"the last run ended with {ended.code}")
     if (stack.key() == before) != back:
         faults.append("the key is not the one that this way ends with")
