@@ -206,7 +206,7 @@ class Rotation:
         judge, writer = self.judge(one, back), Writer(one, kept, self.fence, self.id)
 
         def batch(link: Link, rows: Rows) -> Outcome:
-            documents = cast("DocumentRows", rows)
+            documents: DocumentRows = cast("Any", rows)
             signed = judge.sign(link, documents, _now())
             return writer.write(link, documents, signed) if signed.places else Outcome(len(rows))
 

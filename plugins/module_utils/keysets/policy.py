@@ -22,7 +22,7 @@ POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "external": {"type": "bool", "default": True},
     "min_bytes": {"type": "int", "default": 32},
     "min_bits": {"type": "int", "default": 100},
-    "max_keys": {"type": "int", "default": 0},
+    "max_keys": {"type": "int", "default": 0, "no_log": False},
     "defaults": {"type": "list", "elements": "str", "default": ["dev-insecure-change-me"]},
     "owner": {"type": "str"},
 }

@@ -29,7 +29,7 @@ _CANARY = "canary7Hq3nV5tY1wL9cD2"
 
 def key(kid: str) -> dict[str, Any]:
     spec = {"type": "ec"}
-    public: dict[str, Any] = describe(spec, generate(spec, lambda size: bytes(size)))["public"]
+    public: dict[str, Any] = describe(spec, generate(spec, bytes))["public"]
     return {**public, "kid": kid}
 
 

@@ -33,7 +33,7 @@ def refused(document: Any) -> KeyturnError:
 
 def made(kind: str) -> dict[str, Any]:
     spec = {"type": kind}
-    public: dict[str, Any] = describe(spec, generate(spec, lambda size: bytes(size)))["public"]
+    public: dict[str, Any] = describe(spec, generate(spec, bytes))["public"]
     return public
 
 
