@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,8 @@ def test_restart_of_all_of_some_and_of_what_is_affected(stack: Stack) -> None:
     ended = stack.run("restart")
     assert (ended.code, "nothing has been turned yet" in ended.output) == (2, True), ended.output
     ended = stack.run("restart", restart="all", timeout=1)
-    assert (ended.code, "Not restarted: api, aworker" in ended.output) == (2, True), ended.output
+    # Whether the first one is begun within a second is up to the machine
+    assert (ended.code, bool(re.search("Not restarted: (db, )?api, aworker", ended.output))) == (2, True), ended.output
 
 
 def test_a_restart_that_goes_wrong_stops_and_names_it(stack: Stack) -> None:
