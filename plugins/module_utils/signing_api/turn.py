@@ -334,9 +334,10 @@ class Turn:
         seen = self.look()
         if note and note.made and self._is_replaced(note, seen):
             return self._promoted_already(note)
+        note = note or Note(self.place, list(seen.listed.states), seen.signing)
+        others = note.others if note.forward_only else self.kept.kids_of_others()
         if not self.check_mode:
-            note = self.kept.save(note or Note(self.place, list(seen.listed.states), seen.signing), forward_only=True)
-            self._replace(note, seen)
+            self._replace(self.kept.save(note, forward_only=True, others=others), seen)
         return True
 
     def _replace(self, note: Note, seen: Seen) -> None:
@@ -352,13 +353,17 @@ class Turn:
                 self._until(lambda seen: seen.is_signed_by(note.made), wrong)
             note = self.kept.save(note, signs=note.made, promoted_at=time.time())
         note = self.kept.save(note, disabling=True)
+        listed = self.client.look().usable
         for kid in self._compromised(note):
-            self.client.change("disable", kid)
+            if kid in listed:
+                self.client.change("disable", kid)
         wrong = self._refuse("not-disabled", "the new key does not sign, or a former one is accepted still", hint)
         self._until(lambda seen: self._is_replaced(note, seen), wrong)
 
     def _compromised(self, note: Note) -> list[str]:
-        return [kid for kid in note.before if self.disable_all or kid == note.former]
+        """The key that signed, and those that rotations before left to be accepted. Keys that none made stay."""
+        kids = [*note.before, *note.others] if self.disable_all else [note.former, *note.others]
+        return [kid for kid in dict.fromkeys(kids) if kid not in ("", note.made)]
 
     def _is_replaced(self, note: Note, seen: Seen) -> bool:
         gone = not set(self._compromised(note)) & set(seen.listed.usable)

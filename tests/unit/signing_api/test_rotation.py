@@ -410,6 +410,32 @@ def test_trap_44_a_compromised_key_is_replaced_at_once_and_never_comes_back(bed:
     assert bed.refused("replaced", rotation_id="r2") == "signing-api-no-disable"
 
 
+def test_an_emergency_in_an_overlap_disables_the_key_before_too(bed: Bed) -> None:
+    other = bed.one.make()
+    bed.call("staged", rotation_id="r1")
+    bed.call("promoted", rotation_id="r1")
+    told = bed.call("replaced", rotation_id="e1")
+    assert [kid for kid, key in bed.one.stored.items() if key.enabled] == [other, told["new_kid"]]
+    assert not bed.call("replaced", rotation_id="e1")["changed"]
+    bed.call("staged", rotation_id="r2")
+    assert not bed.call("replaced", rotation_id="e1")["changed"]
+
+
+def test_an_emergency_disables_the_key_that_an_open_rotation_has_staged(bed: Bed) -> None:
+    bed.call("staged", rotation_id="r1")
+    assert bed.call("replaced", rotation_id="e1")["count"] == 1
+
+
+def test_an_emergency_that_cannot_read_what_a_rotation_made_changes_nothing(bed: Bed) -> None:
+    bed.call("staged", rotation_id="r1")
+    kept = bed.one.folder / "state" / "signing_api" / "JWT" / "r1.json"
+    kept.write_text("{}")
+    assert bed.refused("replaced", rotation_id="e1") == "state-invalid"
+    assert (len(bed.one.asked("generate")), bed.one.signing()) == (1, bed.first)
+    kept.unlink()
+    assert bed.call("replaced", rotation_id="e1", disable="all")["count"] == 1
+
+
 def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
     assert not memory.call("replaced", defer=True)["seen"]
     assert memory.one.restarts == 0
