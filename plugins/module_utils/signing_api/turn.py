@@ -121,7 +121,7 @@ class Turn:
         """How errors call the API."""
         return str(self.client.api["base"])
 
-    def _until(self, is_right: Callable[[Seen], bool], problem: KeyturnError) -> Seen:
+    def _until(self, is_right: Callable[[Seen], bool], problem: KeyturnError, restarts: bool = True) -> Seen:
         """Look until it is right. Where that is not so at once, the issuer is restarted once."""
         deadline = 0.0
         steps = pauses(_LONGEST_PAUSE)
@@ -135,7 +135,7 @@ class Turn:
                 if found.code not in PASSING:
                     raise
                 error = found
-            if self.restart and not self.restarted:
+            if restarts and self.restart and not self.restarted:
                 self._restart()
                 continue
             deadline = deadline or time.monotonic() + self.wait
@@ -334,11 +334,24 @@ class Turn:
         seen = self.look()
         if note and note.made and self._is_replaced(note, seen):
             return self._promoted_already(note)
-        note = note or Note(self.place, list(seen.listed.states), seen.signing)
+        if note is None:
+            seen = self._told(seen)
+            note = Note(self.place, list(seen.listed.states), seen.signing)
         others = note.others if note.forward_only else self.kept.kids_of_others()
         if not self.check_mode:
             self._replace(self.kept.save(note, forward_only=True, others=others), seen)
         return True
+
+    def _told(self, seen: Seen) -> Seen:
+        """How it stands once something says which key signs, and so is compromised. A lost answer says nothing."""
+        if seen.signing or self.disable_all or self.initial:
+            return seen
+        hint = (
+            "Nothing was changed. See why no token is issued, or disable every key but the new one: "
+            "keyturn_disable=all, or disable: all of the module"
+        )
+        unknown = self._refuse("unknown", "it is not known which key signs, and so is compromised", hint)
+        return self._until(lambda seen: bool(seen.signing), unknown, restarts=False)
 
     def _replace(self, note: Note, seen: Seen) -> None:
         if not note.made:
@@ -350,7 +363,7 @@ class Turn:
             self.client.change("promote", note.made)
             if not (self.restart or self.defers):
                 wrong = self._refuse("not-promoted", f"tokens are not signed with {note.made!r}", hint)
-                self._until(lambda seen: seen.is_signed_by(note.made), wrong)
+                self._until(lambda seen: not seen.is_told or seen.is_signed_by(note.made), wrong)
             note = self.kept.save(note, signs=note.made, promoted_at=time.time())
         note = self.kept.save(note, disabling=True)
         listed = self.client.look().usable

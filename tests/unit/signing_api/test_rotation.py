@@ -85,6 +85,15 @@ def _cut_before(_work: Callable[[], Reply]) -> Reply:
     return 0, {}, ""
 
 
+def _failing(bed: Bed, step: str, times: int) -> Callable[[Callable[[], Reply]], Reply]:
+    def answer(_work: Callable[[], Reply]) -> Reply:
+        if times > 1:
+            bed.fault(step, _failing(bed, step, times - 1))
+        return 500, {}, ""
+
+    return answer
+
+
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
     """An issuer that reads its keys at once."""
@@ -434,6 +443,33 @@ def test_an_emergency_that_cannot_read_what_a_rotation_made_changes_nothing(bed:
     assert (len(bed.one.asked("generate")), bed.one.signing()) == (1, bed.first)
     kept.unlink()
     assert bed.call("replaced", rotation_id="e1", disable="all")["count"] == 1
+
+
+def test_an_emergency_that_does_not_know_which_key_signs_changes_nothing(bed: Bed) -> None:
+    for check in (True, False):
+        bed.fault("token", _failing(bed, "token", 3))
+        assert bed.refused("replaced", check=check, restart=["false"]) == "signing-api-unknown"
+    assert (bed.one.asked("generate"), bed.one.stored[bed.first].enabled) == ([], True)
+    assert not (bed.one.folder / "state" / "signing_api").exists()
+    told = bed.call("replaced")
+    assert (told["former_kid"], told["count"]) == (bed.first, 1)
+
+
+def test_an_emergency_asks_again_where_a_token_was_lost(bed: Bed) -> None:
+    bed.fault("token", _failing(bed, "token", 3))
+    told = bed.call("replaced", wait=60)
+    assert (told["former_kid"], told["count"]) == (bed.first, 1)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_emergency_with_all_disabled_needs_to_know_nothing(bed: Bed, tells: bool) -> None:
+    bed.one.stored[bed.first].current = False
+    if not tells:
+        del bed.api["token"]
+        assert bed.refused("replaced") == "signing-api-unknown"
+    assert bed.call("replaced", check=True, disable="all")["changed"]
+    assert bed.call("replaced", disable="all")["count"] == 1
+    assert bed.one.stored[bed.one.signing()].enabled
 
 
 def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
