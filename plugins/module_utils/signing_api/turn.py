@@ -81,6 +81,7 @@ class Turn:
     defers: bool = False
     disable_all: bool = False
     restarted: bool = field(default=False, init=False)
+    _may_restart: bool = field(default=True, init=False)
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Turn:
                 if found.code not in PASSING:
                     raise
                 error = found
-            if restarts and self.restart and not self.restarted:
+            if restarts and self.restart and self._may_restart:
                 self._restart()
                 continue
             deadline = deadline or time.monotonic() + self.wait
@@ -145,7 +146,7 @@ class Turn:
             time.sleep(min(next(steps), left))
 
     def _restart(self) -> None:
-        self.restarted = True
+        self.restarted, self._may_restart = True, False
         ending = run_quietly(self.restart, self.restart_timeout)
         if ending.code != 0:
             said = ending.reason or f"exit code {ending.code}"
@@ -215,12 +216,15 @@ class Turn:
 
     def _published(self, note: Note) -> None:
         """Wait until the new key is listed, and refuse one that signs before it was promoted."""
-        hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
-        missing = self._refuse("not-published", "the new key is not listed", hint)
-        seen = self._until(lambda seen: note.made in seen.listed.usable, missing)
+        seen = self._until_listed(note)
         if note.former and not note.promoting and note.made in (seen.issued, seen.listed.current):
             hint = "Verifiers may not know it yet. Promote the former key, or wait for them and go on"
             raise self._refuse("early", f"the new key {note.made!r} signs already", hint)
+
+    def _until_listed(self, note: Note) -> Seen:
+        hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
+        missing = self._refuse("not-published", "the new key is not listed", hint)
+        return self._until(lambda seen: note.made in seen.listed.usable, missing)
 
     def promote(self) -> bool:
         """Let the new key sign."""
@@ -325,7 +329,8 @@ class Turn:
     def replace(self) -> bool:
         """For emergencies: make a key, let it sign, and disable what signed before, without an overlap.
 
-        An issuer that has to be restarted is asked for all of it first, and looked at once at the end.
+        An issuer that somebody else restarts is asked for all of it first, and looked at once at the end. One that this
+        call restarts is so before the promote too, where the new key is not listed: see :meth:`_refuse_missing`.
         """
         if "disable" not in self.client.api:
             hint = "Declare disable. Or run rotate, and take the compromised key away by the issuer's own means"
@@ -359,6 +364,9 @@ class Turn:
             note = self.kept.save(note, made=made or self._only_new(note))
         hint = "Run the same call again: it goes on, and nothing is brought back"
         if not (seen.is_told and seen.is_signed_by(note.made)):
+            if not self.defers:
+                self._until_listed(note)
+                self._may_restart = True
             note = self.kept.save(note, promoting=True)
             self.client.change("promote", note.made)
             if not (self.restart or self.defers):

@@ -472,7 +472,34 @@ def test_an_emergency_with_all_disabled_needs_to_know_nothing(bed: Bed, tells: b
     assert bed.one.stored[bed.one.signing()].enabled
 
 
-def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
+def test_trap_19_an_emergency_promotes_no_kid_that_is_not_listed(bed: Bed) -> None:
+    def vanishing(work: Callable[[], Reply]) -> Reply:
+        reply = work()
+        bed.one.stored[json.loads(reply[2])["nextKid"]].enabled = False
+        return reply
+
+    bed.fault("generate", vanishing)
+    assert bed.refused("replaced") == "signing-api-not-published"
+    assert (bed.one.asked("promote"), bed.one.asked("disable"), bed.one.signing()) == ([], [], bed.first)
+    for key in bed.one.stored.values():
+        key.enabled = True
+    assert bed.call("replaced")["count"] == 1
+
+
+def test_an_issuer_in_memory_shows_a_key_before_an_emergency_promotes_it(memory: Bed) -> None:
+    listed: list[list[str]] = []
+
+    def noting(work: Callable[[], Reply]) -> Reply:
+        listed.append([key["kid"] for key in json.loads(memory.one.answer(memory.one.asked("list")[-1])[2])["keys"]])
+        return work()
+
+    memory.fault("promote", noting)
+    told = memory.call("replaced", restart=memory.one.restart, wait=20)
+    assert (told["restarted"], told["count"], memory.one.restarts) == (True, 1, 2)
+    assert listed == [[memory.first, told["new_kid"]]]
+
+
+def test_an_issuer_in_memory_is_restarted_once_by_somebody_else_in_an_emergency(memory: Bed) -> None:
     assert not memory.call("replaced", defer=True)["seen"]
     assert memory.one.restarts == 0
     assert [key.current for key in memory.one.stored.values() if key.enabled] == [True]
@@ -480,7 +507,7 @@ def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> N
     told = memory.call("replaced", wait=20)
     assert (told["seen"], told["count"], memory.one.restarts) == (True, 1, 1)
     again = memory.call("replaced", rotation_id="r2", restart=memory.one.restart)
-    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 2)
+    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 3)
 
 
 @pytest.mark.parametrize("step", ["generate", "promote", "disable"])
