@@ -373,13 +373,25 @@ class Turn:
                 wrong = self._refuse("not-promoted", f"tokens are not signed with {note.made!r}", hint)
                 self._until(lambda seen: not seen.is_told or seen.is_signed_by(note.made), wrong)
             note = self.kept.save(note, signs=note.made, promoted_at=time.time())
-        note = self.kept.save(note, disabling=True)
-        listed = self.client.look().usable
-        for kid in self._compromised(note):
-            if kid in listed:
-                self.client.change("disable", kid)
-        wrong = self._refuse("not-disabled", "the new key does not sign, or a former one is accepted still", hint)
+        refused = self._disable_compromised(note)
+        message = f"the new key does not sign, or a former one is accepted still{refused}"
+        wrong = self._refuse("not-disabled", message, hint)
         self._until(lambda seen: self._is_replaced(note, seen), wrong)
+
+    def _disable_compromised(self, note: Note) -> str:
+        """Ask for each that is listed. What an earlier call has asked for may be refused now: the list may be late."""
+        self.kept.save(note, disabling=True)
+        listed, refused = self.client.look().usable, ""
+        for kid in self._compromised(note):
+            if kid not in listed:
+                continue
+            try:
+                self.client.change("disable", kid)
+            except KeyturnError as error:
+                if error.code != "signing-api-refused" or not note.disabling:
+                    raise
+                refused = f"; to disable {kid!r} was refused: {error.message}"
+        return refused
 
     def _compromised(self, note: Note) -> list[str]:
         """The key that signed, and those that rotations before left to be accepted. Keys that none made stay."""

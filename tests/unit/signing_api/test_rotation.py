@@ -510,6 +510,26 @@ def test_an_issuer_in_memory_is_restarted_once_by_somebody_else_in_an_emergency(
     assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 3)
 
 
+def test_an_emergency_that_goes_on_disables_no_key_twice(bed: Bed) -> None:
+    bed.one.make()
+    bed.fault("disable", _cut_after)
+    assert bed.refused("replaced", disable="all") == "signing-api-lost"
+    assert bed.call("replaced", disable="all")["count"] == 1
+    asked = [one.path for one in bed.one.asked("disable")]
+    assert (len(asked), len(set(asked))) == (2, 2)
+
+
+def test_an_emergency_goes_on_where_a_late_list_shows_a_key_that_is_disabled_already(memory: Bed) -> None:
+    memory.fault("disable", _cut_after)
+    assert not memory.call("replaced", defer=True)["seen"]
+    memory.fault("disable", lambda _work: (404, {}, ""))
+    assert not memory.call("replaced", defer=True)["seen"]
+    _restarted(memory)
+    assert memory.call("replaced", wait=20)["count"] == 1
+    memory.fault("disable", lambda _work: (403, {}, ""))
+    assert memory.refused("replaced", rotation_id="r2", restart=memory.one.restart) == "signing-api-refused"
+
+
 @pytest.mark.parametrize("step", ["generate", "promote", "disable"])
 def test_an_emergency_whose_answer_was_lost_goes_on_and_leaves_a_key_that_signs(bed: Bed, step: str) -> None:
     for number, answer in enumerate((_cut_before, _cut_after)):
