@@ -192,7 +192,7 @@ class Turn:
 
     @staticmethod
     def _new_keys(note: Note, seen: Seen) -> list[str]:
-        return [kid for kid in seen.listed.states if kid not in note.before]
+        return [kid for kid in seen.listed.usable if kid not in note.before]
 
     def _asked_in_vain(self, note: Note) -> bool:
         """Whether an earlier call asked for a key and none came, however long one waits and after a restart."""

@@ -232,6 +232,21 @@ def test_two_new_keys_after_a_lost_answer_are_named_and_none_is_taken(bed: Bed) 
     assert bed.one.signing() == bed.first
 
 
+def test_of_two_new_keys_the_one_that_is_left_is_taken_where_the_other_is_disabled(bed: Bed) -> None:
+    bed.api["list"] = _ADMIN_LIST
+
+    def twice(work: Callable[[], Reply]) -> Reply:
+        work()
+        return _cut_after(work)
+
+    bed.fault("generate", twice)
+    assert bed.refused("staged") == "signing-api-ambiguous"
+    _first, much, left = bed.one.stored
+    bed.one.stored[much].enabled = False
+    assert bed.call("staged")["new_kid"] == left
+    assert len(bed.one.asked("generate")) == 1
+
+
 def test_a_refused_generate_leaves_no_note(bed: Bed) -> None:
     assert bed.refused("staged", bearer={"value": "another"}) == "signing-api-refused"
     bed.one.make()
