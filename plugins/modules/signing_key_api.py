@@ -70,7 +70,8 @@ options:
     default: false
   disable:
     description:
-      - For O(state=replaced). V(previous) disables the key that signed, V(all) every key but the new one.
+      - For O(state=replaced). V(previous) disables the key that signed and those that rotations before left to be
+        accepted, V(all) every key but the new one.
     type: str
     choices: [previous, all]
     default: previous

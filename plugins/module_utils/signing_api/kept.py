@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ class Note:
     :param promoted_at: seconds since 1970; 0 before.
     :param disabling: whether it was asked to disable the former key.
     :param forward_only: whether the former key is compromised, so that nothing goes back.
+    :param others: in an emergency, the kids that other rotations had made or taken over from when it began.
     """
 
     base: str
@@ -43,6 +45,18 @@ class Note:
     promoted_at: float = 0.0
     disabling: bool = False
     forward_only: bool = False
+    others: Sequence[str] = ()
+
+
+def _read(path: str, hint: str) -> Note:
+    try:
+        content: dict[str, Any] = json.loads(atomic.read_file(path))
+        if content.pop("schema_version") != _SCHEMA_VERSION:
+            raise ValueError
+        return Note(**content)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message = "what was kept of this rotation cannot be read by this release"
+        raise KeyturnError("state-invalid", message, where=path, hint=hint) from None
 
 
 class Kept:
@@ -66,24 +80,26 @@ class Kept:
         """
         if not os.path.lexists(self._path):
             return None
-        try:
-            content: dict[str, Any] = json.loads(atomic.read_file(self._path))
-            if content.pop("schema_version") != _SCHEMA_VERSION:
-                raise ValueError
-            note = Note(**content)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise KeyturnError(
-                "state-invalid",
-                "what was kept of this rotation cannot be read by this release",
-                where=self._path,
-                hint="Finish the rotation with the release that began it",
-            ) from None
+        note = _read(self._path, "Finish the rotation with the release that began it")
         if note.base != self._base:
             hint = "Give the address that it was begun with, or another rotation_id"
             raise KeyturnError(
                 "signing-api-other", "this rotation was begun at another address", where=self._path, hint=hint
             )
         return note
+
+    def kids_of_others(self) -> list[str]:
+        """The kids that the other rotations of this secret have made, and those that signed before them.
+
+        :raises KeyturnError: ``state-invalid``.
+        """
+        hint = (
+            "Finish that rotation with the release that began it. Or move the file away, and disable every key: "
+            "keyturn_disable=all, or disable: all of the module"
+        )
+        paths = sorted(glob.glob(os.path.join(glob.escape(self._folder), "*.json")))
+        notes = [_read(path, hint) for path in paths if path != self._path]
+        return list(dict.fromkeys(kid for note in notes for kid in (note.former, note.made) if kid))
 
     def save(self, note: Note, **changes: Any) -> Note:
         """Keep this from now on."""

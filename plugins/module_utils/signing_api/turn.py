@@ -81,6 +81,7 @@ class Turn:
     defers: bool = False
     disable_all: bool = False
     restarted: bool = field(default=False, init=False)
+    _may_restart: bool = field(default=True, init=False)
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class Turn:
         """How errors call the API."""
         return str(self.client.api["base"])
 
-    def _until(self, is_right: Callable[[Seen], bool], problem: KeyturnError) -> Seen:
+    def _until(self, is_right: Callable[[Seen], bool], problem: KeyturnError, restarts: bool = True) -> Seen:
         """Look until it is right. Where that is not so at once, the issuer is restarted once."""
         deadline = 0.0
         steps = pauses(_LONGEST_PAUSE)
@@ -135,7 +136,7 @@ class Turn:
                 if found.code not in PASSING:
                     raise
                 error = found
-            if self.restart and not self.restarted:
+            if restarts and self.restart and self._may_restart:
                 self._restart()
                 continue
             deadline = deadline or time.monotonic() + self.wait
@@ -145,7 +146,7 @@ class Turn:
             time.sleep(min(next(steps), left))
 
     def _restart(self) -> None:
-        self.restarted = True
+        self.restarted, self._may_restart = True, False
         ending = run_quietly(self.restart, self.restart_timeout)
         if ending.code != 0:
             said = ending.reason or f"exit code {ending.code}"
@@ -191,7 +192,7 @@ class Turn:
 
     @staticmethod
     def _new_keys(note: Note, seen: Seen) -> list[str]:
-        return [kid for kid in seen.listed.states if kid not in note.before]
+        return [kid for kid in seen.listed.usable if kid not in note.before]
 
     def _asked_in_vain(self, note: Note) -> bool:
         """Whether an earlier call asked for a key and none came, however long one waits and after a restart."""
@@ -215,12 +216,15 @@ class Turn:
 
     def _published(self, note: Note) -> None:
         """Wait until the new key is listed, and refuse one that signs before it was promoted."""
-        hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
-        missing = self._refuse("not-published", "the new key is not listed", hint)
-        seen = self._until(lambda seen: note.made in seen.listed.usable, missing)
+        seen = self._until_listed(note)
         if note.former and not note.promoting and note.made in (seen.issued, seen.listed.current):
             hint = "Verifiers may not know it yet. Promote the former key, or wait for them and go on"
             raise self._refuse("early", f"the new key {note.made!r} signs already", hint)
+
+    def _until_listed(self, note: Note) -> Seen:
+        hint = "See whether the issuer still has the key that it made; give restart if it holds its keys in memory"
+        missing = self._refuse("not-published", "the new key is not listed", hint)
+        return self._until(lambda seen: note.made in seen.listed.usable, missing)
 
     def promote(self) -> bool:
         """Let the new key sign."""
@@ -325,7 +329,8 @@ class Turn:
     def replace(self) -> bool:
         """For emergencies: make a key, let it sign, and disable what signed before, without an overlap.
 
-        An issuer that has to be restarted is asked for all of it first, and looked at once at the end.
+        An issuer that somebody else restarts is asked for all of it first, and looked at once at the end. One that this
+        call restarts is so before the promote too, where the new key is not listed: see :meth:`_refuse_missing`.
         """
         if "disable" not in self.client.api:
             hint = "Declare disable. Or run rotate, and take the compromised key away by the issuer's own means"
@@ -334,10 +339,24 @@ class Turn:
         seen = self.look()
         if note and note.made and self._is_replaced(note, seen):
             return self._promoted_already(note)
+        if note is None:
+            seen = self._told(seen)
+            note = Note(self.place, list(seen.listed.states), seen.signing)
+        others = note.others if note.forward_only else self.kept.kids_of_others()
         if not self.check_mode:
-            note = self.kept.save(note or Note(self.place, list(seen.listed.states), seen.signing), forward_only=True)
-            self._replace(note, seen)
+            self._replace(self.kept.save(note, forward_only=True, others=others), seen)
         return True
+
+    def _told(self, seen: Seen) -> Seen:
+        """How it stands once something says which key signs, and so is compromised. A lost answer says nothing."""
+        if seen.signing or self.disable_all or self.initial:
+            return seen
+        hint = (
+            "Nothing was changed. See why no token is issued, or disable every key but the new one: "
+            "keyturn_disable=all, or disable: all of the module"
+        )
+        unknown = self._refuse("unknown", "it is not known which key signs, and so is compromised", hint)
+        return self._until(lambda seen: bool(seen.signing), unknown, restarts=False)
 
     def _replace(self, note: Note, seen: Seen) -> None:
         if not note.made:
@@ -345,20 +364,39 @@ class Turn:
             note = self.kept.save(note, made=made or self._only_new(note))
         hint = "Run the same call again: it goes on, and nothing is brought back"
         if not (seen.is_told and seen.is_signed_by(note.made)):
+            if not self.defers:
+                self._until_listed(note)
+                self._may_restart = True
             note = self.kept.save(note, promoting=True)
             self.client.change("promote", note.made)
             if not (self.restart or self.defers):
                 wrong = self._refuse("not-promoted", f"tokens are not signed with {note.made!r}", hint)
-                self._until(lambda seen: seen.is_signed_by(note.made), wrong)
+                self._until(lambda seen: not seen.is_told or seen.is_signed_by(note.made), wrong)
             note = self.kept.save(note, signs=note.made, promoted_at=time.time())
-        note = self.kept.save(note, disabling=True)
-        for kid in self._compromised(note):
-            self.client.change("disable", kid)
-        wrong = self._refuse("not-disabled", "the new key does not sign, or a former one is accepted still", hint)
+        refused = self._disable_compromised(note)
+        message = f"the new key does not sign, or a former one is accepted still{refused}"
+        wrong = self._refuse("not-disabled", message, hint)
         self._until(lambda seen: self._is_replaced(note, seen), wrong)
 
+    def _disable_compromised(self, note: Note) -> str:
+        """Ask for each that is listed. What an earlier call has asked for may be refused now: the list may be late."""
+        self.kept.save(note, disabling=True)
+        listed, refused = self.client.look().usable, ""
+        for kid in self._compromised(note):
+            if kid not in listed:
+                continue
+            try:
+                self.client.change("disable", kid)
+            except KeyturnError as error:
+                if error.code != "signing-api-refused" or not note.disabling:
+                    raise
+                refused = f"; to disable {kid!r} was refused: {error.message}"
+        return refused
+
     def _compromised(self, note: Note) -> list[str]:
-        return [kid for kid in note.before if self.disable_all or kid == note.former]
+        """The key that signed, and those that rotations before left to be accepted. Keys that none made stay."""
+        kids = [*note.before, *note.others] if self.disable_all else [note.former, *note.others]
+        return [kid for kid in dict.fromkeys(kids) if kid not in ("", note.made)]
 
     def _is_replaced(self, note: Note, seen: Seen) -> bool:
         gone = not set(self._compromised(note)) & set(seen.listed.usable)

@@ -85,6 +85,15 @@ def _cut_before(_work: Callable[[], Reply]) -> Reply:
     return 0, {}, ""
 
 
+def _failing(bed: Bed, step: str, times: int) -> Callable[[Callable[[], Reply]], Reply]:
+    def answer(_work: Callable[[], Reply]) -> Reply:
+        if times > 1:
+            bed.fault(step, _failing(bed, step, times - 1))
+        return 500, {}, ""
+
+    return answer
+
+
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
     """An issuer that reads its keys at once."""
@@ -221,6 +230,21 @@ def test_two_new_keys_after_a_lost_answer_are_named_and_none_is_taken(bed: Bed) 
     assert bed.refused("staged") == "signing-api-ambiguous"
     assert bed.refused("promoted") == "signing-api-not-staged"
     assert bed.one.signing() == bed.first
+
+
+def test_of_two_new_keys_the_one_that_is_left_is_taken_where_the_other_is_disabled(bed: Bed) -> None:
+    bed.api["list"] = _ADMIN_LIST
+
+    def twice(work: Callable[[], Reply]) -> Reply:
+        work()
+        return _cut_after(work)
+
+    bed.fault("generate", twice)
+    assert bed.refused("staged") == "signing-api-ambiguous"
+    _first, much, left = bed.one.stored
+    bed.one.stored[much].enabled = False
+    assert bed.call("staged")["new_kid"] == left
+    assert len(bed.one.asked("generate")) == 1
 
 
 def test_a_refused_generate_leaves_no_note(bed: Bed) -> None:
@@ -410,7 +434,87 @@ def test_trap_44_a_compromised_key_is_replaced_at_once_and_never_comes_back(bed:
     assert bed.refused("replaced", rotation_id="r2") == "signing-api-no-disable"
 
 
-def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> None:
+def test_an_emergency_in_an_overlap_disables_the_key_before_too(bed: Bed) -> None:
+    other = bed.one.make()
+    bed.call("staged", rotation_id="r1")
+    bed.call("promoted", rotation_id="r1")
+    told = bed.call("replaced", rotation_id="e1")
+    assert [kid for kid, key in bed.one.stored.items() if key.enabled] == [other, told["new_kid"]]
+    assert not bed.call("replaced", rotation_id="e1")["changed"]
+    bed.call("staged", rotation_id="r2")
+    assert not bed.call("replaced", rotation_id="e1")["changed"]
+
+
+def test_an_emergency_disables_the_key_that_an_open_rotation_has_staged(bed: Bed) -> None:
+    bed.call("staged", rotation_id="r1")
+    assert bed.call("replaced", rotation_id="e1")["count"] == 1
+
+
+def test_an_emergency_that_cannot_read_what_a_rotation_made_changes_nothing(bed: Bed) -> None:
+    bed.call("staged", rotation_id="r1")
+    kept = bed.one.folder / "state" / "signing_api" / "JWT" / "r1.json"
+    kept.write_text("{}")
+    assert bed.refused("replaced", rotation_id="e1") == "state-invalid"
+    assert (len(bed.one.asked("generate")), bed.one.signing()) == (1, bed.first)
+    kept.unlink()
+    assert bed.call("replaced", rotation_id="e1", disable="all")["count"] == 1
+
+
+def test_an_emergency_that_does_not_know_which_key_signs_changes_nothing(bed: Bed) -> None:
+    for check in (True, False):
+        bed.fault("token", _failing(bed, "token", 3))
+        assert bed.refused("replaced", check=check, restart=["false"]) == "signing-api-unknown"
+    assert (bed.one.asked("generate"), bed.one.stored[bed.first].enabled) == ([], True)
+    assert not (bed.one.folder / "state" / "signing_api").exists()
+    told = bed.call("replaced")
+    assert (told["former_kid"], told["count"]) == (bed.first, 1)
+
+
+def test_an_emergency_asks_again_where_a_token_was_lost(bed: Bed) -> None:
+    bed.fault("token", _failing(bed, "token", 3))
+    told = bed.call("replaced", wait=60)
+    assert (told["former_kid"], told["count"]) == (bed.first, 1)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_an_emergency_with_all_disabled_needs_to_know_nothing(bed: Bed, tells: bool) -> None:
+    bed.one.stored[bed.first].current = False
+    if not tells:
+        del bed.api["token"]
+        assert bed.refused("replaced") == "signing-api-unknown"
+    assert bed.call("replaced", check=True, disable="all")["changed"]
+    assert bed.call("replaced", disable="all")["count"] == 1
+    assert bed.one.stored[bed.one.signing()].enabled
+
+
+def test_trap_19_an_emergency_promotes_no_kid_that_is_not_listed(bed: Bed) -> None:
+    def vanishing(work: Callable[[], Reply]) -> Reply:
+        reply = work()
+        bed.one.stored[json.loads(reply[2])["nextKid"]].enabled = False
+        return reply
+
+    bed.fault("generate", vanishing)
+    assert bed.refused("replaced") == "signing-api-not-published"
+    assert (bed.one.asked("promote"), bed.one.asked("disable"), bed.one.signing()) == ([], [], bed.first)
+    for key in bed.one.stored.values():
+        key.enabled = True
+    assert bed.call("replaced")["count"] == 1
+
+
+def test_an_issuer_in_memory_shows_a_key_before_an_emergency_promotes_it(memory: Bed) -> None:
+    listed: list[list[str]] = []
+
+    def noting(work: Callable[[], Reply]) -> Reply:
+        listed.append([key["kid"] for key in json.loads(memory.one.answer(memory.one.asked("list")[-1])[2])["keys"]])
+        return work()
+
+    memory.fault("promote", noting)
+    told = memory.call("replaced", restart=memory.one.restart, wait=20)
+    assert (told["restarted"], told["count"], memory.one.restarts) == (True, 1, 2)
+    assert listed == [[memory.first, told["new_kid"]]]
+
+
+def test_an_issuer_in_memory_is_restarted_once_by_somebody_else_in_an_emergency(memory: Bed) -> None:
     assert not memory.call("replaced", defer=True)["seen"]
     assert memory.one.restarts == 0
     assert [key.current for key in memory.one.stored.values() if key.enabled] == [True]
@@ -418,7 +522,27 @@ def test_an_issuer_in_memory_is_restarted_once_in_an_emergency(memory: Bed) -> N
     told = memory.call("replaced", wait=20)
     assert (told["seen"], told["count"], memory.one.restarts) == (True, 1, 1)
     again = memory.call("replaced", rotation_id="r2", restart=memory.one.restart)
-    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 2)
+    assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 3)
+
+
+def test_an_emergency_that_goes_on_disables_no_key_twice(bed: Bed) -> None:
+    bed.one.make()
+    bed.fault("disable", _cut_after)
+    assert bed.refused("replaced", disable="all") == "signing-api-lost"
+    assert bed.call("replaced", disable="all")["count"] == 1
+    asked = [one.path for one in bed.one.asked("disable")]
+    assert (len(asked), len(set(asked))) == (2, 2)
+
+
+def test_an_emergency_goes_on_where_a_late_list_shows_a_key_that_is_disabled_already(memory: Bed) -> None:
+    memory.fault("disable", _cut_after)
+    assert not memory.call("replaced", defer=True)["seen"]
+    memory.fault("disable", lambda _work: (404, {}, ""))
+    assert not memory.call("replaced", defer=True)["seen"]
+    _restarted(memory)
+    assert memory.call("replaced", wait=20)["count"] == 1
+    memory.fault("disable", lambda _work: (403, {}, ""))
+    assert memory.refused("replaced", rotation_id="r2", restart=memory.one.restart) == "signing-api-refused"
 
 
 @pytest.mark.parametrize("step", ["generate", "promote", "disable"])
