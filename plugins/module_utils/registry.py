@@ -320,13 +320,16 @@ def one_way(content: Mapping[str, Any], names: Sequence[str], mode: str) -> None
 
 
 def _let_go(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
-    """Free what a retire that was killed still holds although it had only asked whether it may begin."""
+    """Free what a retire that was killed still holds although it had only asked whether it may begin.
+
+    It is fenced, for it may only have been slow: what it would write at its end is from before this run.
+    """
     for name in names:
         found = content["secrets"].get(name, {}).get("open")
         rotation = content["rotations"].get(found, {})
         if found is not None and rotation.get("status") == _TURNED:
             _check_holder(found, rotation, run, now, force)
-            rotation["holder"] = None
+            rotation.update(epoch=_next_epoch(content), holder=None, lease_until=0)
             for each in rotation["secrets"]:
                 content["secrets"][each]["open"] = None
 

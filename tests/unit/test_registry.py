@@ -210,6 +210,26 @@ def test_a_retire_that_was_killed_while_it_asked_holds_nobody_up(mode: str, stat
     assert (found == rotation_id, rotation["status"]) == (mode != "rotate", status)
 
 
+@pytest.mark.parametrize(("mode", "ended"), [("rotate", "overlap"), ("emergency", "replaced")])
+@pytest.mark.parametrize("over", [True, False])
+def test_a_retire_that_outlived_its_lease_changes_nothing_any_more(mode: str, ended: str, over: bool) -> None:
+    content = registry.empty()
+    first = _turned(content, "run1", STAMP)
+    epoch = acquire(content, "run2", mode="retire")[1]["epoch"]
+    later, rotation = acquire(content, "run3", mode=mode, now=NOW + registry.LEASE_SECONDS + 1)
+    if over:
+        registry.finish(content, later, rotation["epoch"], ended, STAMP)
+    before = json.dumps(content)
+    for call in (
+        lambda: registry.advance(content, first, epoch, "retire", NOW),
+        lambda: registry.finish(content, first, epoch, "overlap", STAMP),
+    ):
+        with pytest.raises(KeyturnError) as raised:
+            call()
+        assert raised.value.code == "fenced"
+    assert json.dumps(content) == before
+
+
 # -- emergency -------------------------------------------------------------------------------------------------------
 
 
