@@ -125,7 +125,7 @@ def choose(
     if mode == "prune":
         return sorted(chosen)
     if mode == "restore":
-        return _restorable(_sharing(catalog, chosen), records)
+        return _restorable(_sharing(catalog, chosen), register, now)
     if mode == "emergency":
         return _in_emergency(catalog, only)
     if only and not asks_for_all(catalog, only):
@@ -234,14 +234,15 @@ def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, wa
     return [name for rotation in found - {None} for name in register["rotations"][rotation]["secrets"]]
 
 
-def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _restorable(names: list[str], register: Mapping[str, Any], now: float) -> list[str]:
     for name in names:
-        if records.get(name, {}).get("open"):
+        found = registry.in_use(register, name, now)
+        if found is not None:
             raise KeyturnError(
                 "rotation-busy",
-                f"rotation {records[name]['open']} of {name} is open",
+                f"rotation {found} of {name} is open",
                 where="state host",
-                hint="Roll it back first",
+                hint="Roll it back first" if registry.open_for(register, name) else "A retire asks about it: try later",
             )
     return names
 

@@ -28,6 +28,7 @@ __all__ = [
     "empty",
     "find",
     "finish",
+    "in_use",
     "one_way",
     "open_for",
     "open_rotation",
@@ -121,6 +122,15 @@ def open_for(content: Mapping[str, Any], name: str) -> str | None:
     found = content["secrets"].get(name, {}).get("open")
     status = content["rotations"].get(found, {}).get("status")
     return None if found is None or status == _TURNED else str(found)
+
+
+def in_use(content: Mapping[str, Any], name: str, now: float) -> str | None:
+    """The rotation of a secret that has work to do, or that a retire asks about which may still be alive."""
+    found = content["secrets"].get(name, {}).get("open")
+    rotation = content["rotations"].get(found, {})
+    if rotation.get("status") == _TURNED and (not rotation.get("holder") or rotation.get("lease_until", 0) <= now):
+        return None
+    return None if found is None else str(found)
 
 
 def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | None:
