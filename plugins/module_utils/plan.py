@@ -561,7 +561,7 @@ def build(
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
-        ``backup-needed``, ``keys-together``, ``emergency-kind``.
+        ``backup-needed``, ``keys-together``, ``emergency-kind``, ``emergency-no-disable``.
     """
     if emergency:
         _refuse_kinds_without_emergency(catalog, names, kinds)
@@ -681,6 +681,13 @@ def _refuse_kinds_without_emergency(
     catalog: Catalog, names: Iterable[str], kinds: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for name in names:
+        if signing_api.summary(catalog.secrets[name]).get("stays_listed"):
+            raise KeyturnError(
+                "emergency-no-disable",
+                f"the issuer of {name} disables no keys, so the compromised one would stay accepted",
+                where=f"keyturn_secrets.{name}.key_api",
+                hint="Declare disable. Or run rotate, and take the compromised key away by the issuer's own means",
+            )
         kind = catalog.secrets[name]["kind"]
         if "replace" not in kinds[kind]["phases"]:
             raise KeyturnError(
