@@ -239,8 +239,7 @@ def acquire(
     """
     one_way(content, names, mode)
     _let_go(content, names, run, now, take_over)
-    if mode == "emergency":
-        _seize(content, names, run, now, take_over)
+    took = _seize(content, names, run, now, take_over) if mode == "emergency" else {}
     found = open_rotation(content, names)
     if rotation_id and found and found != rotation_id:
         raise KeyturnError(
@@ -271,6 +270,7 @@ def acquire(
             "started_at": stamp,
             "restarted": [],
             "runs": [],
+            **({"took": took} if took else {}),
             **details,
         }
         for name in names:
@@ -344,11 +344,16 @@ def _let_go(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any
                 content["secrets"][each]["open"] = None
 
 
-def _seize(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
+def _seize(
+    content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool
+) -> dict[str, dict[str, Any]]:
     """Take these secrets out of whatever is open for them: an emergency waits for nothing but a run that lives.
 
     What the other rotation has made is not used, since nobody knows who has seen it. Its run is fenced.
+
+    :returns: by secret the rotation, its status before, and its epoch now, for :func:`_give_back`.
     """
+    took: dict[str, dict[str, Any]] = {}
     for name in names:
         found = open_for(content, name)
         if found is None or content["rotations"][found]["status"] == _REPLACING:
@@ -356,11 +361,25 @@ def _seize(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any]
         rotation = content["rotations"][found]
         _check_holder(found, rotation, run, now, force)
         rotation.update(epoch=_next_epoch(content), holder=None, lease_until=0)
+        took[name] = {"rotation": found, "status": rotation["status"], "epoch": rotation["epoch"]}
         content["secrets"][name]["open"] = None
         rotation.setdefault("seized", []).append(name)
         rotation["secrets"] = [each for each in rotation["secrets"] if each != name] or rotation["secrets"]
         if not any(content["secrets"].get(each, {}).get("open") == found for each in rotation["secrets"]):
             rotation["status"] = "superseded"
+    return took
+
+
+def _give_back(content: dict[str, Any], rotation: dict[str, Any]) -> None:
+    """Let what an emergency took that has replaced nothing be open again, unless a run went on without it."""
+    for name, before in rotation.pop("took", {}).items():
+        other = content["rotations"][before["rotation"]]
+        if other["epoch"] != before["epoch"]:
+            continue
+        other["status"] = before["status"]
+        other["secrets"] = sorted({*other["secrets"], name})
+        other["seized"].remove(name)
+        content["secrets"][name]["open"] = before["rotation"]
 
 
 def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | None, mode: str) -> str:
@@ -467,7 +486,7 @@ def finish(
     """End this run with a status.
 
     ``overlap`` (turned), ``retired``, ``replaced`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck``,
-    ``retiring`` and ``replacing`` keep it.
+    ``retiring`` and ``replacing`` keep it. With ``rolled_back`` an emergency that was refused gives back what it took.
 
     :raises KeyturnError: ``fenced``.
     """
@@ -491,6 +510,8 @@ def finish(
         elif status == "rolled_back" and secret.get("current") == rotation_id:
             secret["current"] = None
             _since_before(content, name)
+    if status == "rolled_back":
+        _give_back(content, rotation)
     return rotation
 
 

@@ -282,6 +282,33 @@ def test_a_rotation_of_nothing_but_a_compromised_secret_is_over() -> None:
     assert first not in registry.undoable(content)
 
 
+@pytest.mark.parametrize("names", [["KEY"], ["KEY", "OTHER"]])
+@pytest.mark.parametrize("status", ["open", "rolling_back", "retiring"])
+def test_an_emergency_that_was_refused_gives_back_what_it_took(names: list[str], status: str) -> None:
+    content = registry.empty()
+    first, rotation = acquire(content, names=names)
+    rotation["status"] = status
+    found, emergency = acquire(content, "run2", mode="emergency", alive={"run1": False})
+    registry.finish(content, found, emergency["epoch"], "rolled_back", STAMP)
+    assert {content["secrets"][name]["open"] for name in names} == {first}
+    assert (rotation["status"], rotation["secrets"], rotation["seized"]) == (status, names, [])
+    with pytest.raises(KeyturnError, match="taken over"):
+        registry.advance(content, first, 1, "promote", NOW)
+    registry.one_way(content, ["KEY"], "rotate")
+    assert acquire(content, "run3", mode="emergency")[1]["took"]["KEY"]["rotation"] == first
+
+
+def test_what_went_on_without_a_secret_does_not_get_it_back() -> None:
+    content = registry.empty()
+    first, rotation = acquire(content, names=["KEY", "OTHER"])
+    found, emergency = acquire(content, "run2", mode="emergency", alive={"run1": False})
+    _first, again = acquire(content, "run3", names=["OTHER"])
+    registry.finish(content, first, again["epoch"], "overlap", STAMP)
+    registry.finish(content, found, emergency["epoch"], "rolled_back", STAMP)
+    assert (rotation["status"], rotation["secrets"], content["secrets"]["KEY"]["open"]) == ("overlap", ["OTHER"], None)
+    assert acquire(content, "run4")[1]["status"] == "open"
+
+
 def test_the_lease_of_a_watch_is_as_long_as_it_lasts() -> None:
     content = registry.empty()
     rotation_id, rotation = acquire(content, mode="emergency")
