@@ -56,7 +56,8 @@ class ActionModule(KeyturnAction):
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
-        kept = "overlap" if status == "kept" else status  # as it was before somebody asked
+        # As it was before somebody asked
+        kept = {"kept": "overlap", "refused": "rolled_back"}.get(status, status)
         self.call("rotation_state", {"action": "finish", **logged, "status": kept, "facts": facts}, task_vars)
         lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
         if status in ("overlap", "retired", "replaced"):
@@ -96,7 +97,7 @@ def _stopped_at(run: Any) -> list[str]:
 
 def _verdict(run: Any, status: str, lost: list[str]) -> str:
     cause = run.rotation.get("cause") or "a host was lost"
-    if status == "replacing":
+    if status in ("replacing", "refused"):
         return emergencies.verdict(run, lost)
     if status == "kept":
         why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))

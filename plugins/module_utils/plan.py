@@ -125,7 +125,7 @@ def choose(
     if mode == "prune":
         return sorted(chosen)
     if mode == "restore":
-        return _restorable(_sharing(catalog, chosen), records)
+        return _restorable(_sharing(catalog, chosen), register, now)
     if mode == "emergency":
         return _in_emergency(catalog, only)
     if only and not asks_for_all(catalog, only):
@@ -234,14 +234,15 @@ def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, wa
     return [name for rotation in found - {None} for name in register["rotations"][rotation]["secrets"]]
 
 
-def _restorable(names: list[str], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _restorable(names: list[str], register: Mapping[str, Any], now: float) -> list[str]:
     for name in names:
-        if records.get(name, {}).get("open"):
+        found = registry.in_use(register, name, now)
+        if found is not None:
             raise KeyturnError(
                 "rotation-busy",
-                f"rotation {records[name]['open']} of {name} is open",
+                f"rotation {found} of {name} is open",
                 where="state host",
-                hint="Roll it back first",
+                hint="Roll it back first" if registry.open_for(register, name) else "A retire asks about it: try later",
             )
     return names
 
@@ -560,7 +561,7 @@ def build(
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
-        ``backup-needed``, ``keys-together``, ``emergency-kind``.
+        ``backup-needed``, ``keys-together``, ``emergency-kind``, ``emergency-no-disable``.
     """
     if emergency:
         _refuse_kinds_without_emergency(catalog, names, kinds)
@@ -680,6 +681,13 @@ def _refuse_kinds_without_emergency(
     catalog: Catalog, names: Iterable[str], kinds: Mapping[str, Mapping[str, Any]]
 ) -> None:
     for name in names:
+        if signing_api.summary(catalog.secrets[name]).get("stays_listed"):
+            raise KeyturnError(
+                "emergency-no-disable",
+                f"the issuer of {name} disables no keys, so the compromised one would stay accepted",
+                where=f"keyturn_secrets.{name}.key_api",
+                hint="Declare disable. Or run rotate, and take the compromised key away by the issuer's own means",
+            )
         kind = catalog.secrets[name]["kind"]
         if "replace" not in kinds[kind]["phases"]:
             raise KeyturnError(

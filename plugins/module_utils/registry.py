@@ -28,6 +28,7 @@ __all__ = [
     "empty",
     "find",
     "finish",
+    "in_use",
     "one_way",
     "open_for",
     "open_rotation",
@@ -121,6 +122,15 @@ def open_for(content: Mapping[str, Any], name: str) -> str | None:
     found = content["secrets"].get(name, {}).get("open")
     status = content["rotations"].get(found, {}).get("status")
     return None if found is None or status == _TURNED else str(found)
+
+
+def in_use(content: Mapping[str, Any], name: str, now: float) -> str | None:
+    """The rotation of a secret that has work to do, or that a retire asks about which may still be alive."""
+    found = content["secrets"].get(name, {}).get("open")
+    rotation = content["rotations"].get(found, {})
+    if rotation.get("status") == _TURNED and (not rotation.get("holder") or rotation.get("lease_until", 0) <= now):
+        return None
+    return None if found is None else str(found)
 
 
 def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -229,8 +239,7 @@ def acquire(
     """
     one_way(content, names, mode)
     _let_go(content, names, run, now, take_over)
-    if mode == "emergency":
-        _seize(content, names, run, now, take_over)
+    took = _seize(content, names, run, now, take_over) if mode == "emergency" else {}
     found = open_rotation(content, names)
     if rotation_id and found and found != rotation_id:
         raise KeyturnError(
@@ -261,6 +270,7 @@ def acquire(
             "started_at": stamp,
             "restarted": [],
             "runs": [],
+            **({"took": took} if took else {}),
             **details,
         }
         for name in names:
@@ -320,22 +330,30 @@ def one_way(content: Mapping[str, Any], names: Sequence[str], mode: str) -> None
 
 
 def _let_go(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
-    """Free what a retire that was killed still holds although it had only asked whether it may begin."""
+    """Free what a retire that was killed still holds although it had only asked whether it may begin.
+
+    It is fenced, for it may only have been slow: what it would write at its end is from before this run.
+    """
     for name in names:
         found = content["secrets"].get(name, {}).get("open")
         rotation = content["rotations"].get(found, {})
         if found is not None and rotation.get("status") == _TURNED:
             _check_holder(found, rotation, run, now, force)
-            rotation["holder"] = None
+            rotation.update(epoch=_next_epoch(content), holder=None, lease_until=0)
             for each in rotation["secrets"]:
                 content["secrets"][each]["open"] = None
 
 
-def _seize(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool) -> None:
+def _seize(
+    content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any], now: float, force: bool
+) -> dict[str, dict[str, Any]]:
     """Take these secrets out of whatever is open for them: an emergency waits for nothing but a run that lives.
 
     What the other rotation has made is not used, since nobody knows who has seen it. Its run is fenced.
+
+    :returns: by secret the rotation, its status before, and its epoch now, for :func:`_give_back`.
     """
+    took: dict[str, dict[str, Any]] = {}
     for name in names:
         found = open_for(content, name)
         if found is None or content["rotations"][found]["status"] == _REPLACING:
@@ -343,11 +361,25 @@ def _seize(content: dict[str, Any], names: Sequence[str], run: Mapping[str, Any]
         rotation = content["rotations"][found]
         _check_holder(found, rotation, run, now, force)
         rotation.update(epoch=_next_epoch(content), holder=None, lease_until=0)
+        took[name] = {"rotation": found, "status": rotation["status"], "epoch": rotation["epoch"]}
         content["secrets"][name]["open"] = None
         rotation.setdefault("seized", []).append(name)
         rotation["secrets"] = [each for each in rotation["secrets"] if each != name] or rotation["secrets"]
         if not any(content["secrets"].get(each, {}).get("open") == found for each in rotation["secrets"]):
             rotation["status"] = "superseded"
+    return took
+
+
+def _give_back(content: dict[str, Any], rotation: dict[str, Any]) -> None:
+    """Let what an emergency took that has replaced nothing be open again, unless a run went on without it."""
+    for name, before in rotation.pop("took", {}).items():
+        other = content["rotations"][before["rotation"]]
+        if other["epoch"] != before["epoch"]:
+            continue
+        other["status"] = before["status"]
+        other["secrets"] = sorted({*other["secrets"], name})
+        other["seized"].remove(name)
+        content["secrets"][name]["open"] = before["rotation"]
 
 
 def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | None, mode: str) -> str:
@@ -454,7 +486,7 @@ def finish(
     """End this run with a status.
 
     ``overlap`` (turned), ``retired``, ``replaced`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck``,
-    ``retiring`` and ``replacing`` keep it.
+    ``retiring`` and ``replacing`` keep it. With ``rolled_back`` an emergency that was refused gives back what it took.
 
     :raises KeyturnError: ``fenced``.
     """
@@ -478,6 +510,8 @@ def finish(
         elif status == "rolled_back" and secret.get("current") == rotation_id:
             secret["current"] = None
             _since_before(content, name)
+    if status == "rolled_back":
+        _give_back(content, rotation)
     return rotation
 
 

@@ -53,6 +53,7 @@ STATUSES = (
     "retiring",
     "replaced",
     "replacing",
+    "refused",
     "rolled_back",
     "rollback_pending",
     "stuck",
@@ -95,7 +96,7 @@ def outcome(run: Run) -> tuple[str, list[str]]:
 
     One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``retiring`` (did not finish), ``kept``
     (a retire that was refused before it removed anything), ``replaced``, ``replacing`` (an emergency that did not
-    finish), ``rolled_back``, ``rollback_pending``, ``stuck``.
+    finish), ``refused`` (one that has replaced nothing), ``rolled_back``, ``rollback_pending``, ``stuck``.
     """
     expected = set(run.plan["hosts"])
     lost = sorted(expected - set(run.answers.get("closed", {})))
@@ -106,7 +107,8 @@ def outcome(run: Run) -> tuple[str, list[str]]:
             unfinished = "kept" if run.rotation.get("status") == "overlap" else "retiring"
             return (unfinished if failed else "retired"), lost
         if run.mode == "emergency":
-            return ("replacing" if failed else "replaced"), lost
+            unfinished = "replacing" if "replace" in run.rotation.get("entered", ()) else "refused"
+            return (unfinished if failed else "replaced"), lost
         if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
@@ -189,9 +191,20 @@ _STATES = {
     "retiring": ("primary", "previous"),
     "kept": ("primary", "previous"),
     **emergencies.STATES,
+    "refused": ("dropped", "primary"),
     "rolled_back": ("dropped", "primary"),
     "rollback_pending": ("staged", "primary"),
     "stuck": ("staged", "primary"),
+}
+
+
+#: The event of the evidence where it is not the status.
+_EVENTS = {
+    "overlap": "rotated",
+    "retiring": "failed",
+    "kept": "failed",
+    "replacing": "failed",
+    "refused": "failed",
 }
 
 
@@ -210,7 +223,7 @@ def evidence_record(
 ) -> dict[str, Any]:
     """The record that is sealed: who, when, why, what, and how far it is proven."""
     rotation = run.rotation
-    event = {"overlap": "rotated", "retiring": "failed", "kept": "failed", "replacing": "failed"}.get(status, status)
+    event = _EVENTS.get(status, status)
     failed = event in ("stuck", "rollback_pending", "failed")
     phases = phases_of(journal, now, failed)
     new_state, old_state = _STATES.get(status, ("staged", "primary"))
@@ -275,7 +288,7 @@ def evidence_record(
             for host, said in sorted(run.answers.get("backup", {}).items())
             if said.get("backup")
         ],
-        **({"exposed": emergencies.exposed(run)} if run.mode == "emergency" else {}),
+        **({"exposed": emergencies.exposed(run)} if status in emergencies.STATES else {}),
         "software": _software(run),
         "messages": [
             *_messages(run, rotation, status),
@@ -374,6 +387,7 @@ def summary_lines(
         "kept": f"{names}: the previous version was not retired, and nothing was removed",
         "replaced": f"{names}: the compromised version is replaced and disabled",
         "replacing": f"{names}: the emergency is not over; run the same command again",
+        "refused": f"{names}: the emergency was refused; nothing was replaced",
         "rolled_back": f"{names}: everything is back on the version before",
         "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
         "stuck": f"{names}: the way back did not finish",
@@ -419,8 +433,13 @@ def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
         return [f"  way back    {back}"]
     if status == "replaced":
         return ["  way back    none"]
-    if status == "replacing":
+    if status in ("replacing", "refused"):
         again = f"ansible-playbook keyturn.rotation.emergency -e keyturn_only={only} -e keyturn_confirm={only}"
+        if status == "refused":
+            return [
+                "  holds       the compromised version is in use as before",
+                f"  do          mend it, then: {again}",
+            ]
         return ["  holds       nothing was brought back, and nothing will be", f"  do          {again}"]
     if status == "rollback_pending":
         return [f"  do          bring {', '.join(lost)} back, then run: {back}"]

@@ -76,10 +76,11 @@ def exposed(run: Any) -> list[dict[str, Any]]:
 
 def notes(run: Any, status: str) -> list[str]:
     """What a person should know, for the evidence and the end of the run."""
+    causes = [f"{host}: {said['task']}: {said['msg']}" for host, said in sorted(run.answers.get("cause", {}).items())]
     if status not in STATES:
-        return []
+        return causes if status == "refused" else []
     found = [_words(name, one) for name, one in exposures(run.plan, run.answers.get("jwks", {})).items()]
-    found += [f"{host}: {said['task']}: {said['msg']}" for host, said in sorted(run.answers.get("cause", {}).items())]
+    found += causes
     if status == "replaced" and not run.answers.get("watched"):
         found.append(_WITHOUT_WATCH)
     return found
@@ -95,4 +96,8 @@ def verdict(run: Any, lost: list[str]) -> str:
     why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))
     missing = f"{', '.join(lost)} could not be reached" if lost else ""
     text = ". ".join(filter(None, (why.rstrip(". "), missing)))
+    if "replace" not in run.rotation.get("entered", ()):
+        return (
+            f"The emergency was refused. Nothing was replaced, and the compromised version is in use as before. {text}"
+        )
     return f"The emergency is not over. {holds}; nothing was brought back. Run the same command again. {text}"

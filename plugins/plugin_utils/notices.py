@@ -36,6 +36,7 @@ _EVENT_OF = {
     "retired": "succeeded",
     "replaced": "succeeded",
     "replacing": "failed",
+    "refused": "failed",
     "kept": "failed",
     "rolled_back": "rolled_back",
     "rollback_pending": "stuck",
@@ -182,6 +183,7 @@ def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
         "retiring": "retire did not finish",
         "kept": "the previous version was not retired",
         "replacing": "the compromised version is not replaced everywhere yet",
+        "refused": "the emergency was refused, and the compromised version is in use as before",
     }
     return f"{shown}: {words.get(status, 'could not be done')}"
 
@@ -189,6 +191,7 @@ def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
 def _to_do(event: str, status: str, only: str) -> str:
     asked = f" -e keyturn_only={only}" if only else ""
     back = f"ansible-playbook keyturn.rotation.rollback{asked}"
+    emergency = f"ansible-playbook keyturn.rotation.emergency{asked} -e keyturn_confirm={only}"
     if event == "succeeded" and status not in ("retired", "replaced"):
         return f"Nothing. The way back, until it is retired: {back}"
     if event == "rolled_back":
@@ -202,7 +205,8 @@ def _to_do(event: str, status: str, only: str) -> str:
         again = {
             "retiring": f"Run again: ansible-playbook keyturn.rotation.retire{asked}",
             "kept": f"Look at the evidence, mend the cause, then run: ansible-playbook keyturn.rotation.retire{asked}",
-            "replacing": f"Run again: ansible-playbook keyturn.rotation.emergency{asked} -e keyturn_confirm={only}",
+            "replacing": f"Run again: {emergency}",
+            "refused": f"Look at the evidence, mend the cause, then run: {emergency}",
         }
         return again.get(status, "Run ansible-playbook keyturn.rotation.status and look at the log")
     return "Nothing"

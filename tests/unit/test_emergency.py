@@ -13,7 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import lo
 from ansible_collections.keyturn.rotation.plugins.module_utils.emergency import split_probes
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, standing
+from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, emergencies, standing
 
 _STAMP = "2026-11-21T10:00:0{}.000Z"
 _KINDS = {
@@ -169,6 +169,20 @@ def test_an_emergency_that_fails_is_not_over_and_says_what_holds() -> None:
     text = "\n".join(account.summary_lines(failed, "replacing", [], record, {}))
     assert "keyturn.rotation.emergency -e keyturn_only=SIGN -e keyturn_confirm=SIGN" in text
     assert "web: Probe: the old version is still accepted" in text
+
+
+def test_an_emergency_that_is_refused_before_it_replaces_leaves_the_lock_free() -> None:
+    failed = _run(cause={"db": {"task": "Look whether the keys could be replaced", "msg": "no row opens"}})
+    refused = replace(failed, rotation={**failed.rotation, "entered": ["preflight"]})
+    assert account.outcome(refused) == ("refused", [])
+    record = account.evidence_record(refused, "refused", [], [], _STAMP.format(5))
+    check_record(record)
+    assert (record["event"], "exposed" in record) == ("failed", False)
+    assert [entry["state"] for entry in record["secrets"][0]["versions"]] == ["dropped", "primary"]
+    text = "\n".join(account.summary_lines(refused, "refused", [], record, {}))
+    assert "nothing was replaced" in text
+    assert "no row opens" in text
+    assert "in use as before. no row opens" in emergencies.verdict(refused, [])
 
 
 def test_the_plan_announces_the_end_of_the_present_key_and_how_long_it_may_be_accepted() -> None:

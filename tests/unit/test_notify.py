@@ -82,6 +82,7 @@ def test_every_status_of_a_run_has_its_event() -> None:
         "kept": "failed",
         "replaced": "succeeded",
         "replacing": "failed",
+        "refused": "failed",
         "rolled_back": "rolled_back",
         "rollback_pending": "stuck",
         "stuck": "stuck",

@@ -70,6 +70,18 @@ def test_rollback_finds_what_has_turned() -> None:
     assert plan.choose(loaded(), turned("2026-05-31T00:00:00.000Z", "retired"), [], "rollback", NOW) == []
 
 
+def test_a_retire_that_was_killed_while_it_asked_keeps_nobody_from_restoring() -> None:
+    content = turned("2026-05-31T00:00:00.000Z", is_open=True)
+    content["rotations"]["r1"].update(holder={"run_id": "run2"}, lease_until=NOW + 100)
+    with pytest.raises(KeyturnError, match="r1 of KEY is open") as raised:
+        plan.choose(loaded(), content, ["KEY"], "restore", NOW)
+    assert (raised.value.code, "retire asks" in raised.value.hint) == ("rotation-busy", True)
+    assert plan.choose(loaded(), content, ["KEY"], "restore", NOW + 100) == ["KEY"]
+    content["rotations"]["r1"]["status"] = "retiring"
+    with pytest.raises(KeyturnError, match="r1 of KEY is open"):
+        plan.choose(loaded(), content, ["KEY"], "restore", NOW + 100)
+
+
 def test_a_plan_says_what_each_host_does() -> None:
     built = plan.build(loaded(), ["KEY"], KINDS, {})
     assert built["phases"] == ["preflight", "backup", "stage", "migrate", "promote", "restart", "verify"]

@@ -210,6 +210,26 @@ def test_a_retire_that_was_killed_while_it_asked_holds_nobody_up(mode: str, stat
     assert (found == rotation_id, rotation["status"]) == (mode != "rotate", status)
 
 
+@pytest.mark.parametrize(("mode", "ended"), [("rotate", "overlap"), ("emergency", "replaced")])
+@pytest.mark.parametrize("over", [True, False])
+def test_a_retire_that_outlived_its_lease_changes_nothing_any_more(mode: str, ended: str, over: bool) -> None:
+    content = registry.empty()
+    first = _turned(content, "run1", STAMP)
+    epoch = acquire(content, "run2", mode="retire")[1]["epoch"]
+    later, rotation = acquire(content, "run3", mode=mode, now=NOW + registry.LEASE_SECONDS + 1)
+    if over:
+        registry.finish(content, later, rotation["epoch"], ended, STAMP)
+    before = json.dumps(content)
+    for call in (
+        lambda: registry.advance(content, first, epoch, "retire", NOW),
+        lambda: registry.finish(content, first, epoch, "overlap", STAMP),
+    ):
+        with pytest.raises(KeyturnError) as raised:
+            call()
+        assert raised.value.code == "fenced"
+    assert json.dumps(content) == before
+
+
 # -- emergency -------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +280,33 @@ def test_a_rotation_of_nothing_but_a_compromised_secret_is_over() -> None:
     acquire(content, "run2", mode="emergency", alive={"run1": False})
     assert (rotation["status"], rotation["secrets"]) == ("superseded", ["KEY"])
     assert first not in registry.undoable(content)
+
+
+@pytest.mark.parametrize("names", [["KEY"], ["KEY", "OTHER"]])
+@pytest.mark.parametrize("status", ["open", "rolling_back", "retiring"])
+def test_an_emergency_that_was_refused_gives_back_what_it_took(names: list[str], status: str) -> None:
+    content = registry.empty()
+    first, rotation = acquire(content, names=names)
+    rotation["status"] = status
+    found, emergency = acquire(content, "run2", mode="emergency", alive={"run1": False})
+    registry.finish(content, found, emergency["epoch"], "rolled_back", STAMP)
+    assert {content["secrets"][name]["open"] for name in names} == {first}
+    assert (rotation["status"], rotation["secrets"], rotation["seized"]) == (status, names, [])
+    with pytest.raises(KeyturnError, match="taken over"):
+        registry.advance(content, first, 1, "promote", NOW)
+    registry.one_way(content, ["KEY"], "rotate")
+    assert acquire(content, "run3", mode="emergency")[1]["took"]["KEY"]["rotation"] == first
+
+
+def test_what_went_on_without_a_secret_does_not_get_it_back() -> None:
+    content = registry.empty()
+    first, rotation = acquire(content, names=["KEY", "OTHER"])
+    found, emergency = acquire(content, "run2", mode="emergency", alive={"run1": False})
+    _first, again = acquire(content, "run3", names=["OTHER"])
+    registry.finish(content, first, again["epoch"], "overlap", STAMP)
+    registry.finish(content, found, emergency["epoch"], "rolled_back", STAMP)
+    assert (rotation["status"], rotation["secrets"], content["secrets"]["KEY"]["open"]) == ("overlap", ["OTHER"], None)
+    assert acquire(content, "run4")[1]["status"] == "open"
 
 
 def test_the_lease_of_a_watch_is_as_long_as_it_lasts() -> None:

@@ -69,6 +69,15 @@ def test_the_first_host_asks_and_every_host_of_the_issuer_restarts_it() -> None:
         plan.build(loaded, ["SIGN"], _KINDS, {"i2": waiver})
 
 
+def test_an_emergency_needs_an_issuer_that_disables_keys() -> None:
+    kinds = {"signing_key": {**_KINDS["signing_key"], "phases": ["replace"]}}
+    with pytest.raises(KeyturnError, match="SIGN disables no keys") as raised:
+        plan.build(_loaded(), ["SIGN"], kinds, {}, emergency=True)
+    assert (raised.value.code, "run rotate" in raised.value.hint) == ("emergency-no-disable", True)
+    disable = {"path": "/keys/{kid}/disable"}
+    assert plan.build(_loaded({"disable": disable}), ["SIGN"], kinds, {}, emergency=True)["phases"][1] == "replace"
+
+
 def test_the_state_host_asks_where_nobody_is_named_and_shows_tokens_itself() -> None:
     log = {"name": "failed", "type": "log", "hosts": "i1", "path": "/log", "pattern": "failed", "at_most": 0}
     disable = {"path": "/keys/{kid}/disable"}

@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role makes of register and plan before it asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+from tests.unit.test_house import ROOT
+
+_TASKS = ROOT / "roles/rotation/tasks"
+_PROBES = [
+    {"name": "up", "type": "http"},
+    {"name": "new", "type": "token", "secret": "SIGN", "version": "new"},
+    {"name": "old", "type": "token", "secret": "SIGN", "version": "old"},
+    {"name": "gone", "type": "token", "secret": "SIGN", "version": "old", "refused": True},
+]
+
+
+def _read(name: str, **variables: Any) -> Any:
+    """A variable of the role, with these beside its own."""
+    loader = DataLoader()
+    own = loader.load_from_file(str(ROOT / "roles/rotation/vars/main.yml"), trusted_as_template=True)
+    return Templar(loader=loader, variables={**own, **variables}).template(own[name])
+
+
+def _argument(file: str, task: str, argument: str) -> str:
+    """What a task gives to ``secret_probe``."""
+
+    def found(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [each for entry in entries for each in (entry, *found(entry.get("block", [])))]
+
+    (one,) = [entry for entry in found(yaml.safe_load((_TASKS / file).read_text("utf-8"))) if entry["name"] == task]
+    return str(one["keyturn.rotation.secret_probe"][argument])
+
+
+@pytest.mark.parametrize(("entered", "asked"), [(["verify"], ["up", "new", "old"]), (["retire"], ["up", "new"])])
+def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled(
+    entered: list[str], asked: list[str]
+) -> None:
+    assert _argument("retire.yml", "Ask every probe", "probes") == "{{ __rotation_asked_first }}"
+    probes = _read(
+        "__rotation_asked_first",
+        __rotation_plan={"secrets": [{"name": "SIGN"}]},
+        __rotation_work={"probes": _PROBES},
+        __rotation_run={"rotation": {"entered": entered}},
+    )
+    assert [probe["name"] for probe in probes] == asked
+
+
+@pytest.mark.parametrize(
+    ("mode", "exposed", "seconds"), [("rotate", 600, 10), ("emergency", 600, 600), ("emergency", 0, 10)]
+)
+def test_in_an_emergency_acceptance_is_waited_for_as_long_as_caches_last(mode: str, exposed: int, seconds: int) -> None:
+    assert _argument("prove.yml", "Ask every probe", "wait") == "{{ __rotation_proof_wait | int }}"
+    wait = _read("__rotation_proof_wait", rotation_mode=mode, __rotation_announced={"exposed_s": exposed})
+    assert int(wait) == seconds
