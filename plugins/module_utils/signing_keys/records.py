@@ -149,6 +149,20 @@ class Records:
             last = rows[-1][0]
             yield [Record(*row) for row in rows]
 
+    def note(self, link: Link, places: Sequence[tuple[str, str]]) -> None:
+        """Write down further keys that signed and do not any more, so that an emergency disables them too.
+
+        :param places: tenant and kid. Each has a row of its own, since this rotation's is for its new key.
+        """
+        query = self._sql(
+            "INSERT INTO {signing} (name, rotation, tenant, new_kid, stage, forward_only) "
+            "SELECT %s, %s || ' ' || u.kid, u.tenant, u.kid, %s, true "
+            "FROM unnest(%s::text[], %s::text[]) AS u(tenant, kid) "
+            "ON CONFLICT (name, rotation, tenant) DO UPDATE SET stage = excluded.stage"
+        )
+        noted = sorted(set(places))
+        link.execute(query, (*self._mine, WITHDRAWN, [one[0] for one in noted], [one[1] for one in noted]))
+
     def former(self, link: Link, tenants: Sequence[str]) -> list[tuple[str, str]]:
         """Tenant and kid of every key that rotations of this secret have taken out of use and not disabled yet."""
         query = self._sql(

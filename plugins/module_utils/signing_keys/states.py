@@ -126,7 +126,8 @@ _REFUSALS: dict[str, Callable[[Turn, Mapping[str, int], int | None], None]] = {
 
 def _staged(turn: Turn) -> None:
     turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
-    turn.records.begin(turn.link)
+    if not turn.records.counts(turn.link):  # later, what this rotation has ended itself is still needed
+        turn.records.begin(turn.link)
     if turn.forward_only:
         turn.records.make_forward_only(turn.link)
     most = _SLOW_KEYS if turn.generate["type"] == "rsa" else _QUICK_KEYS

@@ -133,6 +133,7 @@ class Turn:
                 refuse_closed(look(self.envelope, (row for rows in found.values() for row in rows)), self.where)
                 self._count(self.rows.insert(link, entries, algorithm(self.generate)), len(entries))
                 self.records.add(link, records, self.forward_only)
+                self._note_others(link, records, found)
                 self._check(link, {one.tenant: one.old_kid for one in records if _is_sound(found[one.tenant])})
                 return len(entries)
 
@@ -149,6 +150,18 @@ class Turn:
             return None
         refuse_unsound(1, [Unsound(tenant, len(current), len(usable))], self.where)
         return None
+
+    def _note_others(self, link: Link, batch: Sequence[Record], found: Mapping[str, Sequence[KeyRow]]) -> None:
+        """In an emergency several keys may be current: each of them has signed, and a record names only one."""
+        if not self.forward_only:
+            return
+        others = [
+            (one.tenant, row.kid)
+            for one in batch
+            for row in found[one.tenant]
+            if row.is_current and row.kid not in (one.new_kid, one.old_kid)
+        ]
+        self.records.note(link, others)
 
     # -- turning -------------------------------------------------------------------------------------------------
 
@@ -173,6 +186,7 @@ class Turn:
                 self._count(self.rows.end_current(link, former), len(former))
                 places = [(one.tenant, one.new_kid) for one in turning]
                 self._count(self.rows.make_current(link, places, newest), len(places))
+                self._note_others(link, left, found)
                 self.records.move(link, [one.tenant for one in left], PROMOTED)
                 self.records.move(link, gone, GONE)
                 self._check(link, {one.tenant: one.new_kid for one in left})

@@ -462,6 +462,21 @@ def test_an_emergency_sets_a_table_right_that_has_no_usable_current_key(make_key
     assert keys.info(expect="sound")["counts"]["current"] == 1
 
 
+@pytest.mark.parametrize("shape", ["flags", "newest"])
+def test_an_emergency_disables_every_key_that_was_current(make_keys: KeysMaker, shape: str) -> None:
+    keys = make_keys(shape)
+    older = set(keys.fill(1)) ^ keys.published()
+    if shape == "flags":
+        keys.sql.execute("DROP INDEX one_current")
+        keys.ask("UPDATE {} SET is_current = true RETURNING 1")
+    else:
+        keys.ask("UPDATE {} SET created_at = '2026-01-01' RETURNING 1")
+    assert keys.run("replaced")["disabled"] == 2
+    assert not older & keys.published()
+    assert keys.published() == set(keys.signing().values())
+    assert keys.info(expect="new")["stages"] == {"disabled": 1}
+
+
 def test_trap_19_an_emergency_that_would_leave_no_usable_key_changes_nothing(make_keys: KeysMaker) -> None:
     keys = make_keys("flags")
     former = keys.fill()
