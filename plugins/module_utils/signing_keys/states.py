@@ -36,8 +36,8 @@ def reach(turn: Turn, state: str, check_mode: bool, schema: str, overlap_s: int 
         ``signing-too-early``, ``signing-forward-only``, ``signing-disabled``.
     """
     counts = turn.records.counts(turn.link)
-    if state != "rolled_back" and counts and set(counts) <= {DISABLED, GONE} and not _has_fence(turn):
-        return False  # it is over
+    if state != "rolled_back" and _is_over(turn, counts) and not _is_undone(turn):
+        return False
     _REFUSALS.get(state, _permitted)(turn, counts, overlap_s)
     pending = _PENDING[state](turn, counts)
     if state in ("staged", "replaced") and not counts:
@@ -54,6 +54,15 @@ def reach(turn: Turn, state: str, check_mode: bool, schema: str, overlap_s: int 
 # -- what is still to be done --------------------------------------------------------------------------------------
 
 
+def _is_over(turn: Turn, counts: Mapping[str, int]) -> bool:
+    return bool(counts) and set(counts) <= {DISABLED, GONE} and not _has_fence(turn)
+
+
+def _is_undone(turn: Turn) -> bool:
+    """Whether an emergency that is over has to be done again, unless another rotation came after it."""
+    return turn.forward_only and turn.fence.is_over and bool(turn.records.astray(turn.link, turn.rows.current, True, 1))
+
+
 def _has_fence(turn: Turn) -> bool:
     return turn.fence.read(turn.link)
 
@@ -67,7 +76,7 @@ def _at(*stages: str) -> Callable[[Turn, Mapping[str, int]], bool]:
 
 
 def _to_replace(turn: Turn, counts: Mapping[str, int]) -> bool:
-    return _untouched(turn, counts) or _has_fence(turn)
+    return _untouched(turn, counts) or _has_fence(turn) or _is_over(turn, counts)  # asked only if it is undone
 
 
 _PENDING: dict[str, Callable[[Turn, Mapping[str, int]], bool]] = {
@@ -148,14 +157,15 @@ def _in_batches(turn: Turn, stages: Sequence[str], work: Callable[[Link, Sequenc
 
 def _promoted(turn: Turn) -> None:
     turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
-    _in_batches(turn, (STAGED,), turn.promote)
+    _in_batches(turn, (STAGED, PROMOTED, DISABLED) if turn.forward_only else (STAGED,), turn.promote)
     if not turn.forward_only:
         turn.fence.close(turn.link)
 
 
 def _disabled(turn: Turn) -> None:
     turn.fence.take(turn.link, SAME, turn.pace, seize=turn.forward_only)
-    _in_batches(turn, (PROMOTED,), turn.disable)
+    _in_batches(turn, (PROMOTED, DISABLED) if turn.forward_only else (PROMOTED,), turn.disable)
+    turn.refuse_astray()
     turn.fence.finish(turn.link)
 
 

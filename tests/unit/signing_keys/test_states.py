@@ -477,6 +477,60 @@ def test_an_emergency_disables_every_key_that_was_current(make_keys: KeysMaker, 
     assert keys.info(expect="new")["stages"] == {"disabled": 1}
 
 
+def _meddle(keys: Keys, kid: str) -> None:
+    """Somebody who makes a key current as soon as a new one signs."""
+    keys.sql.execute(
+        "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
+        "UPDATE signing_keys SET is_current = false WHERE is_current; "
+        "UPDATE signing_keys SET is_current = true WHERE kid = (SELECT kid FROM meddler); RETURN NULL; END$$"
+    )
+    keys.sql.execute("CREATE TABLE meddler AS SELECT %s::text AS kid", (kid,))
+    keys.sql.execute(
+        "CREATE CONSTRAINT TRIGGER meddle AFTER UPDATE ON keyturn.signing DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW WHEN (NEW.stage = 'promoted') EXECUTE FUNCTION meddle()"
+    )
+
+
+def test_an_emergency_is_not_over_while_the_former_key_signs_again(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    keys.run("staged")
+    _meddle(keys, former)
+    with pytest.raises(KeyturnError) as refused:
+        keys.run("replaced")
+    assert refused.value.code == "signing-raced"
+    assert list(keys.signing().values()) == [former]
+    keys.sql.execute("DROP TRIGGER meddle ON keyturn.signing")
+    assert keys.run("replaced")["promoted"] == 1
+    keys.info(expect="new")
+    assert former not in keys.published()
+    assert not keys.run("replaced")["changed"]
+    keys.sql.execute("UPDATE signing_keys SET is_current = false WHERE is_current")
+    keys.sql.execute("UPDATE signing_keys SET is_current = true, enabled = true WHERE kid = %s", (former,))
+    assert keys.run("replaced")["disabled"] == 1
+    keys.info(expect="new")
+    assert former not in keys.published()
+
+
+def test_in_an_emergency_a_key_that_nobody_knows_is_named_and_the_former_one_goes(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    new = _new_kid(keys, "")
+    theirs = keys.add(1, current=False)
+    _meddle(keys, theirs)
+    for _attempt in range(2):
+        with pytest.raises(KeyturnError) as refused:
+            keys.run("replaced")
+        assert refused.value.code == "signing-raced"
+        assert list(keys.signing().values()) == [theirs]
+        assert former not in keys.published()
+    keys.sql.execute("DROP TRIGGER meddle ON keyturn.signing")
+    keys.sql.execute("UPDATE signing_keys SET is_current = false WHERE is_current")
+    keys.sql.execute("UPDATE signing_keys SET is_current = true WHERE kid = %s", (new,))
+    assert keys.run("replaced")["changed"]
+    assert keys.info(expect="new")["stages"] == {"disabled": 1}
+
+
 def test_trap_19_an_emergency_that_would_leave_no_usable_key_changes_nothing(make_keys: KeysMaker) -> None:
     keys = make_keys("flags")
     former = keys.fill()
