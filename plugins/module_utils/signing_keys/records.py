@@ -239,3 +239,15 @@ class Records:
             current=current,
         )
         return [row[0] for row in link.execute(query, (*self._mine, want_new, want_new, limit)).fetchall()]
+
+    def has_others(self, link: Link, usable: sql.Composable) -> bool:
+        """Whether a tenant of this rotation has a usable key beside its new one.
+
+        :param usable: a query for the usable rows, with the columns ``tenant`` and ``kid``.
+        """
+        query = self._sql(
+            "SELECT 1 FROM {signing} r JOIN ({usable}) j ON j.tenant = r.tenant AND j.kid <> r.new_kid "
+            "WHERE r.name = %s AND r.rotation = %s AND r.stage <> 'gone' LIMIT 1",
+            usable=usable,
+        )
+        return link.execute(query, self._mine).fetchone() is not None

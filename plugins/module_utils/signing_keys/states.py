@@ -59,8 +59,15 @@ def _is_over(turn: Turn, counts: Mapping[str, int]) -> bool:
 
 
 def _is_undone(turn: Turn) -> bool:
-    """Whether an emergency that is over has to be done again, unless another rotation came after it."""
-    return turn.forward_only and turn.fence.is_over and bool(turn.records.astray(turn.link, turn.rows.current, True, 1))
+    """Whether an emergency that is over has more to do, unless another rotation came after it.
+
+    A key was brought back since, or only now all others are to be disabled.
+    """
+    if not (turn.forward_only and turn.fence.is_over):
+        return False
+    if turn.disable_which == "all" and turn.records.has_others(turn.link, turn.rows.usable):
+        return True
+    return bool(turn.records.astray(turn.link, turn.rows.current, True, 1))
 
 
 def _has_fence(turn: Turn) -> bool:

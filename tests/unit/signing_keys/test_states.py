@@ -445,6 +445,19 @@ def test_in_an_emergency_all_former_keys_can_go(keys: Keys) -> None:
     assert keys.published() == set(keys.signing().values())
 
 
+def test_in_an_emergency_all_former_keys_can_go_later(keys: Keys) -> None:
+    keys.fill()
+    keys.run("replaced")
+    signing = keys.signing()
+    assert keys.published() > set(signing.values())
+    assert not keys.run("replaced")["changed"]
+    assert keys.run("replaced", disable="all", check=True)["changed"]
+    assert keys.run("replaced", disable="all")["disabled"] == len(signing)
+    assert keys.signing() == signing
+    assert keys.published() == set(signing.values())
+    assert not keys.run("replaced", disable="all")["changed"]
+
+
 def test_an_emergency_takes_the_key_that_waits_already(keys: Keys) -> None:
     keys.fill()
     keys.run("staged")
