@@ -146,6 +146,7 @@ def _staged(turn: Turn) -> None:
         turn.records.begin(turn.link)
     if turn.forward_only:
         turn.records.make_forward_only(turn.link)
+        _in_batches(turn, (STAGED, PROMOTED, DISABLED, GONE), turn.forget_lost)
     most = _SLOW_KEYS if turn.generate["type"] == "rsa" else _QUICK_KEYS
     while True:
         page = turn.records.untouched(turn.link, turn.rows.tenants, _PAGE, turn.tenants)

@@ -152,6 +152,33 @@ class Turn:
         refuse_unsound(1, [Unsound(tenant, len(current), len(usable))], self.where)
         return None
 
+    def forget_lost(self, link: Link, batch: Sequence[Record]) -> None:
+        """Forget new keys that somebody has taken away, so that others are made; what they replaced stays written down.
+
+        :raises KeyturnError: ``signing-keys-none`` where a table without tenants is empty.
+        """
+
+        def work() -> None:
+            with explained(self.where), transaction(link):
+                self.fence.hold(link)
+                found = self.rows.lock(link, [one.tenant for one in batch])
+                if not found.get("", [""]) and not self.initial:
+                    refuse_unsound(1, [Unsound("", 0, 0)], self.where)
+                lost = [one for one in batch if self._is_lost(one, found[one.tenant])]
+                signed = [(one.tenant, one.new_kid) for one in lost if one.stage != STAGED]
+                former = [(one.tenant, one.old_kid) for one in lost if one.old_kid]
+                self.records.note(link, [*signed, *former])
+                self.records.forget(link, [one.tenant for one in lost])
+
+        retrying(self.pace, self.where, work)
+
+    @staticmethod
+    def _is_lost(one: Record, rows: Sequence[KeyRow]) -> bool:
+        """A tenant that went away with all its keys has lost nothing; the one of a table without tenants always is."""
+        if not rows:
+            return not one.tenant
+        return one.stage == GONE or not any(row.kid == one.new_kid and row.is_usable for row in rows)
+
     def _note_others(self, link: Link, batch: Sequence[Record], found: Mapping[str, Sequence[KeyRow]]) -> None:
         """In an emergency several keys may be current: each of them has signed, and a record names only one."""
         if not self.forward_only:

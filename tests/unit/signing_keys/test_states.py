@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import psycopg
@@ -21,6 +21,9 @@ from tests.support.killable import Killable
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.signing import EC, KEY, Keys
 from tests.unit.signing_keys.conftest import KeysMaker
+
+if TYPE_CHECKING:
+    from typing import LiteralString
 
 _ORDER = ("staged", "promoted", "disabled")
 
@@ -542,6 +545,35 @@ def test_in_an_emergency_a_key_that_nobody_knows_is_named_and_the_former_one_goe
     keys.sql.execute("UPDATE signing_keys SET is_current = true WHERE kid = %s", (new,))
     assert keys.run("replaced")["changed"]
     assert keys.info(expect="new")["stages"] == {"disabled": 1}
+
+
+def test_an_emergency_makes_another_key_where_the_new_one_was_lost(keys: Keys) -> None:
+    former = set(keys.fill(2))
+    delete: LiteralString = "DELETE FROM {} WHERE {kid}::text = ANY(%s) RETURNING 1"
+    column = keys.declared.columns["kid"]
+    older = keys.published()
+    keys.run("staged")
+    keys.ask(delete, (list(keys.published() - older),), kid=column)
+    did = keys.run("replaced")
+    assert (did["made"], did["disabled"]) == (len(former), len(former))
+    assert not former & keys.published()
+    assert keys.info(expect="new")["stages"] == {"disabled": len(former)}
+
+
+def test_an_emergency_is_done_again_in_a_table_that_was_restored(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    keys.sql.execute("CREATE TABLE backup AS SELECT * FROM signing_keys")
+    keys.run("replaced")
+    (lost,) = keys.signing().values()
+    keys.sql.execute("TRUNCATE signing_keys")
+    _refused("signing-keys-none", keys, "replaced")
+    keys.sql.execute("INSERT INTO signing_keys SELECT * FROM backup")
+    did = keys.run("replaced")
+    assert (did["made"], did["promoted"], did["disabled"]) == (1, 1, 1)
+    assert not {former, lost} & keys.published()
+    assert keys.info(expect="new")["unsound"] == 0
+    assert not keys.run("replaced")["changed"]
 
 
 def test_trap_19_an_emergency_that_would_leave_no_usable_key_changes_nothing(make_keys: KeysMaker) -> None:
