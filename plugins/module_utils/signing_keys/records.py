@@ -149,6 +149,20 @@ class Records:
             last = rows[-1][0]
             yield [Record(*row) for row in rows]
 
+    def note(self, link: Link, places: Sequence[tuple[str, str]]) -> None:
+        """Write down further keys that signed and do not any more, so that an emergency disables them too.
+
+        :param places: tenant and kid. Each has a row of its own, since this rotation's is for its new key.
+        """
+        query = self._sql(
+            "INSERT INTO {signing} (name, rotation, tenant, new_kid, stage, forward_only) "
+            "SELECT %s, %s || ' ' || u.kid, u.tenant, u.kid, %s, true "
+            "FROM unnest(%s::text[], %s::text[]) AS u(tenant, kid) "
+            "ON CONFLICT (name, rotation, tenant) DO UPDATE SET stage = excluded.stage"
+        )
+        noted = sorted(set(places))
+        link.execute(query, (*self._mine, WITHDRAWN, [one[0] for one in noted], [one[1] for one in noted]))
+
     def former(self, link: Link, tenants: Sequence[str]) -> list[tuple[str, str]]:
         """Tenant and kid of every key that rotations of this secret have taken out of use and not disabled yet."""
         query = self._sql(
@@ -225,3 +239,15 @@ class Records:
             current=current,
         )
         return [row[0] for row in link.execute(query, (*self._mine, want_new, want_new, limit)).fetchall()]
+
+    def has_others(self, link: Link, usable: sql.Composable) -> bool:
+        """Whether a tenant of this rotation has a usable key beside its new one.
+
+        :param usable: a query for the usable rows, with the columns ``tenant`` and ``kid``.
+        """
+        query = self._sql(
+            "SELECT 1 FROM {signing} r JOIN ({usable}) j ON j.tenant = r.tenant AND j.kid <> r.new_kid "
+            "WHERE r.name = %s AND r.rotation = %s AND r.stage <> 'gone' LIMIT 1",
+            usable=usable,
+        )
+        return link.execute(query, self._mine).fetchone() is not None

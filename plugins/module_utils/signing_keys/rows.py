@@ -287,6 +287,12 @@ class KeyRows:
         judged = self._judged(sql.SQL(""), cells=False, lock=False)
         return sql.SQL("SELECT j.tenant, j.kid FROM ({}) j WHERE j.is_current").format(judged)
 
+    @property
+    def usable(self) -> sql.Composable:
+        """A query for the usable rows, with the columns ``tenant`` and ``kid``."""
+        judged = self._judged(sql.SQL(""), cells=False, lock=False)
+        return sql.SQL("SELECT j.tenant, j.kid FROM ({}) j WHERE j.usable").format(judged)
+
     def listed(self, link: Link, tenants: Sequence[str], limit: int) -> list[dict[str, str]]:
         """The first keys: ``tenant``, ``kid``, ``state`` (``current``, ``usable`` or ``disabled``), ``created``."""
         condition = self._of_tenants() if tenants else sql.SQL("")

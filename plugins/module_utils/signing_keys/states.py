@@ -36,8 +36,8 @@ def reach(turn: Turn, state: str, check_mode: bool, schema: str, overlap_s: int 
         ``signing-too-early``, ``signing-forward-only``, ``signing-disabled``.
     """
     counts = turn.records.counts(turn.link)
-    if state != "rolled_back" and counts and set(counts) <= {DISABLED, GONE} and not _has_fence(turn):
-        return False  # it is over
+    if state != "rolled_back" and _is_over(turn, counts) and not _is_undone(turn):
+        return False
     _REFUSALS.get(state, _permitted)(turn, counts, overlap_s)
     pending = _PENDING[state](turn, counts)
     if state in ("staged", "replaced") and not counts:
@@ -54,6 +54,22 @@ def reach(turn: Turn, state: str, check_mode: bool, schema: str, overlap_s: int 
 # -- what is still to be done --------------------------------------------------------------------------------------
 
 
+def _is_over(turn: Turn, counts: Mapping[str, int]) -> bool:
+    return bool(counts) and set(counts) <= {DISABLED, GONE} and not _has_fence(turn)
+
+
+def _is_undone(turn: Turn) -> bool:
+    """Whether an emergency that is over has more to do, unless another rotation came after it.
+
+    A key was brought back since, or only now all others are to be disabled.
+    """
+    if not (turn.forward_only and turn.fence.is_over):
+        return False
+    if turn.disable_which == "all" and turn.records.has_others(turn.link, turn.rows.usable):
+        return True
+    return bool(turn.records.astray(turn.link, turn.rows.current, True, 1))
+
+
 def _has_fence(turn: Turn) -> bool:
     return turn.fence.read(turn.link)
 
@@ -67,7 +83,7 @@ def _at(*stages: str) -> Callable[[Turn, Mapping[str, int]], bool]:
 
 
 def _to_replace(turn: Turn, counts: Mapping[str, int]) -> bool:
-    return _untouched(turn, counts) or _has_fence(turn)
+    return _untouched(turn, counts) or _has_fence(turn) or _is_over(turn, counts)  # asked only if it is undone
 
 
 _PENDING: dict[str, Callable[[Turn, Mapping[str, int]], bool]] = {
@@ -126,9 +142,11 @@ _REFUSALS: dict[str, Callable[[Turn, Mapping[str, int], int | None], None]] = {
 
 def _staged(turn: Turn) -> None:
     turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
-    turn.records.begin(turn.link)
+    if not turn.records.counts(turn.link):  # later, what this rotation has ended itself is still needed
+        turn.records.begin(turn.link)
     if turn.forward_only:
         turn.records.make_forward_only(turn.link)
+        _in_batches(turn, (STAGED, PROMOTED, DISABLED, GONE), turn.forget_lost)
     most = _SLOW_KEYS if turn.generate["type"] == "rsa" else _QUICK_KEYS
     while True:
         page = turn.records.untouched(turn.link, turn.rows.tenants, _PAGE, turn.tenants)
@@ -147,14 +165,15 @@ def _in_batches(turn: Turn, stages: Sequence[str], work: Callable[[Link, Sequenc
 
 def _promoted(turn: Turn) -> None:
     turn.fence.take(turn.link, FORWARD, turn.pace, seize=turn.forward_only)
-    _in_batches(turn, (STAGED,), turn.promote)
+    _in_batches(turn, (STAGED, PROMOTED, DISABLED) if turn.forward_only else (STAGED,), turn.promote)
     if not turn.forward_only:
         turn.fence.close(turn.link)
 
 
 def _disabled(turn: Turn) -> None:
     turn.fence.take(turn.link, SAME, turn.pace, seize=turn.forward_only)
-    _in_batches(turn, (PROMOTED,), turn.disable)
+    _in_batches(turn, (PROMOTED, DISABLED) if turn.forward_only else (PROMOTED,), turn.disable)
+    turn.refuse_astray()
     turn.fence.finish(turn.link)
 
 

@@ -97,6 +97,7 @@ class Turn:
         self.initial, self.forward_only, self.disable_which = initial, forward_only, disable
         self.where = str(rows.table)
         self.done = Done()
+        self._astray: list[str] = []
 
     # -- before anything is written ------------------------------------------------------------------------------
 
@@ -133,6 +134,7 @@ class Turn:
                 refuse_closed(look(self.envelope, (row for rows in found.values() for row in rows)), self.where)
                 self._count(self.rows.insert(link, entries, algorithm(self.generate)), len(entries))
                 self.records.add(link, records, self.forward_only)
+                self._note_others(link, records, found)
                 self._check(link, {one.tenant: one.old_kid for one in records if _is_sound(found[one.tenant])})
                 return len(entries)
 
@@ -150,6 +152,45 @@ class Turn:
         refuse_unsound(1, [Unsound(tenant, len(current), len(usable))], self.where)
         return None
 
+    def forget_lost(self, link: Link, batch: Sequence[Record]) -> None:
+        """Forget new keys that somebody has taken away, so that others are made; what they replaced stays written down.
+
+        :raises KeyturnError: ``signing-keys-none`` where a table without tenants is empty.
+        """
+
+        def work() -> None:
+            with explained(self.where), transaction(link):
+                self.fence.hold(link)
+                found = self.rows.lock(link, [one.tenant for one in batch])
+                if not found.get("", [""]) and not self.initial:
+                    refuse_unsound(1, [Unsound("", 0, 0)], self.where)
+                lost = [one for one in batch if self._is_lost(one, found[one.tenant])]
+                signed = [(one.tenant, one.new_kid) for one in lost if one.stage != STAGED]
+                former = [(one.tenant, one.old_kid) for one in lost if one.old_kid]
+                self.records.note(link, [*signed, *former])
+                self.records.forget(link, [one.tenant for one in lost])
+
+        retrying(self.pace, self.where, work)
+
+    @staticmethod
+    def _is_lost(one: Record, rows: Sequence[KeyRow]) -> bool:
+        """A tenant that went away with all its keys has lost nothing; the one of a table without tenants always is."""
+        if not rows:
+            return not one.tenant
+        return one.stage == GONE or not any(row.kid == one.new_kid and row.is_usable for row in rows)
+
+    def _note_others(self, link: Link, batch: Sequence[Record], found: Mapping[str, Sequence[KeyRow]]) -> None:
+        """In an emergency several keys may be current: each of them has signed, and a record names only one."""
+        if not self.forward_only:
+            return
+        others = [
+            (one.tenant, row.kid)
+            for one in batch
+            for row in found[one.tenant]
+            if row.is_current and row.kid not in (one.new_kid, one.old_kid)
+        ]
+        self.records.note(link, others)
+
     # -- turning -------------------------------------------------------------------------------------------------
 
     def promote(self, link: Link, batch: Sequence[Record]) -> None:
@@ -162,6 +203,7 @@ class Turn:
                 gone = [one.tenant for one in batch if not found[one.tenant]]
                 left = [one for one in batch if found[one.tenant]]
                 self._refuse_raced(left, found)
+                left = self._to_promote(link, left, found)
                 former = [
                     (one.tenant, row.kid)
                     for one in left
@@ -173,6 +215,7 @@ class Turn:
                 self._count(self.rows.end_current(link, former), len(former))
                 places = [(one.tenant, one.new_kid) for one in turning]
                 self._count(self.rows.make_current(link, places, newest), len(places))
+                self._note_others(link, left, found)
                 self.records.move(link, [one.tenant for one in left], PROMOTED)
                 self.records.move(link, gone, GONE)
                 self._check(link, {one.tenant: one.new_kid for one in left})
@@ -181,6 +224,22 @@ class Turn:
         promoted, gone = retrying(self.pace, self.where, work)
         self.done.promoted += promoted
         self.done.gone += gone
+
+    def _to_promote(self, link: Link, batch: Sequence[Record], found: Mapping[str, Sequence[KeyRow]]) -> list[Record]:
+        """Those whose new key is to sign: again, where a key that this or another rotation has ended was brought back.
+
+        A key that nobody wrote down stays: it may be a good one, and ``refuse_astray`` names it.
+        """
+        known = self.records.before(link, [one.tenant for one in batch if one.stage != STAGED])
+        return [
+            one
+            for one in batch
+            if one.stage == STAGED or self._is_undone(one, found[one.tenant], known.get(one.tenant, ()))
+        ]
+
+    def _is_undone(self, one: Record, rows: Sequence[KeyRow], known: Sequence[str]) -> bool:
+        others = {row.kid for row in rows if row.is_current} - {one.new_kid}
+        return not self._is_current(rows, one.new_kid) and others <= set(known)
 
     def _refuse_raced(self, batch: Sequence[Record], found: Mapping[str, Sequence[KeyRow]]) -> None:
         """Somebody else has turned a key since: what they want is not overwritten, but in an emergency."""
@@ -199,19 +258,24 @@ class Turn:
         return [row.kid for row in rows if row.is_current] == [kid]
 
     def disable(self, link: Link, batch: Sequence[Record]) -> None:
-        """Disable the keys before the new ones of some tenants, in one transaction; the key that signs stays."""
+        """Disable the keys before the new ones of some tenants, in one transaction; the key that signs stays.
 
-        def work() -> tuple[int, int]:
+        In an emergency a tenant is done only when that is its new key.
+        """
+
+        def work() -> tuple[int, int, list[str]]:
             with explained(self.where), transaction(link):
                 self.fence.hold(link)
                 tenants = [one.tenant for one in batch]
                 found = self.rows.lock(link, tenants)
                 left = {one.tenant: _signing(found[one.tenant]) for one in batch if found[one.tenant]}
                 self._check(link, left)
+                new = {one.tenant: one.new_kid for one in batch}
+                astray = [tenant for tenant, kid in left.items() if self.forward_only and kid != new[tenant]]
                 named = set(self.records.former(link, list(left)))
                 if self.forward_only:
                     named |= set(self.records.left_waiting(link, list(left)))
-                kept = {(one.tenant, one.new_kid) for one in batch} | set(left.items())
+                kept = set(new.items()) | set(left.items())
                 places = [
                     (tenant, row.kid)
                     for tenant in left
@@ -221,13 +285,26 @@ class Turn:
                 places = [place for place in places if place not in kept]
                 self._count(self.rows.disable(link, places), len(places))
                 self._check(link, left)
-                self.records.end(link, list(left), self.forward_only)
+                self.records.end(link, [tenant for tenant in left if tenant not in astray], self.forward_only)
                 self.records.move(link, [tenant for tenant in tenants if tenant not in left], GONE)
-                return len(places), len(tenants) - len(left)
+                return len(places), len(tenants) - len(left), astray
 
-        disabled, gone = retrying(self.pace, self.where, work)
+        disabled, gone, astray = retrying(self.pace, self.where, work)
         self.done.disabled += disabled
         self.done.gone += gone
+        self._astray += astray
+
+    def refuse_astray(self) -> None:
+        """Refuse to call an emergency done while tenants sign with another key than their new one.
+
+        :raises KeyturnError: ``signing-raced``.
+        """
+        if not self._astray:
+            return
+        names = ", ".join(tenant or "the table" for tenant in self._astray[:_NAMED])
+        message = f"other keys were made current after the new ones: {names}"
+        hint = "Run it again: a former key is ended again. Where it is yet another one, make the new key current first"
+        raise KeyturnError("signing-raced", message, where=self.where, hint=hint)
 
     # -- back ----------------------------------------------------------------------------------------------------
 

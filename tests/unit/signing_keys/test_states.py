@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import psycopg
@@ -21,6 +21,9 @@ from tests.support.killable import Killable
 from tests.support.postgres import EmbeddedPostgres
 from tests.support.signing import EC, KEY, Keys
 from tests.unit.signing_keys.conftest import KeysMaker
+
+if TYPE_CHECKING:
+    from typing import LiteralString
 
 _ORDER = ("staged", "promoted", "disabled")
 
@@ -445,6 +448,19 @@ def test_in_an_emergency_all_former_keys_can_go(keys: Keys) -> None:
     assert keys.published() == set(keys.signing().values())
 
 
+def test_in_an_emergency_all_former_keys_can_go_later(keys: Keys) -> None:
+    keys.fill()
+    keys.run("replaced")
+    signing = keys.signing()
+    assert keys.published() > set(signing.values())
+    assert not keys.run("replaced")["changed"]
+    assert keys.run("replaced", disable="all", check=True)["changed"]
+    assert keys.run("replaced", disable="all")["disabled"] == len(signing)
+    assert keys.signing() == signing
+    assert keys.published() == set(signing.values())
+    assert not keys.run("replaced", disable="all")["changed"]
+
+
 def test_an_emergency_takes_the_key_that_waits_already(keys: Keys) -> None:
     keys.fill()
     keys.run("staged")
@@ -460,6 +476,104 @@ def test_an_emergency_sets_a_table_right_that_has_no_usable_current_key(make_key
     did = keys.run("replaced")
     assert (did["made"], did["promoted"]) == (1, 1)
     assert keys.info(expect="sound")["counts"]["current"] == 1
+
+
+@pytest.mark.parametrize("shape", ["flags", "newest"])
+def test_an_emergency_disables_every_key_that_was_current(make_keys: KeysMaker, shape: str) -> None:
+    keys = make_keys(shape)
+    older = set(keys.fill(1)) ^ keys.published()
+    if shape == "flags":
+        keys.sql.execute("DROP INDEX one_current")
+        keys.ask("UPDATE {} SET is_current = true RETURNING 1")
+    else:
+        keys.ask("UPDATE {} SET created_at = '2026-01-01' RETURNING 1")
+    assert keys.run("replaced")["disabled"] == 2
+    assert not older & keys.published()
+    assert keys.published() == set(keys.signing().values())
+    assert keys.info(expect="new")["stages"] == {"disabled": 1}
+
+
+def _meddle(keys: Keys, kid: str) -> None:
+    """Somebody who makes a key current as soon as a new one signs."""
+    keys.sql.execute(
+        "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
+        "UPDATE signing_keys SET is_current = false WHERE is_current; "
+        "UPDATE signing_keys SET is_current = true WHERE kid = (SELECT kid FROM meddler); RETURN NULL; END$$"
+    )
+    keys.sql.execute("CREATE TABLE meddler AS SELECT %s::text AS kid", (kid,))
+    keys.sql.execute(
+        "CREATE CONSTRAINT TRIGGER meddle AFTER UPDATE ON keyturn.signing DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW WHEN (NEW.stage = 'promoted') EXECUTE FUNCTION meddle()"
+    )
+
+
+def test_an_emergency_is_not_over_while_the_former_key_signs_again(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    keys.run("staged")
+    _meddle(keys, former)
+    with pytest.raises(KeyturnError) as refused:
+        keys.run("replaced")
+    assert refused.value.code == "signing-raced"
+    assert list(keys.signing().values()) == [former]
+    keys.sql.execute("DROP TRIGGER meddle ON keyturn.signing")
+    assert keys.run("replaced")["promoted"] == 1
+    keys.info(expect="new")
+    assert former not in keys.published()
+    assert not keys.run("replaced")["changed"]
+    keys.sql.execute("UPDATE signing_keys SET is_current = false WHERE is_current")
+    keys.sql.execute("UPDATE signing_keys SET is_current = true, enabled = true WHERE kid = %s", (former,))
+    assert keys.run("replaced")["disabled"] == 1
+    keys.info(expect="new")
+    assert former not in keys.published()
+
+
+def test_in_an_emergency_a_key_that_nobody_knows_is_named_and_the_former_one_goes(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    new = _new_kid(keys, "")
+    theirs = keys.add(1, current=False)
+    _meddle(keys, theirs)
+    for _attempt in range(2):
+        with pytest.raises(KeyturnError) as refused:
+            keys.run("replaced")
+        assert refused.value.code == "signing-raced"
+        assert list(keys.signing().values()) == [theirs]
+        assert former not in keys.published()
+    keys.sql.execute("DROP TRIGGER meddle ON keyturn.signing")
+    keys.sql.execute("UPDATE signing_keys SET is_current = false WHERE is_current")
+    keys.sql.execute("UPDATE signing_keys SET is_current = true WHERE kid = %s", (new,))
+    assert keys.run("replaced")["changed"]
+    assert keys.info(expect="new")["stages"] == {"disabled": 1}
+
+
+def test_an_emergency_makes_another_key_where_the_new_one_was_lost(keys: Keys) -> None:
+    former = set(keys.fill(2))
+    delete: LiteralString = "DELETE FROM {} WHERE {kid}::text = ANY(%s) RETURNING 1"
+    column = keys.declared.columns["kid"]
+    older = keys.published()
+    keys.run("staged")
+    keys.ask(delete, (list(keys.published() - older),), kid=column)
+    did = keys.run("replaced")
+    assert (did["made"], did["disabled"]) == (len(former), len(former))
+    assert not former & keys.published()
+    assert keys.info(expect="new")["stages"] == {"disabled": len(former)}
+
+
+def test_an_emergency_is_done_again_in_a_table_that_was_restored(make_keys: KeysMaker) -> None:
+    keys = make_keys("flags")
+    (former,) = keys.fill()
+    keys.sql.execute("CREATE TABLE backup AS SELECT * FROM signing_keys")
+    keys.run("replaced")
+    (lost,) = keys.signing().values()
+    keys.sql.execute("TRUNCATE signing_keys")
+    _refused("signing-keys-none", keys, "replaced")
+    keys.sql.execute("INSERT INTO signing_keys SELECT * FROM backup")
+    did = keys.run("replaced")
+    assert (did["made"], did["promoted"], did["disabled"]) == (1, 1, 1)
+    assert not {former, lost} & keys.published()
+    assert keys.info(expect="new")["unsound"] == 0
+    assert not keys.run("replaced")["changed"]
 
 
 def test_trap_19_an_emergency_that_would_leave_no_usable_key_changes_nothing(make_keys: KeysMaker) -> None:
