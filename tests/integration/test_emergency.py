@@ -258,14 +258,16 @@ def test_an_empty_table_gets_its_first_key_when_that_is_said_and_an_emergency_wa
     lost = controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME)
     assert lost.code != 0
     assert "Restore the table, or make the first key with initial" in lost.output
+    assert "The emergency was refused. Nothing was replaced" in lost.output
     assert stack.keys.rows() == []
+    assert stack.statuses == ["rolled_back"]
 
     table = {"database": "app", "shape": "flags", "key_from": {"file": str(stack.key_file)}}
     stack.write(documents=[], probes=[], key_table={**table, "initial": True})
     _ok(controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME))
     first = stack.keys.signing()[""]
     assert stack.lets_in(first)
-    assert stack.statuses == ["replaced"]
+    assert stack.statuses == ["rolled_back", "replaced"]
 
     stack.write(documents=[], probes=[])
     _ok(controller.run(stack.inventory, "rotate", only=_NAME, until="stage"))
@@ -274,4 +276,4 @@ def test_an_empty_table_gets_its_first_key_when_that_is_said_and_an_emergency_wa
     (new,) = stack.keys.published()
     assert stack.keys.signing() == {"": new}
     assert new not in (first, waiting)
-    assert stack.statuses == ["replaced", "superseded", "replaced"]
+    assert stack.statuses == ["rolled_back", "replaced", "superseded", "replaced"]
