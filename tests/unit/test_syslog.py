@@ -105,7 +105,7 @@ def test_each_step_of_a_rotation_is_a_line(tmp_path: Path, monkeypatch: pytest.M
         state_host.run(params(tmp_path / "s", action="advance", phase="stage", **common), False)
         state_host.run(params(tmp_path / "s", action="advance", phase="promote", syslog=False, **common), False)
         state_host.run(params(tmp_path / "s", action="advance", phase="promote", **common), True)
-        state_host.run(params(tmp_path / "s", action="read"), False)
+        state_host.run(params(tmp_path / "s", action="read", evidence=False), False)
         state_host.run(params(tmp_path / "s", action="finish", status="overlap", **common), False)
         lines = [log.recv(4096).decode().partition(": ")[2] for _line in range(3)]
         log.setblocking(False)
