@@ -17,6 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Ca
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold, settle
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import steps
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
@@ -173,6 +174,7 @@ class ActionModule(KeyturnAction):
             "grace_s": grace,
             "watch_s": _watch_s(plan, str(args.get("watch") or "")),
             "plan": plan,
+            "steps": steps(plan),
             "names": names,
             "secrets": self._overview(catalog, register, evidence, now),
             "evidence": evidence,

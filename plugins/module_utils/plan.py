@@ -502,9 +502,18 @@ def _jobs(catalog: Catalog, name: str) -> list[tuple[list[str], dict[str, Any]]]
     return [(catalog.databases[database]["hosts"], job) for database, job in sorted(jobs.items())]
 
 
-def _kinds(named: Sequence[str], kinds: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+#: The part of a host's plan that a role works on; where no host has it there is nothing to do.
+_WORKS_ON = {"keyturn.rotation.env_secret": "servers"}
+
+
+def _kinds(
+    named: Sequence[str], kinds: Mapping[str, Mapping[str, Any]], hosts: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Each role once: several kinds may share one."""
     by_role = {kinds[kind]["role"]: dict(kinds[kind], kind=kind) for kind in reversed(named)}
+    for role, part in _WORKS_ON.items():
+        if role in by_role and not any(work[part] for work in hosts.values()):
+            by_role[role]["phases"] = []
     return [by_role[role] for role in reversed(by_role)]
 
 
@@ -639,7 +648,7 @@ def build(
         "phases": [phase for phase in PHASES[strategies[0]] if not skip_backup or phase != "backup"]
         if strategies
         else [],
-        "kinds": _kinds(sorted({catalog.secrets[name]["kind"] for name in names}), kinds),
+        "kinds": _kinds(sorted({catalog.secrets[name]["kind"] for name in names}), kinds, hosts),
         "waves": waves,
         "hosts": {host: hosts[host] for host in sorted(hosts) if host not in waivers},
         "helpers": {host: helpers[host] for host in sorted(helpers)},

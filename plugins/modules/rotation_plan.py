@@ -94,6 +94,11 @@ plan:
   description: Phases, hosts, waves and the digest.
   returned: success
   type: dict
+steps:
+  description: What the run does, step by step, each a task file of the role. What nothing needs is left out.
+  returned: success
+  type: list
+  elements: dict
 watch_s:
   description: For how many seconds logs are watched after an emergency.
   returned: success

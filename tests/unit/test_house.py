@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.release import RELEASE
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import steps
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE_BY_TOOLS = {"__pycache__", "output"}
@@ -159,12 +160,13 @@ def test_galaxy_and_changelog_agree_on_the_version() -> None:
 
 
 def test_trap_55_rows_are_swapped_before_any_store_turns() -> None:
-    tasks = yaml.safe_load((ROOT / "roles/rotation/tasks/phase_promote.yml").read_text(encoding="utf-8"))
-    at = {next(key for key in task if "." in key): number for number, task in enumerate(tasks)}
-    swap, store = at["ansible.builtin.import_tasks"], at["keyturn.rotation.secret"]
-    assert tasks[swap]["vars"] == {"__rotation_step": "promote"}
-    assert tasks[store]["keyturn.rotation.secret"]["state"] == "promoted"
-    assert swap < store
+    tasks = yaml.safe_load((ROOT / "roles/rotation/tasks/promote.yml").read_text(encoding="utf-8"))
+    (store,) = [task for task in tasks if "keyturn.rotation.secret" in task]
+    assert store["keyturn.rotation.secret"]["state"] == "promoted"
+    kinds = [{"kind": "encryption_key", "role": "keyturn.rotation.encryption_key", "phases": ["promote"]}]
+    plan = {"phases": ["promote"], "kinds": kinds, "hosts": {}, "waves": [], "strategy": "cutover"}
+    done = [step["do"] for step in steps({**plan, "escrow": {"hosts": []}})]
+    assert done == ["enter", "kinds", "promote"]
 
 
 def test_the_lock_file_of_npm_names_digests_and_no_registry() -> None:

@@ -57,6 +57,6 @@ def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled(
     ("mode", "exposed", "seconds"), [("rotate", 600, 10), ("emergency", 600, 600), ("emergency", 0, 10)]
 )
 def test_in_an_emergency_acceptance_is_waited_for_as_long_as_caches_last(mode: str, exposed: int, seconds: int) -> None:
-    assert _argument("prove.yml", "Ask every probe", "wait") == "{{ __rotation_proof_wait | int }}"
+    assert _argument("probe.yml", "Ask every probe", "wait") == "{{ __rotation_proof_wait | int }}"
     wait = _read("__rotation_proof_wait", rotation_mode=mode, __rotation_announced={"exposed_s": exposed})
     assert int(wait) == seconds
