@@ -42,7 +42,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import Pages, page_ranges
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Later, Outcome, Work
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import resolve
 
@@ -205,10 +205,13 @@ class Rotation:
     def _pass(self, one: Documents, kept: Kept | None, back: bool) -> None:
         judge, writer = self.judge(one, back), Writer(one, kept, self.fence, self.id)
 
-        def batch(link: Link, rows: Rows) -> Outcome:
-            documents: DocumentRows = cast("Any", rows)
-            signed = judge.sign(link, documents, _now())
-            return writer.write(link, documents, signed) if signed.places else Outcome(len(rows))
+        def batch(link: Link, rows: Rows) -> Later:
+            def sign_and_write() -> Outcome:  # in one: keys of tenants are read with the same connection
+                documents: DocumentRows = cast("Any", rows)
+                signed = judge.sign(link, documents, _now())
+                return writer.write(link, documents, signed) if signed.places else Outcome(len(rows))
+
+            return sign_and_write
 
         self.work.run(one, DocumentSource(one), batch)
 

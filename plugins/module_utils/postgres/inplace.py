@@ -19,7 +19,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tidy import Tidier
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Later, Outcome, Work
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
 
 __all__ = ["re_encrypt"]
@@ -95,12 +95,16 @@ def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
     writer = writer_for(target.column, work.schema, OLD if back else NEW)
     tidier = Tidier(work.link, target.column.table, work.crew.workers)
 
-    def one(link: Link, rows: Rows) -> Outcome:
+    def one(link: Link, rows: Rows) -> Later:
         batch = _Batch(target, writer, rows, back)
-        if not batch.rows:
-            return Outcome(len(rows))
-        outcome = work.write(link, target, batch.rows, batch.write)
-        tidier.replaced(link, sum(map(len, batch.rows.raws)))
-        return outcome
+
+        def write() -> Outcome:
+            if not batch.rows:
+                return Outcome(len(rows))
+            outcome = work.write(link, target, batch.rows, batch.write)
+            tidier.replaced(link, sum(map(len, batch.rows.raws)))
+            return outcome
+
+        return write
 
     return work.run(target, Source(target.column), one)

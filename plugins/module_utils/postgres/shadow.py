@@ -25,7 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, Way
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome, Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Later, Outcome, Work
 
 __all__ = ["Batch", "settle", "settle_all"]
 
@@ -134,11 +134,15 @@ def settle(work: Work, way: Way, target: Target, shadow: Shadow, back: bool, eve
     :param everything: the other rows too, by this host alone: their shadow is not to be trusted.
     """
 
-    def one(link: Link, rows: Rows) -> Outcome:
+    def one(link: Link, rows: Rows) -> Later:
         batch = Batch(way, target, shadow, rows, back)
-        outcome = work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome()
-        outcome.seen = len(rows)
-        return outcome
+
+        def write() -> Outcome:
+            outcome = work.write(link, target, batch.rows, batch.write) if batch.rows else Outcome()
+            outcome.seen = len(rows)
+            return outcome
+
+        return write
 
     return work.run(target, Source(target.column, None if everything else shadow), one, is_shared=not everything)
 

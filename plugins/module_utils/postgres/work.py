@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Callable, TypeVar
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ahead import Ahead
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
@@ -24,6 +26,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
     BatchSize,
     Pages,
+    Patiently,
+    Window,
     finer_at_the_end,
     page_ranges,
 )
@@ -41,7 +45,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["WRITERS", "Outcome", "Work"]
+__all__ = ["WRITERS", "Later", "Outcome", "Work"]
 
 #: The lock that holds back all who write rows, and nobody else.
 WRITERS = "SHARE ROW EXCLUSIVE"
@@ -79,6 +83,8 @@ class Outcome:
         self.elsewhere += other.elsewhere
 
 
+#: What is left to do for a batch that is judged and encrypted: only this part of the work uses the connection.
+Later = Callable[[], Outcome]
 #: Writes rows (those with these keys, or all) in a transaction; returns how many somebody else had changed meanwhile.
 Write = Callable[[Link, "frozenset[Key] | None"], int]
 
@@ -88,6 +94,7 @@ class Work:
     """One call's connection(s), fence, pace and sizes, and its counters.
 
     :param share: where other hosts take parts of the passes too.
+    :param sends: see :class:`Ahead`.
     """
 
     crew: Crew
@@ -103,6 +110,7 @@ class Work:
     totals: dict[str, int] = field(default_factory=dict)
     written: int = 0
     raced: int = 0
+    sends: threading.Event = field(default_factory=threading.Event)
     held_ms: float = 0.0
     waited_ms: float = 0.0
 
@@ -123,6 +131,7 @@ class Work:
         try:
             with transaction(link):
                 self.fence.hold(link)
+                self.sends.set()
                 raced = work(link, None)
         except psycopg.Error as error:
             if not is_retryable(error):
@@ -145,32 +154,41 @@ class Work:
         return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
 
     def run(
-        self, target: Subject, source: Source, work: Callable[[Link, Rows], Outcome], is_shared: bool = True
+        self, target: Subject, source: Source, work: Callable[[Link, Rows], Later], is_shared: bool = True
     ) -> Outcome:
         """One pass over the rows of a source, then second visits to those that others held or changed.
 
-        :param work: judges, encrypts and writes one batch.
+        :param work: judges and encrypts one batch; what it returns writes it.
         :param is_shared: whether other hosts may do parts of it, where there are any.
         """
         size = self.size().limited(min(self.rate or target.rows_a_second(), target.rows_a_second()))
 
-        def held(link: Link, batches: Iterable[Rows]) -> tuple[int, int, int, list[Key]]:
-            done = Outcome()
-            with explained(target.place):
-                for rows in batches:
-                    done.add(work(link, rows))
-                    self.throttle.hold(link, len(rows))
-            return done.seen, done.written, done.raced, done.again
-
         def patiently(read: Callable[[], Result]) -> Result:
             return retrying(self.pace, target.place, read)
+
+        def write(link: Link, later: Later, rows: int) -> Outcome:
+            done = later()
+            self.throttle.hold(link, rows)
+            return done
+
+        def held(link: Link, read: Callable[[Patiently], Iterable[Rows]]) -> tuple[int, int, int, list[Key]]:
+            done = Outcome()
+            with explained(target.place), Ahead(done.add, self.sends, self.crew.workers < 2) as ahead:
+
+                def in_between(fetch: Callable[[], Window]) -> Window:
+                    ahead.settle()
+                    return patiently(fetch)
+
+                for rows in read(in_between):
+                    ahead.put(partial(write, link, work(link, rows), len(rows)))
+            return done.seen, done.written, done.raced, done.again
 
         total = Outcome()
         self.pace.begin(str(target.column.table), target.column.name, self.totals.get(target.place, 0))
         parts = finer_at_the_end(page_ranges(self.link, target.column.table, size.window_rows), self.crew.workers)
 
         def one(link: Link, pages: Pages) -> tuple[int, int, int, list[Key]]:
-            return held(link, source.batches(link, pages, size, patiently))
+            return held(link, partial(source.batches, link, pages, size))
 
         if self.share is not None and is_shared and (len(parts) > 1 or not self.share.is_lead):
             for plain in self.share.each(self.crew, one, parts, target):
@@ -186,7 +204,7 @@ class Work:
             for at in range(0, len(keys), _AGAIN):
                 rows = patiently(partial(source.by_key, self.link, keys[at : at + _AGAIN]))
                 if rows:
-                    total.add(Outcome(*held(self.link, [rows])))
+                    total.add(Outcome(*held(self.link, partial(_only, rows))))
         self.written += total.written
         self.raced += total.raced
         return total
@@ -227,6 +245,10 @@ class Work:
         for table in sorted(set(tables), key=str):
             lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))
             self.link.execute(lock, NO_PARAMETERS)
+
+
+def _only(rows: Rows, _read: Patiently) -> Iterable[Rows]:
+    return [rows]
 
 
 def rows_behind(place: str, count: int, key: str) -> KeyturnError:
