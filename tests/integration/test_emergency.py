@@ -44,6 +44,8 @@ class _Stack:
         folder.mkdir()
         self.state_dir, self.inventory = folder / "state", folder / "inventory.yml"
         self.log, self.starts, self.key_file = folder / "edge.log", folder / "starts", folder / "kek"
+        self.edge_starts, self._edge_started = folder / "edge_starts", ""
+        self.edge_starts.write_text("")
         self.state_dir.mkdir(mode=0o700)
         self.key_file.touch(0o600)
         self.key_file.write_text(KEY)
@@ -66,6 +68,9 @@ class _Stack:
         return 200, {"Cache-Control": "max-age=3"}, self._held[1]
 
     def _at_the_edge(self, asked: Asked) -> tuple[int, Mapping[str, str], str]:
+        if self.edge_starts.read_text() != self._edge_started:
+            self._edge_started = self.edge_starts.read_text()
+            self.edge.purge()
         answer = (503, {}, "") if self.is_down else self.edge.answer(asked)
         self.logged(f"{asked.method} {asked.path} {answer[0]}")
         return answer
@@ -93,11 +98,17 @@ class _Stack:
         token = jwt.encode({"iss": "identity"}, private, "ES256", headers={"kid": kid})
         return self.edge.answer(Asked("GET", "/api", {"Authorization": f"Bearer {token}"}, b""))[0] == 200
 
-    def write(self, **more: Any) -> None:
-        """The inventory; ``more`` are fields of the signing key."""
+    def write(self, restarts_edge: bool = False, **more: Any) -> None:
+        """The inventory; ``more`` are fields of the signing key.
+
+        :param restarts_edge: whether the edge is restarted for a new key, and not only its cache emptied.
+        """
         figures = {"token_lifetime": "15m", "refresh_lifetime": "0s", "gateway_cache": "10m", "reload": "5m"}
         purge = {"url": f"{self.edge.here.url}/purge", "method": "POST"}
         edge = {"name": "edge", "url": self.edge.url, "refresh": "purge", "purge": purge, "within": "20s"}
+        if restarts_edge:
+            edge = {**edge, "refresh": "restart", "service": "edge"}
+            del edge["purge"]
         token = {"type": "token", "hosts": "one", "url": self.edge.api, "token": {"claims": {"iss": "identity"}}}
         failures = {"type": "log", "hosts": "one", "path": str(self.log), "pattern": "GET /api 401", "at_most": 2}
         secret = {
@@ -111,13 +122,17 @@ class _Stack:
             "probes": [{"name": "edge", "version": "new", **token}, {"name": "failures", **failures}],
             **more,
         }
-        restarted = ["/bin/sh", "-c", f"echo started >> {self.starts}"]
-        issuer = {"hosts": "one", "manager": "command", "start": restarted, "stop": ["true"], "restart": restarted}
+
+        def service(starts: Path) -> dict[str, Any]:
+            started = ["/bin/sh", "-c", f"echo started >> {starts}"]
+            commands = {"start": started, "stop": ["true"], "restart": started}
+            return {"hosts": "one", "manager": "command", **commands, "health": {"command": ["true"]}}
+
         catalog = {
             "keyturn_state_host": "one",
             "keyturn_state_dir": str(self.state_dir),
             "keyturn_databases": {"app": {"hosts": "one", "dsn": self.keys.dsn}},
-            "keyturn_services": {"issuer": {**issuer, "health": {"command": ["true"]}}},
+            "keyturn_services": {"issuer": service(self.starts), "edge": service(self.edge_starts)},
             "keyturn_secrets": {_NAME: secret},
         }
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
@@ -272,8 +287,17 @@ def test_an_empty_table_gets_its_first_key_when_that_is_said_and_an_emergency_wa
     stack.write(documents=[], probes=[])
     _ok(controller.run(stack.inventory, "rotate", only=_NAME, until="stage"))
     (waiting,) = stack.keys.published() - {first}
+    by_hand = stack.keys.add(1, current=False)  # no rotation of ours knows of it
     _ok(controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME))
-    (new,) = stack.keys.published()
+    (new,) = stack.keys.published() - {by_hand}
     assert stack.keys.signing() == {"": new}
     assert new not in (first, waiting)
     assert stack.statuses == ["rolled_back", "replaced", "superseded", "replaced"]
+
+    stack.write(restarts_edge=True, documents=[], probes=[])
+    assert (stack.lets_in(new), stack.edge_starts.read_text()) == (True, "")
+    _ok(controller.run(stack.inventory, "emergency", only=_NAME, confirm=_NAME, disable="all"))
+    (last,) = stack.keys.published()
+    assert last not in (new, by_hand)
+    assert stack.edge_starts.read_text() == "started\n"
+    assert (stack.lets_in(last), stack.lets_in(new), stack.lets_in(by_hand)) == (True, False, False)
