@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["steps"]
+__all__ = ["left_out", "steps"]
 
 #: The steps of each phase; ``kinds:verify`` is the part of every kind in its file ``verify``.
 _STEPS = {
@@ -50,6 +50,11 @@ def steps(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
             elif needed.get(do, True):
                 found.append({"phase": phase, "do": do})
     return [{**step, "label": _label(step)} for step in found]
+
+
+def left_out(plan: Mapping[str, Any]) -> set[str]:
+    """The steps that this plan does without, of those that some need."""
+    return {name for name, is_needed in _needed(plan).items() if not is_needed}
 
 
 def _label(step: Mapping[str, Any]) -> str:

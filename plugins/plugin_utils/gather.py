@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import left_out
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import answers_of
 
@@ -30,6 +31,16 @@ _ANSWERS = (
     "refusals",
     "watched",
 )
+#: The step that registers it, where some plans do without that step: what is there then is of another rotation in the
+#: same call of ``ansible-playbook``.
+_OF_STEP = {
+    "probes": "probe",
+    "health": "compare",
+    "escrow": "escrow",
+    "jwks": "caches",
+    "refusals": "refused",
+    "watched": "observe",
+}
 #: The task files of a kind whose results the account reads: it registers ``__<role>_<step>``; and what may come behind,
 #: of a step with several parts. ``restarted`` is the last step that somebody's restart has finished.
 _PARTS = ("", "_documents", "_published")
@@ -40,6 +51,8 @@ def kind_results(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[
     """Host, step and result of everything that the kinds registered, loop items one by one."""
     found = []
     for kind in plan["kinds"]:
+        if not kind["phases"]:
+            continue
         role = kind["role"].rpartition(".")[2]
         for step, part in product(_STEPS, _PARTS):
             for host, said in answers_of(task_vars, f"__{role}_{step}{part}").items():
@@ -57,8 +70,9 @@ def gather(
     hostvars = {host: task_vars["hostvars"][host] for host in task_vars["ansible_play_hosts_all"]}
     task_vars = {**task_vars, "hostvars": hostvars}
     plan = args["plan"]
+    unneeded = left_out(plan)
     answers: dict[str, dict[str, dict[str, Any]]] = {
-        name: answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
+        name: {} if _OF_STEP.get(name) in unneeded else answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
     }
     answers["is_back"] = {
         host: {"value": hostvars[host]["__rotation_is_back"]}

@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+from ansible.template import Templar, trust_as_template
 
-from tests.unit.test_house import ROOT
+from tests.unit.test_house import ROLES, ROOT
 
 _TASKS = ROOT / "roles/rotation/tasks"
 _PROBES = [
@@ -60,3 +61,36 @@ def test_in_an_emergency_acceptance_is_waited_for_as_long_as_caches_last(mode: s
     assert _argument("probe.yml", "Ask every probe", "wait") == "{{ __rotation_proof_wait | int }}"
     wait = _read("__rotation_proof_wait", rotation_mode=mode, __rotation_announced={"exposed_s": exposed})
     assert int(wait) == seconds
+
+
+def _each(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The tasks of a file, those in blocks too."""
+    for entry in entries:
+        yield entry
+        for part in ("block", "rescue", "always"):
+            yield from _each(entry.get(part) or [])
+
+
+def test_an_emergency_stops_after_no_phase() -> None:
+    tasks = _each(yaml.safe_load((_TASKS / "emergency.yml").read_text("utf-8")))
+    (goes,) = [task for task in tasks if task.get("loop_control", {}).get("loop_var") == "rotation_step"]
+    planned = {"plan": {"phases": ["preflight", "replace"]}, "steps": [{"phase": "preflight"}, {"phase": "replace"}]}
+    templar = Templar(loader=DataLoader(), variables={"__rotation_planned": planned, "rotation_until": "preflight"})
+    assert templar.template(trust_as_template(goes["loop"])) == planned["steps"]
+    stopped = _read("__rotation_steps", __rotation_planned=planned, rotation_until="preflight")
+    assert stopped == planned["steps"][:1]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_loop_takes_the_name_of_a_variable_of_its_role(role: str) -> None:
+    folder = ROOT / "roles" / role
+    named: set[str] = set()
+    for path in (*folder.glob("vars/*.yml"), *folder.glob("defaults/*.yml")):
+        named |= set(yaml.safe_load(path.read_text("utf-8")) or {})
+    loops = {
+        task["loop_control"]["loop_var"]
+        for path in folder.glob("tasks/*.yml")
+        for task in _each(yaml.safe_load(path.read_text("utf-8")) or [])
+        if "loop_var" in task.get("loop_control", {})
+    }
+    assert loops & named == set()

@@ -37,10 +37,9 @@ class Ahead(Generic[Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the last one; where the block failed, its own error is the one that counts."""
+        """Wait for the last one. Where it failed, that counts more than what the block raised: it came before."""
         try:
-            if kind is None:
-                self.settle()
+            self.settle()
         finally:
             if self._pool is not None:
                 self._pool.shutdown(wait=True)

@@ -74,20 +74,22 @@ def test_after_a_failed_write_nothing_more_is_written(is_on: bool) -> None:
     assert len(log) == 1
 
 
-def test_an_error_of_the_caller_waits_for_the_write_and_comes_first() -> None:
+@pytest.mark.parametrize(("is_stopped", "raised"), [(True, "stopped as asked"), (False, "the next opens under no key")])
+def test_what_stopped_a_write_counts_more_than_what_the_next_batch_met(is_stopped: bool, raised: str) -> None:
     sends, log = threading.Event(), list[str]()
 
-    def fail_late() -> str:
+    def write() -> str:
         sends.set()
-        log.append("written")
-        raise ValueError("of the write")
+        if is_stopped:
+            raise ValueError("stopped as asked")
+        return "written"
 
     def write_and_fail() -> None:
         with Ahead(log.append, sends, is_on=True) as ahead:
-            ahead.put(fail_late)
-            raise KeyError("of the caller")
+            ahead.put(write)
+            raise ValueError("the next opens under no key")
 
-    with pytest.raises(KeyError, match="of the caller"):
+    with pytest.raises(ValueError, match=raised):
         write_and_fail()
-    assert log == ["written"]
+    assert log == ([] if is_stopped else ["written"])
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("ThreadPool")] == []
