@@ -14,6 +14,7 @@ DEMO_READY := .venv/demo.stamp
 DEV_READY := .venv/dev.stamp
 PEERS_READY := .cache/peers/ready.stamp
 WORKERS ?= 2
+INTEGRATION ?= tests/integration
 KILLS ?= 100
 ROUNDS ?= 100
 
@@ -40,10 +41,9 @@ demo-compose: system-packages $(DEV_READY) ## The same with Docker Compose, as r
 
 .PHONY: test
 test: system-packages ## Everything: lints, unit tests, integration tests, scenarios
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint
 	@$(MAKE) --no-print-directory test-unit
-	@$(MAKE) --no-print-directory test-integration
-	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory test-integration INTEGRATION="tests/integration tests/molecule" WORKERS=3
 
 .PHONY: test-unit
 test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
@@ -51,7 +51,7 @@ test-unit: $(DEV_READY) ## Unit tests: neither root nor Docker
 
 .PHONY: test-integration
 test-integration: $(DEV_READY) $(PEERS_READY) ## Tests that run playbooks and start services
-	pytest tests/integration -n $(WORKERS) --dist loadfile
+	pytest $(INTEGRATION) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: molecule
 molecule: $(DEV_READY) ## The scenarios of extensions/molecule, each as one test

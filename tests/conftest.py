@@ -18,12 +18,28 @@ _CACHE = _TESTS.parent / ".cache" / "molecule"
 os.environ["KEYTURN_COMPILED"] = str(_TESTS / "support" / "compiled.py")  # for all that tests start
 
 
+_DAEMON = "docker"
+
+
+def _scope(nodeid: str) -> str:
+    """What one worker runs as a whole: what needs the daemon, a part of the campaign, a file."""
+    path, _, test = nodeid.partition("::")
+    file = Path(path)
+    if file.name.startswith("test_compose") or (file.parent.name == "molecule" and "without_containers" not in test):
+        return _DAEMON
+    return nodeid if file.parent.name == "molecule" or file.name == "test_campaign.py" else path
+
+
 class _ByFileAndDaemon(LoadFileScheduling):
-    """A file is run by one worker; one worker has the daemon, and runs every file that needs it."""
+    """A file is run by one worker; one worker has the daemon, and runs every test that needs it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "docker" if Path(file).name.startswith("test_compose") else file
+        return _scope(nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no worker is left alone with it: the daemon's, then the campaign."""
+    items.sort(key=lambda item: (_scope(item.nodeid) != _DAEMON, "test_campaign" not in item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,11 +12,15 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host impo
 
 
 class ActionModule(KeyturnAction):
-    """Runs the module ``rotation_host``."""
+    """Runs the module ``rotation_host``; ``here`` comes back as it was given, whatever happens on the host."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What later tasks look up is there after a failure too: the way back begins with it."""
+        return {**super().run(tmp, task_vars), "here": self._task.args.get("here") or {}}
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """With ``only_helps`` a host that cannot be reached is passed over."""
-        arguments = dict(self._task.args)
+        arguments = {name: value for name, value in self._task.args.items() if name != "here"}
         only_helps = arguments.pop("only_helps", False)
         call = partial(self.call, "rotation_host", arguments, task_vars)
         return tolerated(task_vars["inventory_hostname"], call) if only_helps else call()

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.derive import DERIVE, check_derived
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
-from ansible_collections.keyturn.rotation.plugins.module_utils.derived import DERIVE, check_derived, parent_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import LIFETIME, check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.form import parse_form

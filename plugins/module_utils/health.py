@@ -22,7 +22,6 @@ from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import kept_values, mask_lines, values_in
 from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import (
     HEALTHY,
     RANK,
@@ -424,6 +423,7 @@ def _sentence(outcomes: Iterable[tuple[str, Outcome]]) -> str:
 def _logs(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequence[str]) -> list[str]:
     """The last lines of the worst container of a service, masked; none where the engine does not give them."""
     from ansible_collections.keyturn.rotation.plugins.module_utils import compose
+    from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import mask_lines, values_in
 
     place = compose.place_of(service)
     try:
@@ -452,6 +452,8 @@ def _add_logs(params: Mapping[str, Any], answer: dict[str, Any], outcomes: Mappi
     lines = int(params.get("log_lines") or 0)
     if not wanted or lines < 1 or params.get("logs") == "none":
         return
+    from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import kept_values
+
     values = kept_values(str(params.get("state_dir") or ""))
     for name in sorted(wanted):
         log = _logs(services[name], outcomes[name], lines, values)

@@ -14,19 +14,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
-from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known, find_copies
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, spec_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length, generate, kid_in
-from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry, kid_for, text_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore
-from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import KeysetLayout
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import ListLayout, Slots
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
@@ -35,6 +31,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.versions import (
     moves,
     save_all,
 )
+
+# Every execution compiles what it imports, on every host: what few secrets need is imported where it is needed
+if TYPE_CHECKING:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import KeysetLayout
 
 __all__ = [
     "FROM_BACKUP",
@@ -133,7 +134,6 @@ def _in_backup(session: Session, asked: Mapping[str, Any] | None) -> dict[str, b
     """What the files would hold if a backup were restored; nothing where none is asked for."""
     if not asked:
         return {}
-    # Read here, since every execution pays for what it imports and only a restore needs backups
     from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Place, backup_key, contents
 
     return contents(Place.of(asked, session).find(asked["name"]), backup_key(session, asked))
@@ -169,7 +169,7 @@ class _Job:
     @property
     def keysets(self) -> list[tuple[Store, KeysetLayout]]:
         """Its stores that are keysets, with their layouts."""
-        return [(store, store.layout) for store in self.stores if isinstance(store.layout, KeysetLayout)]
+        return [(store, layout) for store in self.stores if (layout := _keyset_layout(store))]
 
     def wanted(self, store: Store, state: str) -> Slots:
         version = self.current()
@@ -289,6 +289,8 @@ def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sourc
         return leftover
     if request.get("new"):
         value = resolve(session, request["new"], _context(session, job.name, "new"))
+        from ansible_collections.keyturn.rotation.plugins.module_utils.generate import check_length
+
         check_length(request.get("generate") or {}, value, job.name)
         return _keyed(job, value, workspace, sources)
     if not request.get("origin"):
@@ -300,6 +302,8 @@ def _new_value(session: Session, job: _Job, workspace: Workspace, sources: Sourc
         )
     if request.get("derive"):
         return _derived(session, job, workspace, sources, made)
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+
     return _keyed(job, generate(request.get("generate") or {}, sources.randbytes), workspace, sources)
 
 
@@ -307,6 +311,8 @@ def _keyed(job: _Job, value: bytes, workspace: Workspace, sources: Sources) -> b
     """A key of a keyset has a kid of its own; any other value is as it is."""
     if not job.keysets:
         return value
+    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry, kid_for, text_of
+
     entry = Entry.read(value)
     if entry is None:
         taken: dict[str, str] = {}
@@ -334,6 +340,8 @@ def _derived(session: Session, job: _Job, workspace: Workspace, sources: Sources
             where=job.name,
             hint=f"Turn {name}, which makes {job.name} too",
         )
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import generate
+
     return generate(spec_of(derive), sources.randbytes, key=key, clock=sources.now().timestamp, where=job.name)
 
 
@@ -582,7 +590,12 @@ def _boxes(session: Session, job: _Job, values: Mapping[str, bytes | None]) -> d
 def _kids(version: Version | None) -> dict[str, str]:
     """The kids of versions that are keys, by which their public halves are found in a JWKS."""
     parts = {"new": version.new, "old": version.old} if version else {}
-    kids = {part: kid_in(value) for part, value in parts.items() if value is not None}
+    documents = {part: value for part, value in parts.items() if value is not None and value.lstrip()[:1] == b"{"}
+    if not documents:  # nearly always
+        return {}
+    from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
+
+    kids = {part: kid_in(value) for part, value in documents.items()}
     return {part: kid for part, kid in kids.items() if kid}
 
 
@@ -625,10 +638,20 @@ def _diff(session: Session, jobs: Iterable[_Job], workspace: Workspace) -> list[
     ]
 
 
+def _keyset_layout(store: Store) -> KeysetLayout | None:
+    """The layout of a keyset; nothing for another store."""
+    if not store.layout.is_keyset:
+        return None
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import KeysetLayout
+
+    return store.layout if isinstance(store.layout, KeysetLayout) else None
+
+
 def _redacted(session: Session, job: _Job, store: Store, workspace: Workspace) -> list[str]:
     lines = []
-    if isinstance(store.layout, KeysetLayout):
-        return _redacted_keyset(session, job, store.layout, store.read(workspace))
+    keyset = _keyset_layout(store)
+    if keyset:
+        return _redacted_keyset(session, job, keyset, store.read(workspace))
     for variable, text in store.read(workspace).items():
         separator = store.layout.separator if isinstance(store.layout, ListLayout) else None
         parts = [] if text is None else text.split(separator) if separator else [text]
@@ -686,6 +709,8 @@ def inspect(
     except KeyturnError as error:
         problems.append(_problem(error))
     loose = workspace.loose()
+    from ansible_collections.keyturn.rotation.plugins.module_utils.copies import find_copies
+
     copies = find_copies(*_searched(jobs, workspace, search))
     return {"changed": False, "secrets": secrets, "problems": problems, "copies": copies, "loose_files": loose}
 
@@ -698,6 +723,8 @@ def _searched(
     jobs: Iterable[_Job], workspace: Workspace, search: Iterable[str]
 ) -> tuple[list[Known], dict[str, bytes]]:
     """The values in use with the places that are known, and the files to look in."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.copies import Known
+
     known: list[Known] = []
     paths = set(search)
     for job in jobs:
@@ -731,16 +758,17 @@ def _described_keyset(
     session: Session, job: _Job, store: Store, version: Version | None, workspace: Workspace
 ) -> dict[str, Any]:
     """What may be told of a keyset: its kids, their states and fingerprints; nothing for another store."""
-    if not isinstance(store.layout, KeysetLayout):
+    layout = _keyset_layout(store)
+    keyset = layout.load(store.read(workspace)) if layout else None
+    if layout is None or keyset is None:
         return {}
-    keyset = store.layout.load(store.read(workspace))
-    if keyset is None:
-        return {}
+    from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
+
     new = Entry.read(version.new) if version and version.new else None
     states = {new.kid: "staged"} if new else {}
     states[keyset.active] = "primary"
     record = version.original(store.path, store.variable) if version else None
-    before = store.layout.load(store.original(record)) if record else None
+    before = layout.load(store.original(record)) if record else None
     return {
         "keyset": {
             "active_kid": keyset.active,

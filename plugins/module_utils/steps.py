@@ -30,16 +30,18 @@ _STEPS = {
 }
 
 
-def steps(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
     """The steps of all phases of a plan, in order.
 
     :param plan: as :func:`plan.build` gives it.
+    :param until: the phase after which to stop; all are gone through without it.
     :returns: of each step ``phase``, ``do`` (the task file) and ``label``; ``step`` for the part of the kinds, ``wave``
         where services are restarted.
     """
     needed = _needed(plan)
     found: list[dict[str, Any]] = []
-    for phase in plan["phases"]:
+    phases = plan["phases"]
+    for phase in phases[: phases.index(until) + 1] if until in phases else phases:
         for name in _STEPS[phase]:
             do, _colon, part = name.partition(":")
             if do == "services":

@@ -11,8 +11,6 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
-from ansible_collections.keyturn.rotation.plugins.module_utils.stores.env_file import read_variable
-from ansible_collections.keyturn.rotation.plugins.module_utils.stores.file import without_newline
 
 __all__ = ["VALUE_OPTIONS", "resolve"]
 
@@ -60,7 +58,10 @@ def _take(session: Session, source: str, reference: Mapping[str, Any], context: 
         return str(reference["value"]).encode()
     path: str = reference[source]
     content = atomic.read_file(path)
+    # Imported where they are needed: every execution compiles what it imports
     if source == "env_file":
+        from ansible_collections.keyturn.rotation.plugins.module_utils.stores.env_file import read_variable
+
         value = read_variable(content, reference["variable"], path)
         if value is None:
             raise KeyturnError(
@@ -74,4 +75,6 @@ def _take(session: Session, source: str, reference: Mapping[str, Any], context: 
         raise KeyturnError(
             "file-loose", "may be read by others than its owner", where=path, hint="Set its mode to 0600"
         )
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores.file import without_newline
+
     return without_newline(content)

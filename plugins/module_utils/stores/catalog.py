@@ -13,12 +13,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Sto
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.env_file import EnvFileStore
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.file import FileStore
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.inside import InsideStore, open_place
-from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import (
-    DocumentKeyset,
-    InlineKeyset,
-    KeysetCommandStore,
-    KeysetFileStore,
-)
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import LAYOUTS, open_layout
 
 __all__ = ["STORE_OPTIONS", "open_store"]
@@ -53,7 +47,7 @@ def open_store(name: str, options: Mapping[str, Any]) -> Store:
     :raises KeyturnError: ``store-invalid``.
     """
     if options["type"] == "keyset_command":
-        return KeysetCommandStore(DocumentKeyset(name, name), options, options.get("timeout"))
+        return _keyset_store(name, options)
     if not options.get("path"):
         raise KeyturnError("store-invalid", "the path is missing", where=name, hint="Say where the file is")
     if options.get("layout") == "keyset":
@@ -82,7 +76,17 @@ def open_store(name: str, options: Mapping[str, Any]) -> Store:
 
 
 def _keyset_store(name: str, options: Mapping[str, Any]) -> Store:
-    """A keyset in a JSON file, or in two variables of a dotenv file."""
+    """A keyset behind commands, in a JSON file, or in two variables of a dotenv file."""
+    # Imported here, since every execution compiles what it imports and few stores are keysets
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import (
+        DocumentKeyset,
+        InlineKeyset,
+        KeysetCommandStore,
+        KeysetFileStore,
+    )
+
+    if options["type"] == "keyset_command":
+        return KeysetCommandStore(DocumentKeyset(name, name), options, options.get("timeout"))
     path, add = options["path"], options.get("if_missing") == "add"
     if options.get("inside"):
         raise KeyturnError("store-invalid", "a part of a file is no keyset", where=path, hint="Leave inside away")

@@ -49,6 +49,8 @@ _TIMEOUT = 60.0
 class KeysetLayout(Layout):
     """Several keys by kid, one of them active."""
 
+    is_keyset = True
+
     def __init__(self, variable: str, where: str) -> None:
         super().__init__(variable)
         self.where = where

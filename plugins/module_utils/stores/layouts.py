@@ -27,6 +27,9 @@ class Layout(ABC):
     :param variable: the variable that holds the primary version.
     """
 
+    #: Whether it is a keyset, which holds more versions than two.
+    is_keyset = False
+
     def __init__(self, variable: str) -> None:
         self.variable = variable
 
