@@ -23,7 +23,7 @@ _DAEMON = "docker"
 
 def _scope(nodeid: str) -> str:
     """What one worker runs as a whole: what needs the daemon, a part of the campaign, a file."""
-    path, _, test = nodeid.partition("::")
+    path, test = nodeid.split("::", 1)
     file = Path(path)
     if file.name.startswith("test_compose") or (file.parent.name == "molecule" and "without_containers" not in test):
         return _DAEMON

@@ -198,10 +198,22 @@ class Fence:
 
         :raises KeyturnError: ``fenced``.
         """
-        parameters = (self._name, self._token)
-        ran = link.execute(self._hold("UPDATE"), parameters) if strong else self._share.run(link, parameters)
+        ran = link.execute(self._hold("UPDATE"), self.parameters) if strong else self._share.run(link, self.parameters)
         if ran.fetchone() is None:
             raise self._refused(link)
+
+    def around(self, update: sql.Composable) -> sql.Composed:
+        """A statement that holds the fence itself, shared, as long as its own transaction lasts.
+
+        :param update: may read from ``held``, which is one row, and none once somebody else has the fence.
+        :returns: takes :attr:`parameters` before those of ``update``.
+        """
+        return sql.SQL("WITH held AS MATERIALIZED ({}) {}").format(self._hold("SHARE"), update)
+
+    @property
+    def parameters(self) -> tuple[str, int]:
+        """What :meth:`around` and :meth:`hold` look for."""
+        return self._name, self._token
 
     def note_cleared(self, link: Link, place: str) -> None:
         """Remember, in the present transaction, that a column was cleared."""

@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
     Target,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import writer_for
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tidy import Tidier
@@ -61,6 +62,19 @@ class _Batch:
         self._plain = _sealed(target, NEW, rows, contents, plain)
         self.rows = rows.pick([*ciphered, *plain]) if plain else self._ciphered.rows  # all rows to change
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether :meth:`write_at_once` will do."""
+        return self._writer.is_plain and not self._is_staged and not self._plain.rows
+
+    def write_at_once(self, link: Link, fence: Fence) -> int:
+        """Write all rows in one statement, which commits by itself; how many somebody else had changed.
+
+        All count as changed, and none is written, once somebody else has the fence.
+        """
+        rows, cells = self._ciphered.rows, self._ciphered.cells
+        return len(rows) - self._writer.replace_fenced(link, fence, rows, cells)
+
     def write(self, link: Link, keys: frozenset[Key] | None) -> int:
         """Write the rows with these keys (None for all); how many somebody else had changed."""
         ciphered, plain, done = self._ciphered.only(keys), self._plain.only(keys), 0
@@ -101,7 +115,8 @@ def re_encrypt(work: Work, target: Target, back: bool) -> Outcome:
         def write() -> Outcome:
             if not batch.rows:
                 return Outcome(len(rows))
-            outcome = work.write(link, target, batch.rows, batch.write)
+            at_once = batch.write_at_once if batch.is_plain else None
+            outcome = work.write(link, target, batch.rows, batch.write, at_once)
             tidier.replaced(link, sum(map(len, batch.rows.raws)))
             return outcome
 

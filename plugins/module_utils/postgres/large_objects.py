@@ -198,6 +198,11 @@ class _ObjectWriter(Writer):
         super().__init__(column, under)
         self._function = identifier(schema, _NAME)
 
+    @property
+    def is_plain(self) -> bool:
+        """Never: rows and objects change together."""
+        return False
+
     def _call(self, was: sql.Composable, wanted: sql.Composable) -> sql.Composed:
         return sql.SQL("{}({}, {}, {})").format(self._function, self._cell, was, wanted)
 

@@ -87,6 +87,8 @@ class Outcome:
 Later = Callable[[], Outcome]
 #: Writes rows (those with these keys, or all) in a transaction; returns how many somebody else had changed meanwhile.
 Write = Callable[[Link, "frozenset[Key] | None"], int]
+#: The same for all rows, in one statement of its own.
+AtOnce = Callable[[Link, Fence], int]
 
 
 @dataclass
@@ -123,16 +125,25 @@ class Work:
         """A fresh batch size."""
         return BatchSize(self.batch_rows, self.batch_bytes)
 
-    def write(self, link: Link, target: Target, rows: Rows, work: Write) -> Outcome:
+    def write(self, link: Link, target: Target, rows: Rows, work: Write, at_once: AtOnce | None = None) -> Outcome:
         """Run ``work`` on these rows in one fenced transaction; on a lock of somebody else do without those rows.
 
         :param work: takes the keys that it may write, None for all.
+        :param at_once: the same for all rows in one statement, which holds the fence and commits by itself: a fourth
+            of the round trips.
         """
         try:
-            with transaction(link):
-                self.fence.hold(link)
+            if at_once is not None:
                 self.sends.set()
-                raced = work(link, None)
+                raced = at_once(link, self.fence)
+                if raced:  # or somebody else has the fence
+                    with transaction(link):
+                        self.fence.hold(link)
+            else:
+                with transaction(link):
+                    self.fence.hold(link)
+                    self.sends.set()
+                    raced = work(link, None)
         except psycopg.Error as error:
             if not is_retryable(error):
                 raise

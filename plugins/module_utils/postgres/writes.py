@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays i
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import tid_text
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
@@ -59,6 +60,7 @@ class Writer:
         self._cells = CellType(column)
         self._cell = aliased("c", column.name)
         self._names = key_names(self._table)
+        self._fenced: Statement | None = None
 
     def _list(self, values: Sequence[tuple[str, sql.Composable]]) -> sql.Composable:
         """``unnest(...) u(p1, ..., and the values by name)``."""
@@ -113,6 +115,24 @@ class Writer:
         cells = [self._cells.array(rows.raws), self._cells.array(raws)]
         parameters = [*key_parameters(self._table, rows.key_parts), *cells]
         return written(self._column, self._replace_cells.run(link, parameters))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one statement is all it takes to replace cells."""
+        return not self._column.table.triggers
+
+    def replace_fenced(self, link: Link, fence: Fence, rows: Rows, raws: Sequence[bytes]) -> int:
+        """:meth:`replace_cells` with the fence in one statement, where it is plain; it commits by itself.
+
+        :returns: how many were still as read; none once somebody else has the fence.
+        """
+        if self._fenced is None:
+            kind = self._cells.array_sql
+            listed = sql.SQL("{}, held").format(self._list([("o", kind), ("n", kind)]))
+            self._fenced = Statement(fence.around(self._update(listed, "u", self._same_cell("u"), "n")))
+        cells = [self._cells.array(rows.raws), self._cells.array(raws)]
+        parameters = [*fence.parameters, *key_parameters(self._table, rows.key_parts), *cells]
+        return self._fenced.run(link, parameters).rowcount
 
     def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
         """Replace plaintext cells in rows that are still of the version that was read; how many were."""

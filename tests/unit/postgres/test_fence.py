@@ -1,0 +1,76 @@
+# SPDX-FileCopyrightText: keyturn.rotation contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A batch that is one statement holds the fence while it writes, and writes nothing once somebody else has it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Limits, connect
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import SAME, Fence
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
+
+from tests.support.reencryption import Rig
+
+_ROWS, _BATCH = 60, 7
+_HELD = "SELECT FROM keyturn.fence FOR UPDATE NOWAIT"
+
+
+def test_nothing_is_written_once_somebody_else_has_the_fence(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.fill(_ROWS)
+    batches = []
+    replace = Writer.replace_fenced
+
+    def overtaken(self: Writer, *given: Any) -> int:
+        if len(batches) == 2:  # what every later run does, after the check of this one and before its statement
+            with connect(rig.dsn.encode(), "database app", Limits()) as link:
+                Fence("keyturn", "KEY", "r1", 2).take(link, SAME, Pace("test", max_wait_s=10), in_place=True)
+        batches.append(replace(self, *given))
+        return batches[-1]
+
+    monkeypatch.setattr(Writer, "replace_fenced", overtaken)
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("in_place", batch_rows=_BATCH)
+    assert refused.value.code == "fenced"
+    assert batches[0] > 0
+    assert batches[2:] == [0]
+    under_new = [text for text in rig.plaintexts("new").values() if text]
+    assert len(under_new) == sum(batches) < _ROWS
+    monkeypatch.undo()
+    assert rig.run("in_place", epoch=2)["coverage"][0]["new"] == _ROWS
+
+
+def test_the_fence_is_held_while_a_batch_waits_for_a_row(rig: Rig) -> None:
+    rig.fill(_ROWS)
+    failed: list[BaseException] = []
+
+    def re_encrypt() -> None:
+        try:
+            rig.run("in_place", lock_timeout_ms=20_000)
+        except BaseException as error:
+            failed.append(error)
+
+    with psycopg.connect(rig.dsn) as other, psycopg.connect(rig.dsn, autocommit=True) as watcher:
+        other.execute("SELECT FROM creds WHERE id = 1 FOR UPDATE")
+        run = threading.Thread(target=re_encrypt)
+        run.start()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'keyturn'"
+        )
+        until = time.monotonic() + 20
+        while watcher.execute(waiting).fetchone() != (1,):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            watcher.execute(_HELD)
+        other.rollback()
+        run.join(30)
+        watcher.execute(_HELD)
+    assert not failed
+    assert rig.info()["coverage"][0]["new"] == _ROWS
