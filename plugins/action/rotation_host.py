@@ -12,10 +12,10 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host impo
 
 
 class ActionModule(KeyturnAction):
-    """Runs the module ``rotation_host``; ``here`` comes back as it was given, whatever happens on the host."""
+    """Runs the module ``rotation_host``; ``here`` comes back as it was given, for the tasks after it."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What later tasks look up is there after a failure too: the way back begins with it."""
+        """A failure of the module has it too; an error of Ansible's own has nothing."""
         return {**super().run(tmp, task_vars), "here": self._task.args.get("here") or {}}
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 except ImportError:
     if TYPE_CHECKING:
         raise
@@ -37,14 +38,14 @@ _NONCE = bytes(12)  # each box has a key of its own, so the nonce never meets it
 def new_keypair() -> tuple[bytes, str]:
     """A fresh private key (32 bytes) and its public half (base64 text)."""
     private = X25519PrivateKey.generate()
-    raw = private.private_bytes_raw()
+    raw = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     return raw, public_of(raw)
 
 
 def public_of(private: bytes) -> str:
     """The public half, base64 text, of a private key of 32 bytes."""
     public = X25519PrivateKey.from_private_bytes(private).public_key()
-    return base64.b64encode(public.public_bytes_raw()).decode()
+    return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
 def _cipher(shared: bytes, sender: bytes, recipient: bytes) -> ChaCha20Poly1305:
@@ -56,7 +57,7 @@ def seal(value: bytes, recipient: str, context: str) -> str:
     """A box (base64 text) that only the holder of ``recipient``'s private half opens, for this ``context`` only."""
     public = base64.b64decode(recipient)
     sender = X25519PrivateKey.generate()
-    sender_public = sender.public_key().public_bytes_raw()
+    sender_public = sender.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     shared = sender.exchange(X25519PublicKey.from_public_bytes(public))
     box = _cipher(shared, sender_public, public).encrypt(_NONCE, value, context.encode())
     return base64.b64encode(sender_public + box).decode()
@@ -74,7 +75,7 @@ def open_box(box: str, private: bytes, context: str) -> bytes:
         raw = base64.b64decode(box, validate=True)
         mine = X25519PrivateKey.from_private_bytes(private)
         shared = mine.exchange(X25519PublicKey.from_public_bytes(raw[:32]))
-        recipient = mine.public_key().public_bytes_raw()
+        recipient = mine.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return _cipher(shared, raw[:32], recipient).decrypt(_NONCE, raw[32:], context.encode())
     except (binascii.Error, ValueError, InvalidTag):
         raise refused from None

@@ -590,7 +590,7 @@ def _boxes(session: Session, job: _Job, values: Mapping[str, bytes | None]) -> d
 def _kids(version: Version | None) -> dict[str, str]:
     """The kids of versions that are keys, by which their public halves are found in a JWKS."""
     parts = {"new": version.new, "old": version.old} if version else {}
-    documents = {part: value for part, value in parts.items() if value is not None and value.lstrip()[:1] == b"{"}
+    documents = {part: value for part, value in parts.items() if value is not None and b"{" in value}
     if not documents:  # nearly always
         return {}
     from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in

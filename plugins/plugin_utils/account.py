@@ -109,6 +109,8 @@ def outcome(run: Run) -> tuple[str, list[str]]:
         if run.mode == "emergency":
             unfinished = "replacing" if "replace" in run.rotation.get("entered", ()) else "refused"
             return (unfinished if failed else "replaced"), lost
+        if _turning_round_failed(run):
+            return "stuck", []
         if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
@@ -120,6 +122,12 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     if lost and touched:
         return "rollback_pending", sorted(missing if missing <= set(lost) else lost)
     return "stuck", []
+
+
+def _turning_round_failed(run: Run) -> bool:
+    """Whether something failed in this rotation and the register could not even be told that it goes back."""
+    answers = (run.answers.get(name, {}) for name in ("cause", "stuck"))
+    return any(said.get("rotation") == run.rotation_id for found in answers for said in found.values())
 
 
 def phases_of(journal: Iterable[Mapping[str, Any]], ended: str, failed: bool) -> list[dict[str, Any]]:

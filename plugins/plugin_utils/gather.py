@@ -74,6 +74,8 @@ def gather(
     answers: dict[str, dict[str, dict[str, Any]]] = {
         name: {} if _OF_STEP.get(name) in unneeded else answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
     }
+    # Epochs only grow: another one is of an earlier rotation
+    answers["turn"] = {host: said for host, said in answers["turn"].items() if said.get("epoch") == rotation["epoch"]}
     answers["is_back"] = {
         host: {"value": hostvars[host]["__rotation_is_back"]}
         for host in task_vars["ansible_play_hosts_all"]

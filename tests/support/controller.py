@@ -74,8 +74,11 @@ class Controller:
 
     def start(self, inventory: Path, playbook: str, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
         """Start a playbook in a session of its own."""
+        return self._start(self.command(inventory, playbook, *arguments, **variables))
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(inventory, playbook, *arguments, **variables),
+            command,
             cwd=self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -87,7 +90,11 @@ class Controller:
 
     def run(self, inventory: Path, playbook: str, *arguments: str, **variables: Any) -> Ended:
         """Run a playbook to its end."""
-        process = self.start(inventory, playbook, *arguments, **variables)
+        return self.run_command(self.command(inventory, playbook, *arguments, **variables))
+
+    def run_command(self, command: list[str]) -> Ended:
+        """Run what :meth:`command` gave, perhaps with another playbook in it, to its end."""
+        process = self._start(command)
         output = process.communicate(timeout=600)[0]
         return Ended(process.returncode, output)
 

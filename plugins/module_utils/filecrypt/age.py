@@ -25,6 +25,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 except ImportError:
     if TYPE_CHECKING:
         raise
@@ -92,7 +93,7 @@ def check_recipients(recipients: Sequence[str], where: str) -> None:
 def _stanza(file_key: bytes, recipient: bytes, ephemeral: bytes) -> list[bytes]:
     """The lines that let one recipient find the file key."""
     private = X25519PrivateKey.from_private_bytes(ephemeral)
-    share = private.public_key().public_bytes_raw()
+    share = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     shared = private.exchange(X25519PublicKey.from_public_bytes(recipient))
     wrap = _derive(shared, share + recipient, _X25519_INFO)
     body = _b64(ChaCha20Poly1305(wrap).encrypt(bytes(12), file_key, None))
@@ -174,7 +175,7 @@ def _identities(text: str) -> list[bytes]:
 
 def _unwrap(stanzas: Sequence[tuple[list[bytes], bytes]], identity: bytes) -> bytes | None:
     private = X25519PrivateKey.from_private_bytes(identity)
-    public = private.public_key().public_bytes_raw()
+    public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     for arguments, body in stanzas:
         if arguments[0] != b"X25519" or len(arguments) != 2 or len(body) != _FILE_KEY_BYTES + _TAG_BYTES:
             continue

@@ -205,7 +205,10 @@ class Fence:
     def around(self, update: sql.Composable) -> sql.Composed:
         """A statement that holds the fence itself, shared, as long as its own transaction lasts.
 
-        :param update: may read from ``held``, which is one row, and none once somebody else has the fence.
+        The locks are taken in another order than by :meth:`hold` and an UPDATE after it: first that of the table, which
+        whoever changes tables takes after the fence. Both have ``lock_timeout``, and neither runs beside the other.
+
+        :param update: must read from ``held``, which is one row, and none once somebody else has the fence.
         :returns: takes :attr:`parameters` before those of ``update``.
         """
         return sql.SQL("WITH held AS MATERIALIZED ({}) {}").format(self._hold("SHARE"), update)

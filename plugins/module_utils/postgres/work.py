@@ -136,9 +136,6 @@ class Work:
             if at_once is not None:
                 self.sends.set()
                 raced = at_once(link, self.fence)
-                if raced:  # or somebody else has the fence
-                    with transaction(link):
-                        self.fence.hold(link)
             else:
                 with transaction(link):
                     self.fence.hold(link)
@@ -148,6 +145,8 @@ class Work:
             if not is_retryable(error):
                 raise
         else:
+            if raced and at_once is not None:  # or somebody else has the fence
+                retrying(self.pace, target.place, partial(self._hold_once, link))
             again = rows.keys if raced else []
             return Outcome(len(rows), len(rows) - raced, raced, again)
         keys = frozenset(rows.keys)
@@ -163,6 +162,11 @@ class Work:
                 raise
             free, raced = frozenset(), 0
         return Outcome(len(rows), len(free) - raced, raced, list(keys if raced else keys - free))
+
+    def _hold_once(self, link: Link) -> None:
+        """Make sure that this call still has the fence."""
+        with transaction(link):
+            self.fence.hold(link)
 
     def run(
         self, target: Subject, source: Source, work: Callable[[Link, Rows], Later], is_shared: bool = True

@@ -74,3 +74,12 @@ def test_the_fence_is_held_while_a_batch_waits_for_a_row(rig: Rig) -> None:
         watcher.execute(_HELD)
     assert not failed
     assert rig.info()["coverage"][0]["new"] == _ROWS
+
+
+def test_a_rule_that_does_more_for_each_update_is_no_obstacle(rig: Rig) -> None:
+    """PostgreSQL takes no statement with parts then, so such a table is written in a transaction of several."""
+    rig.fill(_ROWS)
+    rig.sql.execute("CREATE TABLE audit (id bigint)")
+    rig.sql.execute("CREATE RULE seen AS ON UPDATE TO creds DO ALSO INSERT INTO audit VALUES (NEW.id)")
+    assert rig.run("in_place")["coverage"][0]["new"] == _ROWS
+    assert rig.sql.execute("SELECT count(DISTINCT id) FROM audit").fetchone() == (_ROWS,)
