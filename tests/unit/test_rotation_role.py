@@ -79,6 +79,32 @@ def test_an_emergency_stops_after_no_phase() -> None:
     assert templar.template(trust_as_template(goes["loop"])) == planned["steps"]
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "module"),
+    [
+        ("enter.yml", "Write down that the phase begins", "rotation_state"),
+        ("session.yml", "Open the run on every host", "rotation_host"),
+        ("back.yml", "Turn round", "rotation_state"),
+        ("close.yml", "Close the run on every host", "rotation_host"),
+    ],
+)
+def test_what_may_run_without_an_opening_asks_for_nothing_of_one(file: str, name: str, module: str) -> None:
+    """An opening that failed, or one of another rotation in the same call, says nothing of this run."""
+    (task,) = [task for task in yaml.safe_load((_TASKS / file).read_text("utf-8")) if task["name"] == name]
+    given = task[f"keyturn.rotation.{module}"]
+    assert {"state_dir", "session_dir", "rotation_id", "epoch"} <= set(given)
+    assert "__rotation_session." not in str(given)
+
+
+@pytest.mark.parametrize(("turned", "run", "epoch"), [(None, 4, 4), (3, 4, 4), (5, 4, 5), (3, None, 0)])
+def test_a_way_back_of_an_earlier_rotation_gives_no_epoch(turned: int | None, run: int | None, epoch: int) -> None:
+    known = {"__rotation_turn": turned, "__rotation_run": run}
+    said = {name: {"epoch": number, "rotation": {"of": name}} for name, number in known.items() if number is not None}
+    assert int(_read("__rotation_epoch", **said)) == epoch
+    of = "__rotation_turn" if epoch == turned else "__rotation_run"
+    assert _read("__rotation_record", **said) == ({"of": of} if run is not None else {})
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_no_loop_takes_the_name_of_a_variable_of_its_role(role: str) -> None:
     folder = ROOT / "roles" / role
