@@ -27,7 +27,7 @@ def _scope(nodeid: str) -> str:
     file = Path(path)
     if file.name.startswith("test_compose") or (file.parent.name == "molecule" and "without_containers" not in test):
         return _DAEMON
-    return nodeid if file.parent.name == "molecule" or file.name == "test_campaign.py" else path
+    return nodeid if file.name == "test_campaign.py" else path
 
 
 class _ByFileAndDaemon(LoadFileScheduling):
