@@ -174,7 +174,7 @@ class ActionModule(KeyturnAction):
             "grace_s": grace,
             "watch_s": _watch_s(plan, str(args.get("watch") or "")),
             "plan": plan,
-            "steps": steps(plan, "" if mode == "emergency" else until),
+            "steps": steps(plan, until),
             "names": names,
             "secrets": self._overview(catalog, register, evidence, now),
             "evidence": evidence,

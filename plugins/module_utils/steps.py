@@ -34,14 +34,16 @@ def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
     """The steps of all phases of a plan, in order.
 
     :param plan: as :func:`plan.build` gives it.
-    :param until: the phase after which to stop; all are gone through without it.
+    :param until: the phase after which to stop; all are gone through without it, and in an emergency.
     :returns: of each step ``phase``, ``do`` (the task file) and ``label``; ``step`` for the part of the kinds, ``wave``
         where services are restarted.
     """
     needed = _needed(plan)
     found: list[dict[str, Any]] = []
     phases = plan["phases"]
-    for phase in phases[: phases.index(until) + 1] if until in phases else phases:
+    if until in phases and "replace" not in phases:  # which only an emergency has
+        phases = phases[: phases.index(until) + 1]
+    for phase in phases:
         for name in _STEPS[phase]:
             do, _colon, part = name.partition(":")
             if do == "services":

@@ -71,7 +71,7 @@ def _each(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield from _each(entry.get(part) or [])
 
 
-def test_an_emergency_stops_after_no_phase() -> None:
+def test_an_emergency_goes_through_every_step_of_its_plan() -> None:
     tasks = _each(yaml.safe_load((_TASKS / "emergency.yml").read_text("utf-8")))
     (goes,) = [task for task in tasks if task.get("loop_control", {}).get("loop_var") == "rotation_step"]
     planned = {"plan": {"phases": ["preflight", "replace"]}, "steps": [{"phase": "preflight"}, {"phase": "replace"}]}

@@ -93,6 +93,20 @@ def test_what_is_stopped_is_started_and_the_rest_restarted_wave_by_wave() -> Non
     ]
 
 
+@pytest.mark.parametrize("until", PHASES["cutover"])
+def test_a_run_stops_after_the_phase_that_was_asked_for(until: str) -> None:
+    phases = list(PHASES["cutover"])
+    plan = _plan(phases)
+    said = [step["phase"] for step in module.steps(plan, until)]
+    assert list(dict.fromkeys(said)) == phases[: phases.index(until) + 1]
+    assert said == [step["phase"] for step in module.steps(plan) if step["phase"] in said]
+
+
+def test_an_emergency_stops_after_no_phase() -> None:
+    plan = _plan(list(EMERGENCY))
+    assert module.steps(plan, "preflight") == module.steps(plan)
+
+
 def test_of_the_kinds_only_the_parts_that_one_has_are_asked() -> None:
     kinds = [{"kind": "a", "role": "x.y.a", "phases": ["stage"]}, {"kind": "b", "role": "x.y.b", "phases": []}]
     assert _done(_plan(["stage", "migrate"], kinds=kinds)) == [
