@@ -41,8 +41,8 @@ demo-compose: system-packages $(DEV_READY) ## The same with Docker Compose, as r
 
 .PHONY: test
 test: system-packages ## Everything: lints, unit tests, integration tests, scenarios
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint
-	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory $(DEV_READY)
+	@$(MAKE) --no-print-directory --jobs 2 test-unit lint-beside
 	@$(MAKE) --no-print-directory test-integration INTEGRATION="tests/integration tests/molecule" WORKERS=3
 
 .PHONY: test-unit
@@ -94,6 +94,11 @@ LINTS := ruff mypy yamllint ansible-lint changelog docs importer sanity
 
 .PHONY: lint
 lint: $(LINTS:%=lint-%) ## All of them
+
+# One after the other, each with its whole output at its end.
+.PHONY: lint-beside
+lint-beside:
+	@$(MAKE) --no-print-directory --jobs 1 --output-sync=target lint
 
 .PHONY: $(LINTS:%=lint-%)
 

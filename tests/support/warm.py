@@ -14,9 +14,11 @@ into them do without: ``Controller(..., warm=False)``, or ``KEYTURN_COLD=1`` for
 from __future__ import annotations
 
 import array
+import atexit
 import builtins
 import contextlib
 import functools
+import gc
 import importlib
 import marshal
 import os
@@ -26,10 +28,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["address"]
 
@@ -43,6 +46,7 @@ _PRELOADED = (
     "cryptography.hazmat.primitives.ciphers.aead",
     "cryptography.hazmat.primitives.serialization",
     "concurrent.futures.thread",
+    "docker",
     "multiprocessing",
     "psycopg",
     "shutil",
@@ -137,6 +141,7 @@ def _serve(path: str) -> None:
     """Returns in each process that is to run a program."""
     for name in _PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # else each fork would copy what it looks through
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that watch are nobody's
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -156,9 +161,34 @@ def _serve(path: str) -> None:
     _handle(connection)
 
 
-if __name__ == "__main__":
-    _serve(sys.argv[1])
+def _run() -> int:
+    """Run the program on the standard input as Python would; its exit code."""
     program = types.ModuleType("__main__")
     vars(program).update(__file__="<stdin>", __builtins__=builtins)
     sys.modules["__main__"] = program
-    types.FunctionType(compile(sys.stdin.read(), "<stdin>", "exec", dont_inherit=True), vars(program))()
+    try:
+        types.FunctionType(compile(sys.stdin.read(), "<stdin>", "exec", dont_inherit=True), vars(program))()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return (end.code or 0) & 0xFF
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _end(code: int) -> NoReturn:
+    """End as Python would, but without taking apart what the server has imported: that would copy all of it first."""
+    vars(threading)["_shutdown"]()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
+    _end(_run())
