@@ -202,20 +202,19 @@ class Fence:
         if ran.fetchone() is None:
             raise self._refused(link)
 
-    def around(self, update: sql.Composable) -> sql.Composed:
-        """A statement that holds the fence itself, shared, as long as its own transaction lasts.
+    @property
+    def condition(self) -> sql.Composable:
+        """Holds the fence, shared, as long as the transaction lasts; false once somebody else has it.
 
-        The locks are taken in another order than by :meth:`hold` and an UPDATE after it: first that of the table, which
+        For the WHERE of a statement with a transaction of its own: it is looked at once, before the first row. The
+        locks are taken in another order than by :meth:`hold` and an UPDATE after it: first that of the table, which
         whoever changes tables takes after the fence. Both have ``lock_timeout``, and neither runs beside the other.
-
-        :param update: must read from ``held``, which is one row, and none once somebody else has the fence.
-        :returns: takes :attr:`parameters` before those of ``update``.
         """
-        return sql.SQL("WITH held AS MATERIALIZED ({}) {}").format(self._hold("SHARE"), update)
+        return sql.SQL("({}) = 1").format(self._hold("SHARE"))
 
     @property
     def parameters(self) -> tuple[str, int]:
-        """What :meth:`around` and :meth:`hold` look for."""
+        """Of :attr:`condition` and :meth:`hold`."""
         return self._name, self._token
 
     def note_cleared(self, link: Link, place: str) -> None:

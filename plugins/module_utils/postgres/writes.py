@@ -63,11 +63,14 @@ class Writer:
         self._fenced: Statement | None = None
 
     def _list(self, values: Sequence[tuple[str, sql.Composable]]) -> sql.Composable:
-        """``unnest(...) u(p1, ..., and the values by name)``."""
+        """``(SELECT unnest(...) p1, ..., and the values by name) u``.
+
+        ``FROM unnest(...)`` would first write all of it down, array by array.
+        """
         kinds = [*(part.array_sql for part in self._table.key), *(kind for _name, kind in values)]
-        arrays = [sql.SQL("%s::{}").format(kind) for kind in kinds]
         names = [identifier(name) for name in (*self._names, *(name for name, _kind in values))]
-        return sql.SQL("unnest({}) u({})").format(sql.SQL(", ").join(arrays), sql.SQL(", ").join(names))
+        fields = [sql.SQL("unnest(%s::{}) {}").format(kind, name) for kind, name in zip(kinds, names)]
+        return sql.SQL("(SELECT {}) u").format(sql.SQL(", ").join(fields))
 
     def _update(self, source: sql.Composable, alias: str, guard: sql.Composable, value: str) -> sql.Composed:
         new = self._cells.value(aliased(alias, value))
@@ -128,10 +131,10 @@ class Writer:
         """
         if self._fenced is None:
             kind = self._cells.array_sql
-            listed = sql.SQL("{}, held").format(self._list([("o", kind), ("n", kind)]))
-            self._fenced = Statement(fence.around(self._update(listed, "u", self._same_cell("u"), "n")))
+            guard = sql.SQL("{} AND {}").format(self._same_cell("u"), fence.condition)
+            self._fenced = Statement(self._update(self._list([("o", kind), ("n", kind)]), "u", guard, "n"))
         cells = [self._cells.array(rows.raws), self._cells.array(raws)]
-        parameters = [*fence.parameters, *key_parameters(self._table, rows.key_parts), *cells]
+        parameters = [*key_parameters(self._table, rows.key_parts), *cells, *fence.parameters]
         return self._fenced.run(link, parameters).rowcount
 
     def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:

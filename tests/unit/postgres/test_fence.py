@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -46,7 +47,17 @@ def test_nothing_is_written_once_somebody_else_has_the_fence(rig: Rig, monkeypat
     assert rig.run("in_place", epoch=2)["coverage"][0]["new"] == _ROWS
 
 
-def test_the_fence_is_held_while_a_batch_waits_for_a_row(rig: Rig) -> None:
+def _until_it_waits(watcher: psycopg.Connection) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'keyturn'"
+    until = time.monotonic() + 20
+    while watcher.execute(waiting).fetchone() != (1,):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def patient(rig: Rig) -> Iterator[threading.Thread]:
+    """A pass that waits long for a row that somebody holds; it has succeeded at the end."""
     rig.fill(_ROWS)
     failed: list[BaseException] = []
 
@@ -56,24 +67,35 @@ def test_the_fence_is_held_while_a_batch_waits_for_a_row(rig: Rig) -> None:
         except BaseException as error:
             failed.append(error)
 
+    run = threading.Thread(target=re_encrypt)
+    yield run
+    run.join(30)
+    assert not failed
+    assert rig.info()["coverage"][0]["new"] == _ROWS
+
+
+def test_the_fence_is_held_while_a_batch_waits_for_a_row(rig: Rig, patient: threading.Thread) -> None:
     with psycopg.connect(rig.dsn) as other, psycopg.connect(rig.dsn, autocommit=True) as watcher:
         other.execute("SELECT FROM creds WHERE id = 1 FOR UPDATE")
-        run = threading.Thread(target=re_encrypt)
-        run.start()
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'keyturn'"
-        )
-        until = time.monotonic() + 20
-        while watcher.execute(waiting).fetchone() != (1,):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        patient.start()
+        _until_it_waits(watcher)
         with pytest.raises(psycopg.errors.LockNotAvailable):
             watcher.execute(_HELD)
         other.rollback()
-        run.join(30)
+        patient.join(30)
         watcher.execute(_HELD)
-    assert not failed
-    assert rig.info()["coverage"][0]["new"] == _ROWS
+
+
+def test_what_somebody_wrote_while_a_batch_waited_is_kept(rig: Rig, patient: threading.Thread) -> None:
+    with psycopg.connect(rig.dsn) as other, psycopg.connect(rig.dsn, autocommit=True) as watcher:
+        other.execute("UPDATE creds SET secret = (SELECT secret FROM creds WHERE id = 2) WHERE id = 1")
+        patient.start()
+        _until_it_waits(watcher)
+        other.commit()
+        patient.join(30)
+    found = rig.plaintexts("new")
+    assert found[1] == found[2] != ""
+    assert found[3] == "3:0"
 
 
 def test_a_rule_that_does_more_for_each_update_is_no_obstacle(rig: Rig) -> None:
