@@ -82,7 +82,7 @@ def main() -> int:
             "in_place": lambda: _in_place(report, server, folder, narrow),
             "shadows": lambda: reencryption.shadows(report, narrow, 3),
             "live": lambda: reencryption.live(report, narrow),
-            "processors": lambda: _processors(report, server, folder),
+            "processors": lambda: _processors(report, server, folder, narrow),
             "signing": lambda: signing.tenant_keys(report, server, folder),
             "resign": lambda: resigning.resign(report, server, folder, options.documents, 3),
             "peers": lambda: reencryption.peers(report, server, folder, 50_000),
@@ -105,7 +105,8 @@ def _in_place(report: Report, server: EmbeddedPostgres, folder: Path, narrow: Ta
     reencryption.in_place(report, Table(server, folder, 200_000, 2_000), 3)
 
 
-def _processors(report: Report, server: EmbeddedPostgres, folder: Path) -> None:
+def _processors(report: Report, server: EmbeddedPostgres, folder: Path, narrow: Table) -> None:
+    reencryption.one_processor(report, narrow, 5)
     reencryption.processors(report, server, folder)
     reencryption.fernet(report)
 

@@ -23,7 +23,7 @@ from tests.bench.report import Figure, Report, draw
 from tests.bench.tables import KEYS, Table, timed
 from tests.support.postgres import EmbeddedPostgres
 
-__all__ = ["at_size", "fernet", "in_place", "live", "peers", "picture", "processors", "shadows"]
+__all__ = ["at_size", "fernet", "in_place", "live", "one_processor", "peers", "picture", "processors", "shadows"]
 
 _FLOOR = "floor"
 _ON_ONE_PROCESSOR = ("taskset", "--cpu-list", "0")
@@ -115,6 +115,20 @@ def processors(report: Report, server: EmbeddedPostgres, folder: Path) -> None:
         speed_up = statistics.median(one) / statistics.median(all_of_them)
         report.add(Figure(name, speed_up, "one process on one processor: speed-up", 3))
     report.add(Figure("bare_hashing", _bare_speed_up(), "one process on one processor: what this machine can give", 3))
+
+
+def one_processor(report: Report, table: Table, repeats: int) -> None:
+    """The job with the server on the same processor: half of that is what two whole ones could come to."""
+    passes, jobs = [], []
+    for _repeat in range(repeats):
+        floor = table.floor()
+        table.fresh()
+        with table.server.on_processor(0):
+            answer = table.call("in_place", within=_ON_ONE_PROCESSOR, workers=1)
+        passes.append(answer["result"]["steps"]["pass"] / floor)
+        jobs.append(answer["seconds"] / floor)
+    report.add(Figure("in_place_pass_one_processor", statistics.median(passes), _FLOOR, repeats))
+    report.add(Figure("in_place_job_one_processor", statistics.median(jobs), _FLOOR, repeats))
 
 
 def _hash() -> float:

@@ -149,6 +149,18 @@ class EmbeddedPostgres:
             self._process.wait(30)
             self._process = None
 
+    @contextlib.contextmanager
+    def on_processor(self, number: int) -> Iterator[None]:
+        """Connections that are made meanwhile are served by this processor alone."""
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        others = os.sched_getaffinity(self._process.pid)
+        os.sched_setaffinity(self._process.pid, {number})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(self._process.pid, others)
+
     def dsn(self, database: str = "postgres", user: str | None = None) -> str:
         """A connection string for a database of this server."""
         return f"host=127.0.0.1 port={self.port} user={user or self.user} dbname={database}"

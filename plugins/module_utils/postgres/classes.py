@@ -78,6 +78,8 @@ class Target:
         #: What a cell that opens under both keys counts as, since the last count.
         self.prefer = ""
         self._likely = NEW
+        self._asks = True
+        self._seconds = 0.0
         if new_spec is not None and new is not None and new == old:
             self._refuse_alike()
 
@@ -120,8 +122,10 @@ class Target:
         return cells
 
     def seconds_to_seal(self) -> float:
-        """The time of one encryption among many, under the slower of the two envelopes."""
-        return max(self._seconds_under(self.new), self._seconds_under(self.old))
+        """The time of one encryption among many, under the slower of the two envelopes; measured once."""
+        if not self._seconds:
+            self._seconds = max(self._seconds_under(self.new), self._seconds_under(self.old))
+        return self._seconds
 
     def _seconds_under(self, envelope: Envelope) -> float:
         """The first cell costs what is done once; where it was quick, the mean of some more says what each costs."""
@@ -149,6 +153,13 @@ class Target:
         rows = 1 / max(3 * self.seconds_to_seal(), 1e-6)
         return max(rows, 64 * processors()) if self.derives_slowly else rows
 
+    def ask_again(self) -> None:
+        """The cells to come may be under another key than the last ones.
+
+        Where a cell's own key takes long to derive, one cell tells which of the two to derive first for the others.
+        """
+        self._asks = True
+
     def judge(
         self, cells: Sequence[bytes], prefer: str = "", keys: Sequence[tuple[bytes, ...]] = ()
     ) -> tuple[list[str], list[bytes | None]]:
@@ -158,6 +169,10 @@ class Target:
             :data:`EITHER`.
         :param keys: the rows' primary keys where :attr:`needs_context`.
         """
+        if self._asks and self.authenticated and self.derives_slowly and len(cells) > 1:
+            self._asks = False
+            head, tail = self.judge(cells[:1], prefer, keys[:1]), self.judge(cells[1:], prefer, keys[1:])
+            return head[0] + tail[0], head[1] + tail[1]
         first = self._likely
         second = OLD if first == NEW else NEW
         opened = {first: self._open(first, cells, keys)}

@@ -169,6 +169,7 @@ def _cover_one(crew: Crew, moment: str, target: Target, side: Shadow, pace: Pace
     counts, in_table, total, filled = covered.counts, 0, 0, 0
     pace.begin(str(target.column.table), target.column.name, 0)
     size = size.limited(target.rows_a_second())
+    target.ask_again()
 
     def count(link: Link, pages: Pages | None) -> tuple[bool, tuple[Any, ...]]:
         with explained(target.place):
