@@ -84,7 +84,6 @@ class Table:
     """A table and its primary key.
 
     :param triggers: the service's row triggers that may change what is written.
-    :param rules: its rules for updates; PostgreSQL refuses some of them in a statement with parts.
     """
 
     oid: int
@@ -92,7 +91,6 @@ class Table:
     name: str
     key: tuple[KeyColumn, ...]
     triggers: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -202,7 +200,7 @@ def find_table(link: Link, name: str, need: Iterable[str] = (), needs_key: bool 
             where=where,
             hint="Add one (ALTER TABLE ... ADD PRIMARY KEY)",
         )
-    return Table(oid, in_schema, in_name, key, _triggers(link, oid), _rules(link, oid))
+    return Table(oid, in_schema, in_name, key, _triggers(link, oid))
 
 
 def _table_missing(link: Link, name: str, schema: str, table: str) -> KeyturnError:
@@ -228,11 +226,6 @@ def _triggers(link: Link, oid: int) -> tuple[str, ...]:
           AND (t.tgtype & 19) = 19 AND t.tgenabled IN ('O', 'A') AND t.tgname !~ %(ours)s ORDER BY t.tgname"""
     ours = "^(zzzz_keyturn_[0-9a-f]{16}|keyturn_hold_[0-9a-f]{16}_row)$"
     return tuple(row[0] for row in link.execute(query, {"oid": oid, "ours": ours}).fetchall())
-
-
-def _rules(link: Link, oid: int) -> tuple[str, ...]:
-    query = "SELECT rulename FROM pg_rewrite WHERE ev_class = %s::bigint::oid AND ev_type = '2' ORDER BY rulename"
-    return tuple(row[0] for row in link.execute(query, (oid,)).fetchall())
 
 
 def _primary_key(link: Link, oid: int) -> tuple[KeyColumn, ...]:

@@ -122,7 +122,7 @@ class Writer:
     @property
     def is_plain(self) -> bool:
         """Whether one statement is all it takes to replace cells."""
-        return not self._column.table.triggers and not self._column.table.rules
+        return not self._column.table.triggers
 
     def replace_fenced(self, link: Link, fence: Fence, rows: Rows, raws: Sequence[bytes]) -> int:
         """:meth:`replace_cells` with the fence in one statement, where it is plain; it commits by itself.
