@@ -66,7 +66,11 @@ class ActionModule(KeyturnAction):
             result["backup"] = gates.chosen_backup(mine, wanted)
         elif gate == "affected":
             problems = []
-            result.update(restarts.affected(plan, answers_of(task_vars, "__rotation_restored")))
+            result.update(
+                restarts.affected(
+                    plan, answers_of(task_vars, "__rotation_restored"), everything=bool(args.get("everything"))
+                )
+            )
             for line in result["lines"]:
                 display.display(line)
         elif gate == "keysets":

@@ -7,20 +7,34 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, plan_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.work_here import libraries, work_here
+
+_SESSION = ("state_dir", "session_dir", "rotation_id", "epoch")
 
 
 class ActionModule(KeyturnAction):
-    """Runs the module ``rotation_host``; ``here`` comes back as it was given, for the tasks after it."""
+    """Runs the module ``rotation_host``; with ``of_plan`` it says what the tasks after it need to know: ``here``."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A failure of the module has it too; an error of Ansible's own has nothing."""
-        return {**super().run(tmp, task_vars), "here": self._task.args.get("here") or {}}
+        """A failure of the module has ``here`` too; an error of Ansible's own has nothing."""
+        args = self._task.args
+        here: dict[str, Any] = {"arguments": {name: args[name] for name in _SESSION if name in args}}
+        if args.get("of_plan") and args.get("state") != "closed":
+            known = task_vars or {}
+            here.update(work_here(plan_of(known), known["inventory_hostname"], args.get("restarted") or ()))
+            here["project_dir"] = args.get("project_dir") or ""
+        return {**super().run(tmp, task_vars), "here": here}
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """With ``only_helps`` a host that cannot be reached is passed over."""
-        arguments = {name: value for name, value in self._task.args.items() if name != "here"}
-        only_helps = arguments.pop("only_helps", False)
+        """A host of the plan that only helps and cannot be reached is passed over."""
+        beside = ("of_plan", "restarted", "project_dir")
+        arguments = {name: value for name, value in self._task.args.items() if name not in beside}
+        if not self._task.args.get("of_plan"):
+            return self.call("rotation_host", arguments, task_vars)
+        plan, host = plan_of(task_vars), task_vars["inventory_hostname"]
+        if arguments.get("state") != "closed":
+            arguments["libraries"] = libraries(plan, host)
         call = partial(self.call, "rotation_host", arguments, task_vars)
-        return tolerated(task_vars["inventory_hostname"], call) if only_helps else call()
+        return call() if host in plan["hosts"] else tolerated(host, call)

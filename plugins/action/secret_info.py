@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, plan_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import from_backup
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import (
     parents,
@@ -16,16 +16,17 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments 
 
 
 class ActionModule(KeyturnAction):
-    """Runs the module ``secret_info``; with ``plan`` it works out whom to seal to."""
+    """Runs the module ``secret_info``; with ``of_plan`` it works out whom to seal to."""
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Fill in what only the controller knows and run the module."""
         arguments = dict(self._task.args)
-        plan = arguments.pop("plan", None)
+        of_plan = arguments.pop("of_plan", False)
         publics = arguments.pop("publics", None) or {}
         if "policy" in arguments:
             arguments["backup"] = from_backup(arguments, self._templar, self._loader, task_vars)
-        if plan is not None:
+        if of_plan:
+            plan = plan_of(task_vars)
             work = plan["hosts"][task_vars["inventory_hostname"]]
             arguments["secrets"] = [
                 {**secret, "seal_to": recipients(plan, secret["name"], publics, stores=False)}

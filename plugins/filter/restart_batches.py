@@ -15,8 +15,9 @@ name: restart_batches
 short_description: Put services together that are restarted in one call
 version_added: 0.1.0
 description:
-  - Keeps the order of the services, and puts neighbours together that Docker Compose can treat in one call.
-  - Those are services of one project and one C(wave) that are not C(rolling). Every other service is by itself.
+  - Keeps the order of the services, and puts neighbours together that one call can treat.
+  - Those are services with the manager C(command), and services of one project and one C(wave) of Docker Compose that
+    are not C(rolling). Every other service is by itself.
 author: keyturn.rotation contributors (@keyturn)
 options:
   _input:

@@ -28,10 +28,11 @@ class Ending:
     reason: str = ""
 
 
-def run_quietly(argv: Sequence[str], timeout: float, value: bytes | None = None) -> Ending:
+def run_quietly(argv: Sequence[str], timeout: float | None, value: bytes | None = None) -> Ending:
     """Run a command without a shell, with ``value`` on its standard input, for at most ``timeout`` seconds.
 
-    A command that does not end is killed with everything it started. What it prints is not read.
+    None is as long as it takes. A command that does not end in time is killed with everything it started. What it
+    prints is not read.
     """
     return _run(argv, timeout, value, subprocess.DEVNULL)[0]
 
@@ -44,7 +45,7 @@ def run_reading(argv: Sequence[str], timeout: float, value: bytes | None = None)
     return ending, printed
 
 
-def _run(argv: Sequence[str], timeout: float, value: bytes | None, output: int) -> tuple[Ending, bytes]:
+def _run(argv: Sequence[str], timeout: float | None, value: bytes | None, output: int) -> tuple[Ending, bytes]:
     try:
         process = subprocess.Popen(
             list(argv),
@@ -58,8 +59,8 @@ def _run(argv: Sequence[str], timeout: float, value: bytes | None, output: int) 
         return Ending(None, f"cannot be started ({why})"), b""
     try:
         printed, _errors = process.communicate(value, timeout)
-    except subprocess.TimeoutExpired:
-        return Ending(None, f"no end within {timeout:g} s"), b""
+    except subprocess.TimeoutExpired as expired:
+        return Ending(None, f"no end within {expired.timeout:g} s"), b""
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

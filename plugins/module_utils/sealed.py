@@ -21,7 +21,6 @@ try:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 except ImportError:
     if TYPE_CHECKING:
         raise
@@ -38,14 +37,38 @@ _NONCE = bytes(12)  # each box has a key of its own, so the nonce never meets it
 def new_keypair() -> tuple[bytes, str]:
     """A fresh private key (32 bytes) and its public half (base64 text)."""
     private = X25519PrivateKey.generate()
-    raw = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    return raw, public_of(raw)
+    raw = _private_bytes(private)
+    return raw, _text(private)
 
 
 def public_of(private: bytes) -> str:
     """The public half, base64 text, of a private key of 32 bytes."""
-    public = X25519PrivateKey.from_private_bytes(private).public_key()
-    return base64.b64encode(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+    return _text(X25519PrivateKey.from_private_bytes(private))
+
+
+def _text(private: X25519PrivateKey) -> str:
+    return base64.b64encode(_public_bytes(private)).decode()
+
+
+# The library's enums come with parsers of every form that a key may have: a third of its import, on every host. Since
+# version 40 raw bytes need none of them.
+
+
+def _private_bytes(private: X25519PrivateKey) -> bytes:
+    if hasattr(private, "private_bytes_raw"):
+        return private.private_bytes_raw()
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+
+
+def _public_bytes(private: X25519PrivateKey) -> bytes:
+    public = private.public_key()
+    if hasattr(public, "public_bytes_raw"):
+        return public.public_bytes_raw()
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def _cipher(shared: bytes, sender: bytes, recipient: bytes) -> ChaCha20Poly1305:
@@ -57,7 +80,7 @@ def seal(value: bytes, recipient: str, context: str) -> str:
     """A box (base64 text) that only the holder of ``recipient``'s private half opens, for this ``context`` only."""
     public = base64.b64decode(recipient)
     sender = X25519PrivateKey.generate()
-    sender_public = sender.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    sender_public = _public_bytes(sender)
     shared = sender.exchange(X25519PublicKey.from_public_bytes(public))
     box = _cipher(shared, sender_public, public).encrypt(_NONCE, value, context.encode())
     return base64.b64encode(sender_public + box).decode()
@@ -75,7 +98,7 @@ def open_box(box: str, private: bytes, context: str) -> bytes:
         raw = base64.b64decode(box, validate=True)
         mine = X25519PrivateKey.from_private_bytes(private)
         shared = mine.exchange(X25519PublicKey.from_public_bytes(raw[:32]))
-        recipient = mine.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        recipient = _public_bytes(mine)
         return _cipher(shared, raw[:32], recipient).decrypt(_NONCE, raw[32:], context.encode())
     except (binascii.Error, ValueError, InvalidTag):
         raise refused from None

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import (
     private_dir,
     read_file,
@@ -83,9 +82,13 @@ class Session:
     def _key_path(self) -> str:
         return os.path.join(self.session_dir, "session.key")
 
+    # Every execution compiles what it imports, on every host: the library is imported where a box is made or opened
+
     def offer(self) -> str:
         """Make the run's key and return its public half; an earlier run's key is gone with that."""
-        private, public = sealed.new_keypair()
+        from ansible_collections.keyturn.rotation.plugins.module_utils.sealed import new_keypair
+
+        private, public = new_keypair()
         private_dir(self.session_dir)
         write_file(self._key_path, private, 0o600)
         return public
@@ -101,7 +104,9 @@ class Session:
                 where=self.session_dir,
                 hint="Run the playbook from its start",
             ) from None
-        return sealed.open_box(box, private, context)
+        from ansible_collections.keyturn.rotation.plugins.module_utils.sealed import open_box
+
+        return open_box(box, private, context)
 
     def while_open(self) -> Callable[[], bool]:
         """Tells whether this run is still the one that this host is open for: another one has a key of its own."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["left_out", "steps"]
+__all__ = ["is_quiesced", "left_out", "steps"]
 
 #: The steps of each phase; ``kinds:verify`` is the part of every kind in its file ``verify``.
 _STEPS = {
@@ -81,7 +81,7 @@ def _needed(plan: Mapping[str, Any]) -> dict[str, bool]:
         "refresh": bool(some("gateways")) or any(entry.get("purge") for entry in published),
         "converge": bool(published),
         "overlap": any(probe["type"] == "token" for probe in probes),
-        "quiesce": any(_is_quiesced(plan, service) for service in some("services")),
+        "quiesce": any(is_quiesced(plan, service) for service in some("services")),
         "probe": bool(probes),
         "compare": bool(some("services")),
         "refused": bool(some("refusals")),
@@ -89,7 +89,8 @@ def _needed(plan: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def _is_quiesced(plan: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
+def is_quiesced(plan: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
+    """Whether a service is stopped before the rows are swapped, and started after it."""
     return plan["strategy"] == "cutover" and service.get("quiesce") == "stop" and not service.get("reloads")
 
 
@@ -99,7 +100,7 @@ def _services(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         service for work in plan["hosts"].values() for service in work["services"] if not service.get("reloads")
     ]
     for wave in range(len(plan["waves"])):
-        mine = [_is_quiesced(plan, service) for service in services if service["wave"] == wave]
+        mine = [is_quiesced(plan, service) for service in services if service["wave"] == wave]
         if any(mine):
             yield {"do": "start", "wave": wave}
         if not all(mine):

@@ -105,14 +105,15 @@ def _named_behind(
 
 
 def restart_batches(services: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Services in the order given, those together that one call of Docker Compose can treat at once.
+    """Services in the order given, those together that one call can treat.
 
-    Together are neighbours of one project and one wave; a rolling service is by itself, and so is one without a wave.
+    Together are neighbours with commands of their own, and those of Docker Compose of one project and one wave; a
+    rolling service is by itself, and so is one of Compose without a wave.
     """
     batches: list[list[dict[str, Any]]] = []
     last: tuple[Any, ...] | None = None
     for service in services:
-        key: tuple[Any, ...] | None = None
+        key: tuple[Any, ...] | None = ("command",) if service.get("manager") == "command" else None
         if service.get("manager") == "compose" and "wave" in service and not service.get("rolling"):
             known = ("docker_host", "project_dir", "project", "files", "wave")
             key = tuple(str(service.get(field) or "") for field in known)

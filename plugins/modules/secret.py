@@ -300,7 +300,8 @@ loose_files:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
-from ansible_collections.keyturn.rotation.plugins.module_utils.secret import SECRET_OPTIONS, run
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.options import SECRET_OPTIONS
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.turn import run
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import STATES
 
 ARGUMENTS = {

@@ -232,7 +232,8 @@ loose_files:
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
-from ansible_collections.keyturn.rotation.plugins.module_utils.secret import FROM_BACKUP, INFO_OPTIONS, run_info
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.look import run_info
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.options import FROM_BACKUP, INFO_OPTIONS
 
 ARGUMENTS = {
     **SESSION_ARGUMENTS,

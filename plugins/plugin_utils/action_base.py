@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["KeyturnAction", "answers_of", "display"]
+__all__ = ["KeyturnAction", "answers_of", "display", "plan_of"]
 
 display = Display()
 
@@ -29,6 +29,12 @@ def answers_of(task_vars: Mapping[str, Any], name: str) -> dict[str, dict[str, A
         ):
             found[host] = dict(result)
     return found
+
+
+def plan_of(task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The plan of this run. As an argument it would be templated, entry by entry, for every host."""
+    plan: Mapping[str, Any] = task_vars["__rotation_planned"]["plan"]
+    return plan
 
 
 class KeyturnAction(ActionBase):

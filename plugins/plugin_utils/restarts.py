@@ -7,14 +7,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.work_here import by_wave
+
 __all__ = ["affected"]
 
 
-def affected(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def affected(
+    plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], *, everything: bool = False
+) -> dict[str, Any]:
     """The services of the backups' own lists, and those that read a secret of a restored file.
 
     :param answers: what ``secret_backup`` said on each host after a restore.
-    :returns: ``services`` (those that the catalog knows), and ``lines`` for people.
+    :param everything: whether all services of the plan restart.
+    :returns: ``services`` (those that the catalog knows), ``running`` (by host and wave, what restarts there), and
+        ``lines`` for people.
     """
     readers = {secret["name"]: secret.get("consumers", ()) for secret in plan["secrets"]}
     named: set[str] = set()
@@ -37,4 +43,9 @@ def affected(plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]]) 
     if named - known:
         unknown = ", ".join(sorted(named - known))
         lines.append(f"  warning     the catalog does not know {unknown}, which the backup names: restart it yourself")
-    return {"services": sorted((named | found) & known), "lines": lines}
+    services = (named | found) & known
+    running = {
+        host: by_wave(plan, [each for each in work["services"] if everything or each["name"] in services])
+        for host, work in plan["hosts"].items()
+    }
+    return {"services": sorted(services), "running": running, "lines": lines}

@@ -10,7 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import sealed, secret
+from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.look import inspect
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.turn import Sources, apply
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import FINGERPRINT_CONTEXT, Session, fingerprint
 
 __all__ = ["FINGERPRINT_KEY", "GENERATE", "NOW", "Host", "codes"]
@@ -52,11 +54,11 @@ class Host:
     ) -> dict[str, Any]:
         """One call of ``secret``."""
         random = sources.get("randbytes", os.urandom)
-        return secret.apply(self.session, state, requests, check, secret.Sources(random, lambda: now))
+        return apply(self.session, state, requests, check, Sources(random, lambda: now))
 
     def look(self, *requests: Mapping[str, Any]) -> dict[str, Any]:
         """One call of ``secret_info``."""
-        return secret.inspect(self.session, requests)
+        return inspect(self.session, requests)
 
     def version(self, name: str, part: str, rotation_id: str = "") -> bytes | None:
         """What lies in the versions folder."""

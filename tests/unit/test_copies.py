@@ -37,7 +37,7 @@ def _copies(host: Host, *search: Path, **stores: list[dict[str, Any]]) -> list[d
         "secrets": requests,
         "search": [str(path) for path in search],
     }
-    from ansible_collections.keyturn.rotation.plugins.module_utils.secret import run_info
+    from ansible_collections.keyturn.rotation.plugins.module_utils.secret.look import run_info
 
     answer = run_info(params, False)
     assert _VALUE not in repr(answer)

@@ -337,7 +337,7 @@ def test_a_close_that_cannot_be_run_fails_the_run(tmp_path: Path) -> None:
         "__rotation_epoch": 1,
         "__rotation_register_dir": str(state_dir),
         "__rotation_state_host": "one",
-        "__rotation_only_helps": False,
+        "__rotation_planned": {"plan": {"hosts": {"one": {}}}},
         "__rotation_event": "",
         "rotation_mode": "rotate",
     }

@@ -98,8 +98,8 @@ def test_trap_28_no_exception_text_leaves_the_host(tmp_path: Path, value: str, c
     crash = f"""
 def crash(*_):
     raise ValueError("cannot use {value}")
-from ansible_collections.keyturn.rotation.plugins.module_utils import secret
-secret.resolve = crash
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret import staging
+staging.resolve = crash
 """
     secrets = [{"name": "A", "new": {"value": value}}]
     state = {"state_dir": str(tmp_path / "state"), "rotation_id": "r1", "state": "staged"}

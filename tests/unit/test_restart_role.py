@@ -161,7 +161,7 @@ def test_trap_15_a_program_that_does_not_exist_is_an_error(daemons: Daemons) -> 
     service = daemons.service("api", start=["/no/such/program"])
     code, output = play(daemons.folder, restart_services=[service], restart_action="started")
     assert code == 2
-    assert "api: its start command ended with exit code 2" in output
+    assert "api: its start command cannot be started (No such file or directory)" in output
 
 
 def test_no_service_is_nothing_to_do(daemons: Daemons) -> None:

@@ -139,7 +139,8 @@ def test_a_key_of_data_at_rest_does_not_turn_without_a_backup() -> None:
 
 
 def test_the_services_of_the_backup_and_the_readers_of_its_files_are_affected() -> None:
-    work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}]}
+    services = [{"name": "db", "wave": 0}, {"name": "api", "wave": 1}, {"name": "worker", "wave": 2}]
+    work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "services": services}
     built = {
         "secrets": [{"name": "KEY", "consumers": ["worker"]}],
         "hosts": {"one": work},
@@ -148,6 +149,7 @@ def test_the_services_of_the_backup_and_the_readers_of_its_files_are_affected() 
     said = {"backup": _backup(services=["api", "gone"]), "restored": ["/srv/.env"], "replaced": "safety"}
     found = affected(built, {"one": said})
     assert found["services"] == ["api", "worker"]
+    assert found["running"] == {"one": [[], services[1:2], services[2:]]}
     assert any("the catalog does not know gone" in line for line in found["lines"])
     assert "  replaced    one: what was there is in safety" in found["lines"]
 

@@ -11,7 +11,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.keyturn.rotation.plugins.filter.restart_waves import FilterModule
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_waves
+from ansible_collections.keyturn.rotation.plugins.module_utils.waves import restart_batches, restart_waves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +127,25 @@ def test_the_filter_gives_the_waves_and_its_errors_say_why() -> None:
     for wrong in ((["web"], ["web"]), (SERVICES, "web")):
         with pytest.raises(AnsibleFilterError, match="needs a mapping of services and a list of names"):
             waves(*wrong)
+
+
+def _service(name: str, manager: str, wave: int | None = 0, **more: Any) -> dict[str, Any]:
+    return {"name": name, "manager": manager, **({} if wave is None else {"wave": wave}), **more}
+
+
+def test_neighbours_that_one_call_can_treat_are_together() -> None:
+    services = [
+        _service("a", "command"),
+        _service("b", "command", 1),
+        _service("c", "systemd", 1),
+        _service("d", "command", None),
+        _service("e", "compose", project_dir="/x"),
+        _service("f", "compose", project_dir="/x"),
+        _service("g", "compose", 1, project_dir="/x"),
+        _service("h", "compose", 1, project_dir="/x", rolling=True),
+        _service("i", "compose", None, project_dir="/x"),
+        _service("j", "compose", None, project_dir="/x"),
+    ]
+    batches = restart_batches(services)
+    assert ["".join(each["name"] for each in batch) for batch in batches] == ["ab", "c", "d", "ef", "g", "h", "i", "j"]
+    assert [each for batch in batches for each in batch] == services

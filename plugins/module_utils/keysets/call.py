@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, secret
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import compare
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.policy import (
@@ -22,6 +22,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.policy im
     judge_keys,
     judge_sources,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.options import INFO_OPTIONS as _SECRET_INFO
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.options import SECRET_OPTIONS
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import STORE_OPTIONS, open_store
@@ -46,12 +48,12 @@ _STORES: dict[str, Any] = {
 }
 
 #: The argument spec of one keyset for ``keyset_info``.
-INFO_OPTIONS: dict[str, dict[str, Any]] = {**secret.INFO_OPTIONS, "stores": _STORES}
+INFO_OPTIONS: dict[str, dict[str, Any]] = {**_SECRET_INFO, "stores": _STORES}
 
 #: The argument spec of one keyset for ``keyset``.
 KEYSET_OPTIONS: dict[str, dict[str, Any]] = {
     **INFO_OPTIONS,
-    **{name: secret.SECRET_OPTIONS[name] for name in ("generate", "new", "accept", "kid")},
+    **{name: SECRET_OPTIONS[name] for name in ("generate", "new", "accept", "kid")},
     "origin": {"type": "bool", "default": True},
 }
 
@@ -72,23 +74,27 @@ def _requests(keysets: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """One call of the module ``keyset``."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.secret import turn
+
     session = Session.from_params(params)
     requests = [
         {**request, "generate": request.get("generate") or _GENERATE} for request in _requests(params["keysets"])
     ]
-    answer = secret.apply(session, params["state"], requests, check_mode, secret.Sources())
+    answer = turn.apply(session, params["state"], requests, check_mode, turn.Sources())
     return {**answer, "keysets": answer.pop("secrets")}
 
 
 def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """One call of the module ``keyset_info``."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.secret.look import inspect
+
     del check_mode
     session = Session.from_params(params)
     if params.get("accept_fingerprint"):
         session.accept_fingerprint_key(params["accept_fingerprint"])
     requests = _requests(params["keysets"])
     workspace = Workspace()
-    answer = secret.inspect(session, requests, workspace=workspace)
+    answer = inspect(session, requests, workspace=workspace)
     previous = params.get("previous") or {}
     told = answer.pop("secrets").items()
     sources = {request["name"]: request["stores"][0]["type"] for request in requests if request["stores"]}
