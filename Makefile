@@ -64,6 +64,10 @@ campaign: $(DEV_READY) ## Kill rotations (KILLS) and cut-overs (ROUNDS) at chanc
 	python -m tests.bench.campaign --kills $(KILLS)
 	python -m tests.bench.cutover --rounds $(ROUNDS)
 
+.PHONY: matrix
+matrix: $(DEV_READY) $(PEERS_READY) ## A part of the tests with other versions of ansible-core, and of Python on hosts
+	tests/setup/matrix.sh
+
 .PHONY: bench
 bench: $(DEV_READY) ## Measure, a few minutes
 	python -m tests.bench

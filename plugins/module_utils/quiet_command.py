@@ -59,8 +59,8 @@ def _run(argv: Sequence[str], timeout: float | None, value: bytes | None, output
         return Ending(None, f"cannot be started ({why})"), b""
     try:
         printed, _errors = process.communicate(value, timeout)
-    except subprocess.TimeoutExpired as expired:
-        return Ending(None, f"no end within {expired.timeout:g} s"), b""
+    except subprocess.TimeoutExpired:
+        return Ending(None, f"no end within {timeout or 0:g} s"), b""
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

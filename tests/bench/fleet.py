@@ -9,7 +9,6 @@ import resource
 import secrets
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 
 from tests.bench.report import Figure, Report
 from tests.support.controller import Controller
+from tests.support.local import LOCAL
 
 __all__ = ["Cost", "Fleet", "hosts", "many_secrets"]
 
@@ -59,8 +59,7 @@ class Fleet:
         self.inventory = folder / "inventory.yml"
         self.names = []
         variables: dict[str, Any] = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
+            **LOCAL,
             "keyturn_state_host": self.hosts[0],
             "keyturn_services": {"app": {"hosts": "all", **_SERVICE}} if served else {},
             "keyturn_secrets": {},

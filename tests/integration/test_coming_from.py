@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from psycopg import sql
 from tests.integration.test_rotation import assert_turned, evidence
 from tests.support.catalog_file import change_secret
 from tests.support.controller import Controller, Ended, kill_marked, registry
+from tests.support.local import LOCAL
 
 _VECTORS = json.loads(
     (Path(__file__).resolve().parents[1] / "vectors" / "004_credential_envelope.json").read_text(encoding="utf-8")
@@ -124,7 +124,6 @@ class _Credentials:
         link.execute(policy)
 
     def _write_inventory(self) -> None:
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         services = {}
         for host in ("api", "agents"):
             load = f"cp {shlex.quote(str(self.env_file(host)))} {shlex.quote(str(self.running(host)))}"
@@ -158,7 +157,7 @@ class _Credentials:
             },
         }
         hosts = {host: {"keyturn_state_dir": str(self.state_dir(host))} for host in _HOSTS}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": hosts}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
 
     def cells(self) -> dict[str, dict[str, str | None]]:
         """What lies in the three columns, by table and row."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from demo.compose.stack import Stack as RealStack
 from tests.integration.conftest import ProjectMaker
 from tests.support.compose import Project, sleeper
 from tests.support.controller import Controller, Ended, registry
+from tests.support.local import LOCAL
 
 _ROOT = Path(__file__).resolve().parents[2]
 OLD = "canary-old-5d1e90cc7ab4"
@@ -63,11 +63,10 @@ class Stack:
             },
         }
         hosts = {host: {"keyturn_state_dir": str(self.folder / "state" / host)} for host in ("one", "two")}
-        given = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         (self.folder / "group_vars").mkdir(exist_ok=True)
         (self.folder / "group_vars/all.yml").write_text(yaml.safe_dump(catalog))
         path = self.folder / "inventory.yml"
-        path.write_text(yaml.safe_dump({"all": {"vars": given, "hosts": hosts}}))
+        path.write_text(yaml.safe_dump({"all": {"vars": LOCAL, "hosts": hosts}}))
         return path
 
     def value(self, project: Project) -> str:

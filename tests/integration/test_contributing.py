@@ -8,7 +8,6 @@ import base64
 import json
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import yaml
@@ -17,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Wor
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import open_layout
 
 from tests.support.controller import Controller, registry
+from tests.support.local import LOCAL
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def make_inventory(folder: Path) -> Path:
     (folder / "group_vars/all.yml").write_text(yaml.safe_dump(catalog))
     inventory = {
         "all": {
-            "vars": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
+            "vars": LOCAL,
             "children": {"api": {"hosts": {"one": {}}}},
         }
     }

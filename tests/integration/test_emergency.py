@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 import uuid
@@ -26,6 +25,7 @@ from jwt.algorithms import ECAlgorithm
 from tests.support.controller import Controller, Ended, kill_marked, registry
 from tests.support.endpoint import Asked, endpoint
 from tests.support.identity import Gateway
+from tests.support.local import LOCAL
 from tests.support.signing import EC, KEY, Keys
 
 _NAME = "JWT_SIGNING"
@@ -135,8 +135,7 @@ class _Stack:
             "keyturn_services": {"issuer": service(self.starts), "edge": service(self.edge_starts)},
             "keyturn_secrets": {_NAME: secret},
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": {"one": {}}}}))
 
     @property
     def statuses(self) -> list[str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.support.controller import Controller, Ended, registry
 from tests.support.env_project import read_env
+from tests.support.local import LOCAL
 
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "environments.md"
 _STATE = {"dev": "dev1", "staging": "stage1", "production": "state1"}
@@ -37,9 +37,7 @@ class _Environments:
         for name in _STATE:
             variables = folder / "inventories" / name / "group_vars/all"
             (variables / "shared.yml").symlink_to(folder / "shared.yml")
-            (variables / "here.yml").write_text(
-                json.dumps({"ansible_connection": "local", "ansible_python_interpreter": sys.executable})
-            )
+            (variables / "here.yml").write_text(json.dumps(LOCAL))
             self.env(name).parent.mkdir(parents=True)
             self.env(name).touch(0o600)
             self.env(name).write_text(_ENV.format(secret=f"{name}-" + "x" * 40, name=name))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from tests.support.controller import Controller, Ended
+from tests.support.local import LOCAL
 from tests.support.page import Page
 from tests.support.project import FIRST, SECRET, Project
 
@@ -48,8 +48,7 @@ class Place:
         self.keyset = folder / "{{ inventory_hostname }}.json"
         names = [f"state-{mark}", *self.hosts]
         variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
+            **LOCAL,
             "keyturn_state_host": names[0],
             "keyturn_evidence": signing(folder),
         }

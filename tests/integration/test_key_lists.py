@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from demo.postgres import Database, PostgresServer
 
 from tests.support.controller import Controller, registry
+from tests.support.local import LOCAL
 
 _NAME = "FERNET_KEYS"
 _PLAINTEXTS = {number: f"password {number}".encode() for number in range(1, 41)}
@@ -64,8 +64,7 @@ class _Application:
                 }
             },
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": {"one": {}}}}))
 
     @property
     def keys(self) -> list[str]:

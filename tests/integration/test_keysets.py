@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from tests.support.canaries import Canaries, Search
 from tests.support.controller import Controller, Ended, registry
 from tests.support.keyset_server import KeysetServer, encode_token
 from tests.support.kms import Kms
+from tests.support.local import LOCAL
 
 _HOSTS = ("one", "two")
 #: The first key of each secret.
@@ -136,10 +136,9 @@ class _Fleet:
             proof = {**_KID, "reload_proof": "wait"}
             secrets["JWT_KMS"] = {**_FIELDS, "keyset": proof, "stores": [{"hosts": "one", **self.kms.store()}]}
         services = {name: entry for reader in self.readers for name, entry in reader.services().items()}
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         catalog = {"keyturn_state_host": "one", "keyturn_services": services, "keyturn_secrets": secrets}
         hosts = {host: {"keyturn_state_dir": str(self.folder / host / "state")} for host in _HOSTS}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": hosts}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
 
     @property
     def raw(self) -> list[dict[str, bytes]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 import urllib.request
 import uuid
@@ -27,6 +26,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.mapp
 from demo.postgres import PostgresServer
 
 from tests.support.controller import Controller, Ended, registry
+from tests.support.local import LOCAL
 from tests.support.peers import AUDIENCE, ISSUER_NAME, LEEWAY, Peers, until, verified_by_joserfc
 from tests.support.signing import KEY
 from tests.support.token_client import TokenClient
@@ -84,8 +84,7 @@ class _Project:
             keyturn_state_dir=str(self.state_dir),
             keyturn_databases={"identity": {"hosts": "one", "dsn": peers.dsn}},
         )
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": {"one": {}}}}))
 
     @property
     def rotation(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ import yaml
 from demo.postgres import Database, PostgresServer
 
 from tests.support.controller import Controller, Ended, kill_marked, registry
+from tests.support.local import LOCAL
 from tests.support.redis import RedisServer
 
 _BOTH = "PG_PASSWORD,REDIS_PASSWORD"
@@ -77,10 +77,9 @@ class Estate:
     def save(self) -> None:
         """Write the inventory."""
         hosts = {name: {"keyturn_state_dir": str(self.folder / name / "state")} for name in (*_APIS, "db", "cache")}
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         content = {
             "all": {
-                "vars": {**local, **self.catalog},
+                "vars": {**LOCAL, **self.catalog},
                 "hosts": {"db": hosts["db"], "cache": hosts["cache"]},
                 "children": {"apis": {"hosts": {name: hosts[name] for name in _APIS}}},
             }

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from tests.support.admin_issuer import AdminIssuer, admin_issuer
 from tests.support.canaries import Canaries, Search
 from tests.support.controller import Controller, Ended, registry
 from tests.support.identity import Gateway, gateway
+from tests.support.local import LOCAL
 
 _NAME = "JWT_SIGNING"
 _DISABLE = {"path": "/api/v1/admin/keys/{kid}/disable"}
@@ -97,8 +97,7 @@ class _Project:
             "health": {"url": f"{self.one.here.url}/.well-known/jwks.json"},
         }
         variables = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
+            **LOCAL,
             "keyturn_state_host": "one",
             "keyturn_services": {"identity": service},
             "keyturn_secrets": {_NAME: secret},

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from demo.postgres import Database, PostgresServer
 from tests.support.controller import Controller, Ended, registry
 from tests.support.documents import PolicyRig
 from tests.support.endpoint import Asked, endpoint
+from tests.support.local import LOCAL
 from tests.support.signing import KEY, Keys, published_jwks
 
 _NAME = "JWT_SIGNING"
@@ -90,8 +90,7 @@ class _Project:
                 },
             },
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": {"one": {}}}}))
 
     @property
     def statuses(self) -> list[str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores.env_file i
 from tests.support.controller import Controller, registry
 from tests.support.endpoint import Asked, endpoint
 from tests.support.identity import Gateway, gateway
+from tests.support.local import LOCAL
 
 _NAME = "SIGNING_KEYS"
 _SPEC = {"type": "ec"}
@@ -100,8 +100,7 @@ class _Stack:
             "keyturn_state_dir": str(self.state_dir),
             "keyturn_secrets": {_NAME: secret},
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": {"one": {}}}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": {"one": {}}}}))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores.dotenv imp
 
 from tests.support.canaries import Canaries
 from tests.support.controller import registry
+from tests.support.local import LOCAL
 
 __all__ = ["AUTO", "CASE", "HELD", "OWNER", "VECTORS", "EnvProject", "read_env"]
 
@@ -114,9 +114,8 @@ class EnvProject:
             "keyturn_overlay_of_the_test": overlay or {},
             **variables,
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {host: {"keyturn_state_dir": str(self.state(host))} for host in ("one", "two")}
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": hosts}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
 
     def _service(self, name: str) -> dict[str, Any]:
         """What they are made of is not the subject here: each notes its restarts."""

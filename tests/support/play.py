@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.controller import Controller, Ended
+from tests.support.local import LOCAL
 
 __all__ = ["run_tasks"]
 
@@ -24,9 +25,8 @@ def run_tasks(
     :param folder: where the play and its home are made.
     :param hosts: by name the variables of each; the names of actions are given without the collection's.
     """
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory, playbook = folder / "inventory.json", folder / "play.json"
-    inventory.write_text(json.dumps({"all": {"vars": local, "hosts": hosts}}))
+    inventory.write_text(json.dumps({"all": {"vars": LOCAL, "hosts": hosts}}))
     play = {"name": "P", "hosts": "all", "gather_facts": False, "any_errors_fatal": False, "tasks": list(tasks)}
     playbook.write_text(json.dumps([play]))
     controller = Controller(folder / "home")

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.controller import Controller, Ended, registry
+from tests.support.local import LOCAL
 
 __all__ = ["FIRST", "SECRET", "Project"]
 
@@ -74,12 +75,11 @@ class Project:
             },
             **variables,
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {
             host: {"keyturn_state_dir": str(self.state(host)), "keyturn_project_dir": str(self.project(host))}
             for host in self.hosts
         }
-        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": hosts}}))
+        self.inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
 
     def project(self, host: str) -> Path:
         """A host's project folder."""

@@ -33,6 +33,7 @@ from demo.postgres import PostgresServer
 from tests.support.controller import Controller, kill_marked, registry
 from tests.support.endpoint import Asked, endpoint
 from tests.support.identity import gateway
+from tests.support.local import LOCAL
 from tests.support.signing import EC, KEY, Keys, published_jwks
 
 __all__ = ["NAME", "IssuerStack", "main"]
@@ -114,9 +115,8 @@ class IssuerStack:
             "keyturn_databases": {"app": {"hosts": "db1", "dsn": dsn}},
             "keyturn_secrets": {NAME: secret},
         }
-        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         hosts = {host: {"keyturn_state_dir": str(self.folder / host / "state")} for host in ("db1", "edge")}
-        self._private("inventory.yml", yaml.safe_dump({"all": {"vars": {**local, **catalog}, "hosts": hosts}}))
+        self._private("inventory.yml", yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
 
     # -- issuer and gateway --------------------------------------------------------------------------------------
 

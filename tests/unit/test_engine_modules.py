@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, s
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 
 from tests.support.controller import Controller
+from tests.support.local import LOCAL
 from tests.support.play import run_tasks
 
 STAMP = "2026-11-21T10:00:0{}.000Z"
@@ -306,9 +306,8 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
             }
         },
     }
-    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     inventory = tmp_path / "inventory.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"one": {}}, "vars": {**local, **catalog}}}))
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"one": {}}, "vars": {**LOCAL, **catalog}}}))
     (tmp_path / "play.yml").write_text(PLAY)
     controller = Controller(tmp_path / "home")
     command = controller.command(inventory, "status")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.release import __version__
 
 from tests.support.canaries import Canaries
 from tests.support.modules import ROOT
@@ -29,6 +30,8 @@ _PEM = "-----BEGIN PRIVATE KEY-----\n{0}\n'quoted' \\ {0}\n-----END PRIVATE KEY-
 def loud(module: str, arguments: dict[str, Any], more: str = "") -> tuple[dict[str, Any], str]:
     """The answer of a module with everything on that makes it say more, and all it printed."""
     settings = {"_ansible_verbosity": 4, "_ansible_diff": True, "_ansible_tracebacks_for": ["error", "warning"]}
+    if not __version__.startswith("2.19."):  # which always puts the arguments into the answer
+        settings["_ansible_inject_invocation"] = True
     done = subprocess.run(
         [sys.executable, "-c", _LOUD.format(module=module, more=more)],
         input=json.dumps({"ANSIBLE_MODULE_ARGS": {**arguments, **settings}}),
