@@ -12,6 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host impo
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.work_here import libraries, work_here
 
 _SESSION = ("state_dir", "session_dir", "rotation_id", "epoch")
+_BESIDE = ("of_plan", "restarted", "project_dir")
 
 
 class ActionModule(KeyturnAction):
@@ -20,21 +21,19 @@ class ActionModule(KeyturnAction):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """A failure of the module has ``here`` too; an error of Ansible's own has nothing."""
         args = self._task.args
-        here: dict[str, Any] = {"arguments": {name: args[name] for name in _SESSION if name in args}}
-        if args.get("of_plan") and args.get("state") != "closed":
-            known = task_vars or {}
-            here.update(work_here(plan_of(known), known["inventory_hostname"], args.get("restarted") or ()))
-            here["project_dir"] = args.get("project_dir") or ""
-        return {**super().run(tmp, task_vars), "here": here}
+        self._here: dict[str, Any] = {"arguments": {name: args[name] for name in _SESSION if name in args}}
+        return {**super().run(tmp, task_vars), "here": self._here}
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """A host of the plan that only helps and cannot be reached is passed over."""
-        beside = ("of_plan", "restarted", "project_dir")
-        arguments = {name: value for name, value in self._task.args.items() if name not in beside}
-        if not self._task.args.get("of_plan"):
+        args = self._task.args
+        arguments = {name: value for name, value in args.items() if name not in _BESIDE}
+        if not args.get("of_plan"):
             return self.call("rotation_host", arguments, task_vars)
         plan, host = plan_of(task_vars), task_vars["inventory_hostname"]
         if arguments.get("state") != "closed":
+            self._here.update(work_here(plan, host, args.get("restarted") or ()))
+            self._here["project_dir"] = args.get("project_dir") or ""
             arguments["libraries"] = libraries(plan, host)
         call = partial(self.call, "rotation_host", arguments, task_vars)
         return call() if host in plan["hosts"] else tolerated(host, call)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,7 @@ def _verbs(service: Mapping[str, Any], action: str) -> tuple[str, ...]:
 
 
 def _words(service: Mapping[str, Any], verb: str) -> list[str]:
+    """The words of a command; ``~`` and ``$NAME`` are filled in, as Ansible's own commands have it."""
     words = service.get(verb)
     if not isinstance(words, list) or not words:
         raise KeyturnError(
@@ -52,4 +54,4 @@ def _words(service: Mapping[str, Any], verb: str) -> list[str]:
             where=str(service.get("name") or "services"),
             hint=f"Write it as a list, such as [systemctl, {verb}, app]",
         )
-    return [str(word) for word in words]
+    return [os.path.expanduser(os.path.expandvars(str(word))) for word in words]

@@ -8,6 +8,10 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
+if [ -n "$(git status --porcelain)" ]; then
+    echo "Commit first: a part of this runs on a clone." >&2
+    exit 2
+fi
 place=$PWD/.cache/matrix
 missing=()
 failed=()
@@ -43,7 +47,9 @@ controller() {
     rm -rf "$tree" &&
         git clone --quiet . "$tree" &&
         sed -i "s/^ansible-core~=.*/ansible-core~=$core.0/" "$tree/requirements-demo.txt" &&
-        PYTHON=$python make --no-print-directory -C "$tree" test-unit test-integration INTEGRATION="${playbooks[*]}"
+        PYTHON=$python make --no-print-directory -C "$tree" .venv/dev.stamp &&
+        [[ $("$tree/.venv/bin/python" -c "from ansible.release import __version__; print(__version__)") == "$core".* ]] &&
+        make --no-print-directory -C "$tree" test-unit test-integration INTEGRATION="${playbooks[*]}"
 }
 
 host() {
@@ -55,8 +61,8 @@ host() {
 }
 
 for core in 2.19 2.20 2.21; do
-    # shellcheck disable=SC2086
-    if python=$(find_python ${controllers[$core]}); then
+    read -ra versions <<<"${controllers[$core]}"
+    if python=$(find_python "${versions[@]}"); then
         note "ansible-core $core" controller "$core" "$python"
     else
         missing+=("ansible-core $core (needs Python ${controllers[$core]// / or })")

@@ -352,3 +352,17 @@ def test_a_close_that_cannot_be_run_fails_the_run(tmp_path: Path) -> None:
     assert ended.code == 2, ended.output
     assert "FAILED! => " in ended.output
     assert "nobody_knows_this" in ended.output
+
+
+@pytest.mark.parametrize("playbook", ["rotate", "plan", "rollback", "retire", "emergency"])
+def test_arguments_that_are_none_are_refused_once_for_all_hosts(tmp_path: Path, playbook: str) -> None:
+    """Playbooks leave the check to the role, since Ansible would do it on every host."""
+    hosts = {host: {"keyturn_state_dir": str(tmp_path / host)} for host in ("one", "two")}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": LOCAL}}))
+    ended = Controller(tmp_path / "home").run(inventory, playbook, "-e", '{"rotation_take_over": "perhaps"}')
+    assert ended.code == 2, ended.output
+    assert "Validation of arguments failed:\nargument 'rotation_take_over'" in ended.output
+    assert ended.output.count("FAILED! => ") == 1
+    assert not (tmp_path / "one").exists()
+    assert not (tmp_path / "two").exists()

@@ -4,11 +4,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+
+from tests.support.modules import ROOT
 
 
 class _Old:
@@ -53,3 +58,19 @@ def test_old_and_new_versions_of_the_library_understand_each_other(
     with pytest.raises(KeyturnError) as caught:
         sealed.open_box(box, private, "r1/KEY/old")
     assert caught.value.code == "box-invalid"
+
+
+def test_parsers_of_other_forms_of_keys_are_not_read() -> None:
+    """They are a third of the library's import, and each execution on each host would pay for it."""
+    program = f"""
+import sys
+from {sealed.__name__} import new_keypair, open_box, seal
+private, public = new_keypair()
+assert open_box(seal(b"value", public, "c"), private, "c") == b"value"
+print("cryptography.hazmat.primitives.serialization" in sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".build"), "KEYTURN_COMPILED": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "False\n"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,32 @@ def test_a_program_that_is_not_there_is_named_and_is_no_success(calls: Path) -> 
 def test_a_command_that_is_no_list_of_words_is_refused_before_any_runs(calls: Path, line: Any) -> None:
     said = _run([_service(calls, "a"), {**_service(calls, "b"), "stop": line}])
     assert (said["code"], said["where"], calls.read_text()) == ("service-invalid", "b", "")
+
+
+def test_home_and_variables_are_filled_in_as_in_commands_of_ansible(calls: Path) -> None:
+    home = calls.parent
+    program = home / "say"
+    program.write_text(f"#!/bin/sh\necho $1 >> {calls}\n")
+    program.chmod(0o700)
+    services = [{"name": "a", "start": ["~/say", "--dir=$PLACE"]}]
+    arguments = {"services": services, "action": "started"}
+    said = run_module_process("service_command", arguments, HOME=str(home), PLACE="/srv/a")
+    assert said["changed"], said
+    assert calls.read_text() == "--dir=/srv/a\n"
+
+
+def test_a_program_that_a_command_leaves_behind_is_not_waited_for_and_not_ended(calls: Path) -> None:
+    gate = calls.with_name("gate")
+    left = f"while [ ! -e {gate} ]; do sleep 0.1; done; echo late >> {calls}"
+    said = _run([{"name": "a", "start": ["/bin/sh", "-c", f"({left}) & exit 0"]}], "started")
+    assert (said["changed"], calls.read_text()) == (True, "")
+    gate.touch()
+    deadline = time.monotonic() + 60
+    while calls.read_text() != "late\n" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert calls.read_text() == "late\n"
+
+
+def test_a_command_that_a_signal_ends_is_no_success(calls: Path) -> None:
+    said = _run([{**_service(calls, "a"), "start": ["/bin/sh", "-c", "kill -9 $$"]}], "started")
+    assert "a: its start command ended by signal 9" in said["msg"]
