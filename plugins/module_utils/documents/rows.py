@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.keyturn.rotation.plugins.module_utils.documents.declared import Documents
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import Reading, Window, tid_text
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import aliased
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, Source
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, Source, read_key
 
 try:
     from psycopg import sql
@@ -28,7 +28,7 @@ class DocumentRows(Rows):
     """
 
     def __init__(self, window: Window, one: Documents, at: Sequence[int] | None = None) -> None:
-        super().__init__(window, len(one.table.key), at)
+        super().__init__(window, one.table.key, at)
         self._one = one
 
     def _field(self, offset: int) -> list[bytes | None]:
@@ -84,7 +84,7 @@ class DocumentSource(Source):
         super().__init__(one.column)
         self._one = one
         read = [one.column.name, one.document.name, *([one.tenant.name] if one.tenant else ()), *one.form.columns]
-        fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in one.table.key]
+        fields = read_key(one.table)
         fields += [sql.SQL("{}::text").format(aliased("c", name)) for name in read]
         fields.append(sql.SQL("c.xmin"))
         where = sql.SQL("true{}").format(one.column.chosen)

@@ -30,7 +30,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows imp
     Key,
     join_on_key,
     key_names,
-    key_parameters,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Outcome
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import VERSION
@@ -85,7 +84,7 @@ class Writer:
             self._text = self._query.as_bytes(link)
         arrays = [TextArray(values) for values in (*rows.versions, signed.signatures, signed.kids)]
         cursor = raw_cursor(link)
-        cursor.execute(self._text, [*key_parameters(self._one.table, rows.key_parts), *arrays], prepare=True)
+        cursor.execute(self._text, [*rows.key_arrays, *arrays], prepare=True)
         found = cursor.fetchall()
         check_kept(self._one, all(row[-1] for row in found))
         return frozenset(row[:-1] for row in found)

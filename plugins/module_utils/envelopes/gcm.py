@@ -8,7 +8,7 @@ import contextlib
 import hmac
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Callable, cast
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.derivation import Keys
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.parts import slices_of
@@ -65,9 +65,9 @@ class AesGcm:
 
     def _open_plain_order(self, aead: AESGCM, raws: Sequence[bytes | None]) -> list[bytes | None]:
         decrypt, associated, minimum, size = aead.decrypt, self._fixed, self._minimum, self._sizes["nonce"]
-        whole = [raw for raw in raws if raw is not None and len(raw) >= minimum]
-        if len(whole) == len(raws):  # mostly all are under one key
-            with contextlib.suppress(InvalidTag):
+        whole = cast("Sequence[bytes]", raws)
+        with contextlib.suppress(InvalidTag, TypeError):  # mostly all are under one key, and none is None
+            if min(map(len, whole), default=0) >= minimum:
                 return [decrypt(raw[:size], raw[size:], associated) for raw in whole]
         plaintexts: list[bytes | None] = []
         append = plaintexts.append

@@ -44,21 +44,29 @@ class ByteaArray(TextArray):
     element_oid = 17
 
 
-#: Integer types by their names in SQL: OID, bytes, and the letter of the struct module.
-_INTEGERS = {"smallint": (21, 2, "h"), "integer": (23, 4, "i"), "bigint": (20, 8, "q")}
+#: Integer types by their names in SQL: OID, and the letter of the struct module.
+_INTEGERS = {"smallint": (21, "h"), "integer": (23, "i"), "bigint": (20, "q")}
 
 
 class IntegerArray(TextArray):
-    """Integers (as texts) for one parameter of an array type that :attr:`TYPES` names."""
+    """Integers, in binary form, for one parameter of an array type that :attr:`TYPES` names."""
 
     TYPES = frozenset(_INTEGERS)
 
     def __init__(self, values: Sequence[bytes], type_sql: str) -> None:
-        oid, width, letter = _INTEGERS[type_sql]
-        pairs = [width] * (2 * len(values))
-        pairs[1::2] = [int(value) for value in values]
-        head = _HEAD.pack(1, 0, oid, len(values), 1) if values else struct.pack("!iiI", 0, 0, oid)
-        self.packed = head + struct.pack("!" + f"i{letter}" * len(values), *pairs)
+        self.packed = _pack(values, _INTEGERS[type_sql][0])
+
+    @staticmethod
+    def texts(values: Sequence[bytes], type_sql: str) -> list[bytes]:
+        """Integers in binary form as the server writes them."""
+        letter = _INTEGERS[type_sql][1]
+        return [b"%d" % number for number in struct.unpack(f"!{len(values)}{letter}", b"".join(values))]
+
+    @staticmethod
+    def binary(texts: Sequence[bytes], type_sql: str) -> list[bytes]:
+        """The other way round."""
+        pack = struct.Struct("!" + _INTEGERS[type_sql][1]).pack
+        return [pack(int(text)) for text in texts]
 
 
 def _pack(values: Sequence[bytes], element_oid: int) -> bytes:

@@ -41,7 +41,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     aliased,
     identifier,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key, key_parameters
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import settle, settle_all
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.snapshots import wait_for_snapshots
@@ -115,7 +115,7 @@ class _ColumnWriter(Writer, ShadowWriter):
         names = [("o", kind), ("s", kind)]
         values = [(self._shadow, self._cells.value(aliased("u", "s")))]
         rows = pairs.rows.pick(at)
-        arrays: list[TextArray] = [*key_parameters(self._table, rows.key_parts)]
+        arrays: list[TextArray] = rows.key_arrays
         arrays.append(self._cells.array(rows.raws))
         arrays.append(self._cells.array([others[place] for place in at]))
         if truths is not None:

@@ -39,7 +39,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages im
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.parts import Parts
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, aliased
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, join_shadow
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Key, Rows, join_shadow, read_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
 
 try:
@@ -99,11 +99,10 @@ class Covered:
 
 
 def _reading(target: Target, side: Shadow) -> Reading:
-    """The key as texts, the cell, and what the shadow keeps of it (as it knows the cell, and under the other key)."""
+    """The key, the cell, and what the shadow keeps of it (as it knows the cell, and under the other key)."""
     table, read = target.column.table, target.cell_type.read
     cell = aliased("c", target.column.name)
-    fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in table.key]
-    fields.append(read(cell))
+    fields = [*read_key(table), read(cell)]
     join: sql.Composable = sql.SQL("")
     if side.fact != NONE:
         fields += [target.cell_type.read_kept(expression) for expression in side.kept]
@@ -145,9 +144,9 @@ def _check_pairs(covered: Covered, side: Shadow, rows: Rows, window: Window, jud
 def _cover_pages(link: Link, pages: Pages, target: Target, side: Shadow, size: BatchSize) -> Covered:
     """The rows of some pages."""
     covered = Covered(target, Counts())
-    counts, width, has_side = covered.counts, len(target.column.table.key), side.fact != NONE
+    counts, has_side = covered.counts, side.fact != NONE
     for window in windows(link, pages, _reading(target, side), size):
-        rows = Rows(window, width)
+        rows = Rows(window, target.column.table.key)
         keys = rows.keys if target.needs_context else ()
         judged = target.judge_values(rows.raws, keys, side.truth if has_side else "")
         counts.add_many(judged.kinds, partial(_told, target, rows))

@@ -27,7 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     aliased,
     identifier,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key, key_parameters
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, join_on_key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import WRITERS, Work
@@ -246,7 +246,7 @@ class _ObjectWriter(Writer):
         """Compare-and-swap of encrypted cells; how many were still as read."""
         kind = self._cells.array_sql
         cells = [self._cells.array(rows.raws), self._cells.array(raws)]
-        parameters = [*key_parameters(self._table, rows.key_parts), *cells]
+        parameters = [*rows.key_arrays, *cells]
         return self._replace(link, self._list([("o", kind), ("n", kind)]), "u", "n", parameters)
 
     def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:

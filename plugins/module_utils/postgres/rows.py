@@ -27,7 +27,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
     identifier,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import Shadow
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, KeyColumn, Table
 
 try:
     from psycopg import sql
@@ -35,7 +35,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Key", "Rows", "Source", "join_on_key", "join_shadow", "key_names", "key_parameters"]
+__all__ = ["Key", "Rows", "Source", "join_on_key", "join_shadow", "key_names", "read_key"]
 
 Key = tuple[bytes, ...]
 
@@ -43,14 +43,14 @@ Key = tuple[bytes, ...]
 class Rows:
     """Rows as read, field by field: millions of small objects would cost more than the crypto.
 
-    :param window: its fields are the columns of the key as texts, the cell raw, and last, where rows are to be written,
-        which version of the row that was: ``xmin`` and ``ctid``, in binary form.
-    :param width: how many columns the key has.
+    :param window: its fields are the columns of the key as :meth:`KeyColumn.read` has them, the cell raw, and last,
+        where rows are to be written, which version of the row that was: ``xmin`` and ``ctid``, in binary form.
+    :param key: the columns of the key.
     :param at: which rows of the window; None for all.
     """
 
-    def __init__(self, window: Window, width: int, at: Sequence[int] | None = None) -> None:
-        self._window, self._width = window, width
+    def __init__(self, window: Window, key: Sequence[KeyColumn], at: Sequence[int] | None = None) -> None:
+        self._window, self._key, self._width = window, key, len(key)
         self._at = range(len(window)) if at is None else at
 
     def __len__(self) -> int:
@@ -62,9 +62,18 @@ class Rows:
         return self._window.column(self._width, self._at)
 
     @cached_property
-    def key_parts(self) -> list[list[bytes]]:
-        """A list for each column of the key."""
+    def _key_fields(self) -> list[list[bytes]]:
         return [self._window.column(field, self._at) for field in range(self._width)]
+
+    @property
+    def key_parts(self) -> list[list[bytes]]:
+        """A list of texts for each column of the key."""
+        return [column.texts(field) for column, field in zip(self._key, self._key_fields)]
+
+    @property
+    def key_arrays(self) -> list[TextArray]:
+        """A parameter for each column of the key."""
+        return [column.array(field) for column, field in zip(self._key, self._key_fields)]
 
     @property
     def keys(self) -> list[Key]:
@@ -80,11 +89,11 @@ class Rows:
         """The rows at these places, in this order."""
         if places == range(len(self)):
             return self
-        return Rows(self._window, self._width, [self._at[place] for place in places])
+        return Rows(self._window, self._key, [self._at[place] for place in places])
 
     def stripe(self, number: int, count: int) -> Rows:
         """Every so manieth row."""
-        return Rows(self._window, self._width, self._at[number::count])
+        return Rows(self._window, self._key, self._at[number::count])
 
     def places(self, keys: frozenset[Key]) -> list[int]:
         """Where the rows with these keys are."""
@@ -113,9 +122,9 @@ def join_shadow(table: Table, shadow: Shadow) -> sql.Composed:
     return sql.SQL("LEFT JOIN {} s ON {}").format(shadow.beside, join_on_key(table, "s", is_text=False))
 
 
-def key_parameters(table: Table, parts: Sequence[Sequence[bytes]]) -> list[TextArray]:
-    """One array for each column of the key."""
-    return [column.array(part) for column, part in zip(table.key, parts)]
+def read_key(table: Table) -> list[sql.Composable]:
+    """The columns of the key, of ``c``, as they are read."""
+    return [part.read(aliased("c", part.name)) for part in table.key]
 
 
 class Source:
@@ -126,8 +135,7 @@ class Source:
         self._table = column.table
         self._width = len(self._table.key)
         cells, cell = CellType(column), aliased("c", column.name)
-        fields: list[sql.Composable] = [sql.SQL("{}::text").format(aliased("c", part.name)) for part in self._table.key]
-        fields += [cells.read(cell), sql.SQL("c.xmin")]
+        fields = [*read_key(self._table), cells.read(cell), sql.SQL("c.xmin")]
         join: sql.Composable = sql.SQL("")
         where = sql.SQL("{} IS NOT NULL{}").format(cell, column.chosen)
         if shadow is not None:
@@ -148,7 +156,7 @@ class Source:
         return self._rows(fetch(link, self._select(also), parameters))
 
     def _rows(self, window: Window) -> Rows:
-        return Rows(window, self._width)
+        return Rows(window, self._table.key)
 
     def some(self, link: Link, limit: int) -> Rows:
         """So many of the rows."""
@@ -161,7 +169,8 @@ class Source:
         listed = sql.SQL("AND EXISTS (SELECT FROM unnest({}) u({}) WHERE {})").format(
             arrays, names, join_on_key(self._table, "u", is_text=True)
         )
-        return self._read(link, listed, key_parameters(self._table, list(zip(*keys))))
+        texts = zip(*keys)
+        return self._read(link, listed, [part.array_of_texts(each) for part, each in zip(self._table.key, texts)])
 
     def batches(self, link: Link, pages: Pages, size: BatchSize, patiently: Patiently) -> Iterator[Rows]:
         """All rows of these pages once, in batches; each window is dealt out like cards."""

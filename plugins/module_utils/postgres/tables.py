@@ -61,16 +61,30 @@ class KeyColumn:
         typed = sql.SQL("{}::{}").format(value, server_text(self.type_sql))
         return sql.SQL("{} COLLATE {}").format(typed, server_text(self.collation)) if self.collation else typed
 
+    @property
+    def _is_integer(self) -> bool:
+        return self.type_sql in IntegerArray.TYPES
+
+    def read(self, expression: sql.Composable) -> sql.Composable:
+        """The column as it is read: integers in binary form, all else as texts."""
+        return expression if self._is_integer else sql.SQL("{}::text").format(expression)
+
+    def texts(self, values: list[bytes]) -> list[bytes]:
+        """What was read, as texts."""
+        return IntegerArray.texts(values, self.type_sql) if self._is_integer else values
+
     def array(self, values: Sequence[bytes]) -> TextArray:
-        """Texts of this column's values for a parameter of type :attr:`array_sql`."""
-        if self.type_sql in IntegerArray.TYPES:
-            return IntegerArray(values, self.type_sql)
-        return TextArray(values)
+        """What was read, for a parameter of type :attr:`array_sql`."""
+        return IntegerArray(values, self.type_sql) if self._is_integer else TextArray(values)
+
+    def array_of_texts(self, texts: Sequence[bytes]) -> TextArray:
+        """The same of texts."""
+        return self.array(IntegerArray.binary(texts, self.type_sql) if self._is_integer else texts)
 
     @property
     def array_sql(self) -> sql.Composable:
         """The type of an array of its values: of texts, where it is not one that is packed here."""
-        return sql.SQL(f"{self.type_sql if self.type_sql in IntegerArray.TYPES else 'text'}[]")
+        return sql.SQL(f"{self.type_sql if self._is_integer else 'text'}[]")
 
     @property
     def declaration(self) -> sql.Composable:

@@ -28,7 +28,6 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows imp
     Rows,
     join_on_key,
     key_names,
-    key_parameters,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.statements import Statement
@@ -116,7 +115,7 @@ class Writer:
     def replace_cells(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
         """Compare-and-swap of encrypted cells; how many were still as read."""
         cells = [self._cells.array(rows.raws), self._cells.array(raws)]
-        parameters = [*key_parameters(self._table, rows.key_parts), *cells]
+        parameters = [*rows.key_arrays, *cells]
         return written(self._column, self._replace_cells.run(link, parameters))
 
     @property
@@ -134,7 +133,7 @@ class Writer:
             guard = sql.SQL("{} AND {}").format(self._same_cell("u"), fence.condition)
             self._fenced = Statement(self._update(self._list([("o", kind), ("n", kind)]), "u", guard, "n"))
         cells = [self._cells.array(rows.raws), self._cells.array(raws)]
-        parameters = [*key_parameters(self._table, rows.key_parts), *cells, *fence.parameters]
+        parameters = [*rows.key_arrays, *cells, *fence.parameters]
         return self._fenced.run(link, parameters).rowcount
 
     def replace_versions(self, link: Link, rows: Rows, raws: Sequence[bytes]) -> int:
@@ -148,7 +147,7 @@ class Writer:
         xmins, ctids = rows.versions
         transactions = TextArray([b"%d" % int.from_bytes(xmin, "big") for xmin in xmins])
         places = TextArray([tid_text(ctid).encode() for ctid in ctids])
-        return [*key_parameters(self._table, rows.key_parts), transactions, places]
+        return [*rows.key_arrays, transactions, places]
 
     # -- side tables ---------------------------------------------------------------------------------------------
 
@@ -172,7 +171,7 @@ class Writer:
             sql.SQL(", ").join(fields), self._list([("k0", kind), ("k1", kind)])
         )
         pairs = [self._cells.array(under_old), self._cells.array(under_new)]
-        link.execute(self._upsert(side, select), [*key_parameters(self._table, rows.key_parts), *pairs], prepare=True)
+        link.execute(self._upsert(side, select), [*rows.key_arrays, *pairs], prepare=True)
 
     def copy_pairs(self, link: Link, side: Side, rows: Rows, under_new: Sequence[bytes] | None) -> None:
         """Keep cells that are not encrypted, copied by the server from rows still of the version that was read.
@@ -234,7 +233,7 @@ class Writer:
         query = sql.SQL("SELECT {} FROM {} JOIN {} c ON {} FOR NO KEY UPDATE OF c SKIP LOCKED").format(
             keys, self._list([]), self._table.identifier, join_on_key(self._table, "u", is_text=True)
         )
-        return frozenset(raw_cursor(link).execute(query, key_parameters(self._table, rows.key_parts)).fetchall())
+        return frozenset(raw_cursor(link).execute(query, rows.key_arrays).fetchall())
 
     def swap(self, link: Link, side: Side) -> int:
         """Exchange every row's cell for the one under the other key; how many rows were exchanged."""
