@@ -16,8 +16,12 @@ from psycopg import sql
 from tests.support.reencryption import Rig, opens, seal
 
 _KEYS = {
+    "smallint": ("id smallint PRIMARY KEY", "n - 20"),
     "integer": ("id integer PRIMARY KEY", "n"),
+    "highest": ("id integer PRIMARY KEY", "2147483607 + n"),
     "bigint": ("id bigint PRIMARY KEY", "n * 10000000000"),
+    "lowest": ("id bigint PRIMARY KEY", "-9223372036854775809 + n"),
+    "integers": ("a smallint, b bigint, PRIMARY KEY (b, a)", "-n, n % 3"),
     "uuid": ("id uuid PRIMARY KEY", "md5(n::text)::uuid"),
     "text": ("id text PRIMARY KEY", "'c' || n || ' ''\"%s{}\\'"),
     "char": ("id char(8) PRIMARY KEY", "n::text"),
