@@ -65,7 +65,7 @@ class Rows:
     def _key_fields(self) -> list[list[bytes]]:
         return [self._window.column(field, self._at) for field in range(self._width)]
 
-    @property
+    @cached_property
     def key_parts(self) -> list[list[bytes]]:
         """A list of texts for each column of the key."""
         return [column.texts(field) for column, field in zip(self._key, self._key_fields)]
