@@ -28,6 +28,8 @@ __all__ = ["FINGERPRINT_CONTEXT", "Session", "check_name", "fingerprint"]
 
 FINGERPRINT_CONTEXT = "fingerprint-key"
 _LOCK_SECONDS = 60.0
+_LEFT_SECONDS = 30 * 86_400  # no run lasts as long
+_RUN_FILE = re.compile(r"(?:session-.*\.key|fingerprint-.*\.box)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -80,7 +82,11 @@ class Session:
 
     @property
     def _key_path(self) -> str:
-        return os.path.join(self.session_dir, "session.key")
+        return self._of_this_run("session", "key")
+
+    def _of_this_run(self, name: str, suffix: str) -> str:
+        """A file of this rotation: another one may be at work on this host at the same time."""
+        return os.path.join(self.session_dir, f"{name}-{self.rotation_id}.{suffix}")
 
     # Every execution compiles what it imports, on every host: the library is imported where a box is made or opened
 
@@ -90,6 +96,7 @@ class Session:
 
         private, public = new_keypair()
         private_dir(self.session_dir)
+        self._sweep()
         write_file(self._key_path, private, 0o600)
         return public
 
@@ -122,15 +129,25 @@ class Session:
         return lambda: mark() == first
 
     def close(self) -> bool:
-        """Forget the run's keys."""
+        """Forget the run's keys; once a later run has taken over, those that lie there are its own and stay."""
+        if self._highest_epoch() > self.epoch:
+            return False
         gone = [remove_file(path) for path in (self._key_path, self._fingerprint_path)]
         return any(gone)
+
+    def _sweep(self) -> None:
+        """Remove what killed runs of other rotations have left long ago."""
+        for name in os.listdir(self.session_dir):
+            path = os.path.join(self.session_dir, name)
+            with contextlib.suppress(FileNotFoundError):
+                if _RUN_FILE.fullmatch(name) and time.time() - os.stat(path).st_mtime > _LEFT_SECONDS:
+                    remove_file(path)
 
     # -- fingerprints --------------------------------------------------------------------------------------------
 
     @property
     def _fingerprint_path(self) -> str:
-        return os.path.join(self.session_dir, "fingerprint.box")
+        return self._of_this_run("fingerprint", "box")
 
     def accept_fingerprint_key(self, box: str) -> None:
         """Keep the box with the inventory's fingerprint key for the rest of the run (sealed as it came)."""
@@ -160,7 +177,7 @@ class Session:
         handle = os.open(os.path.join(folder, "mutex"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._wait_for(handle)
-            self._check_epoch(os.path.join(folder, "epochs.json"))
+            self._check_epoch()
             yield
         finally:
             os.close(handle)
@@ -186,8 +203,21 @@ class Session:
                     ) from None
                 time.sleep(0.05)
 
-    def _check_epoch(self, path: str) -> None:
+    @property
+    def _epochs_path(self) -> str:
+        return os.path.join(self.state_dir, "host", "epochs.json")
+
+    def _epochs(self) -> dict[str, int]:
+        path = self._epochs_path
         seen: dict[str, int] = json.loads(read_file(path)) if os.path.exists(path) else {}
+        return seen
+
+    def _highest_epoch(self) -> int:
+        """The highest epoch that this host has seen of this rotation."""
+        return self._epochs().get(self.rotation_id, 0)
+
+    def _check_epoch(self) -> None:
+        seen = self._epochs()
         highest = seen.get(self.rotation_id, 0)
         if self.epoch < highest:
             raise KeyturnError(
@@ -198,4 +228,4 @@ class Session:
             )
         if self.epoch > highest:
             seen[self.rotation_id] = self.epoch
-            write_file(path, json.dumps(seen, sort_keys=True).encode(), 0o600)
+            write_file(self._epochs_path, json.dumps(seen, sort_keys=True).encode(), 0o600)

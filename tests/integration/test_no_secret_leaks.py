@@ -51,7 +51,7 @@ from tests.support.watched import Watched, copy_collection
 _PRIVATE = ("d", "p", "q", "dp", "dq", "qi")
 _KEEP = """import pathlib, os, secrets, shutil, sys
 folder, hosts = pathlib.Path({folder!r}), pathlib.Path({hosts!r})
-for key in hosts.glob("*/state/host/session.key"):
+for key in hosts.glob("*/state/host/session-*.key"):
     shutil.copyfile(key, folder / secrets.token_hex(8))
 os.execvp(sys.argv[1], sys.argv[1:])
 """
@@ -530,7 +530,7 @@ def test_files_with_secrets_are_private(searched: Search) -> None:
 
 
 def test_a_run_leaves_no_key_of_its_own(trial: Trial) -> None:
-    left = [path for path in trial.folder.rglob("session.key") if trial.given not in path.parents]
+    left = [path for path in trial.folder.rglob("session-*.key") if trial.given not in path.parents]
     assert left == []
     runs = set()
     for place in trial.places.values():

@@ -7,7 +7,9 @@ rotation_show say how it stands.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,9 +84,9 @@ def test_rotation_host_opens_and_closes_a_run(tmp_path: Path) -> None:
     opened = host.run(params(tmp_path, state="opened"), False)
     session = Session(str(tmp_path), str(tmp_path / "host"), "r1", 1)
     assert session.open_box(sealed.seal(b"value", opened["public"], "c"), "c") == b"value"
-    assert (tmp_path / "host/session.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "host/session-r1.key").stat().st_mode & 0o777 == 0o600
     assert host.run(params(tmp_path, state="closed"), False)["changed"] is True
-    assert not (tmp_path / "host/session.key").exists()
+    assert not (tmp_path / "host/session-r1.key").exists()
     assert host.run(params(tmp_path, state="closed"), False)["changed"] is False
 
 
@@ -93,6 +95,33 @@ def test_a_run_that_was_taken_over_cannot_open_again(tmp_path: Path) -> None:
     with pytest.raises(KeyturnError) as raised:
         host.run(params(tmp_path, state="opened", epoch=1), False)
     assert raised.value.code == "fenced"
+
+
+def test_a_run_that_was_taken_over_leaves_the_keys_of_the_later_one(tmp_path: Path) -> None:
+    host.run(params(tmp_path, state="opened", epoch=1), False)
+    public = host.run(params(tmp_path, state="opened", epoch=2), False)["public"]
+    assert host.run(params(tmp_path, state="closed", epoch=1), False)["changed"] is False
+    later = Session(str(tmp_path), str(tmp_path / "host"), "r1", 2)
+    assert later.open_box(sealed.seal(b"value", public, "c"), "c") == b"value"
+    assert host.run(params(tmp_path, state="closed", epoch=2), False)["changed"] is True
+
+
+def test_two_rotations_on_one_host_have_keys_of_their_own(tmp_path: Path) -> None:
+    first = host.run(params(tmp_path, state="opened"), False)["public"]
+    host.run(params(tmp_path, state="opened", rotation_id="r2", epoch=2), False)
+    host.run(params(tmp_path, state="closed", rotation_id="r2", epoch=2), False)
+    session = Session(str(tmp_path), str(tmp_path / "host"), "r1", 1)
+    assert session.open_box(sealed.seal(b"value", first, "c"), "c") == b"value"
+
+
+def test_what_killed_runs_left_goes_after_a_month(tmp_path: Path) -> None:
+    for rotation in ("r2", "r3"):
+        host.run(params(tmp_path, state="opened", rotation_id=rotation), False)
+    old, kept = tmp_path / "host/session-r2.key", tmp_path / "host/session-r3.key"
+    os.utime(old, (time.time() - 31 * 86_400,) * 2)
+    host.run(params(tmp_path, state="opened"), False)
+    assert not old.exists()
+    assert kept.exists()
 
 
 def test_a_box_for_another_run_does_not_open(tmp_path: Path) -> None:

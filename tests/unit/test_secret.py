@@ -311,7 +311,7 @@ def test_staging_what_is_promoted_changes_nothing_and_still_seals(host: Host) ->
     told = answer["secrets"]["KEY"]
     assert (told["state"], told["fingerprints"]["new"]) == ("promoted", host.mark("KEY", b"new"))
     assert (
-        sealed.open_box(told["boxes"]["me"]["old"], (host.state_dir / "host/session.key").read_bytes(), "r1/KEY/old")
+        sealed.open_box(told["boxes"]["me"]["old"], (host.state_dir / "host/session-r1.key").read_bytes(), "r1/KEY/old")
         == b"old"
     )
 
@@ -678,7 +678,7 @@ def test_info_finds_stores_that_disagree(host: Host) -> None:
 
 def test_info_shows_versions_and_seals_what_is_present(host: Host) -> None:
     path = host.write(".env", b"KEY=old\n")
-    key = (host.state_dir / "host/session.key").read_bytes()
+    key = (host.state_dir / "host/session-r1.key").read_bytes()
     request = _given(_env(path), seal_to=[host.target("me")])
     boxes = host.look(request)["secrets"]["KEY"]["boxes"]["me"]
     assert {part: sealed.open_box(box, key, f"r1/KEY/{part}") for part, box in boxes.items()} == {"old": b"old"}

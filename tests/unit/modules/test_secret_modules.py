@@ -165,7 +165,7 @@ def test_info_keeps_the_fingerprint_key_in_check_mode_too(tmp_path: Path) -> Non
     for given in ({"accept_fingerprint": box}, {}):
         answer = _run("secret_info", True, **_arguments(host, secrets=secrets, **given))
         assert len(answer["secrets"]["KEY"]["stores"][0]["fingerprint"]) == 16
-    assert {Path(path).name for path in set(host.tree()) - before} == {"fingerprint.box"}
+    assert {Path(path).name for path in set(host.tree()) - before} == {"fingerprint-r1.box"}
 
 
 def test_backup_in_check_mode_writes_nothing(tmp_path: Path) -> None:
