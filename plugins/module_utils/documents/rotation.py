@@ -38,7 +38,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence im
     ensure_schema,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import Database, rotation_of
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, Patience, dwindling, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import Pages, page_ranges
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import Throttle, control_path
@@ -192,15 +192,16 @@ class Rotation:
 
         :raises KeyturnError: ``rows-behind`` and what :func:`demand` finds.
         """
-        patience = self.pace.patience("rows that others keep writing")
-        while True:
+
+        def left() -> int:
             for one, kept in zip(self.tables, self.kept):
                 self._pass(one, None if back or self.forward_only else kept, back)
             self.work.barrier([one.table for one in self.tables])
             self.count(back)
-            if self.is_complete(back) or patience.is_over:
-                demand(self.counted, back)
-                return
+            return sum(one.behind(back) for one in self.counted)
+
+        dwindling(self.pace, "rows that others keep writing", left)
+        demand(self.counted, back)
 
     def _pass(self, one: Documents, kept: Kept | None, back: bool) -> None:
         judge, writer = self.judge(one, back), Writer(one, kept, self.fence, self.id)
@@ -217,7 +218,7 @@ class Rotation:
 
     def restore_all(self) -> None:
         """Bring back what rows had, wherever nobody has changed them since."""
-        patience = self.pace.patience("rows that others hold")
+        patience: Patience | None = None
         while True:
             for kept in self.kept:
                 if kept.rotation:
@@ -225,6 +226,7 @@ class Rotation:
             left = sum(kept.remaining(self.link) for kept in self.kept if kept.rotation)
             if not left:
                 return
+            patience = patience or self.pace.patience("rows that others hold")
             patience.pause()
 
     def _restore(self, kept: Kept) -> None:

@@ -88,7 +88,7 @@ class DocumentSource(Source):
         fields += [sql.SQL("{}::text").format(aliased("c", name)) for name in read]
         fields.append(sql.SQL("c.xmin"))
         where = sql.SQL("true{}").format(one.column.chosen)
-        self._reading = Reading(fields, len(one.table.key) + 1, sql.SQL(""), where)
+        self._reading = Reading(fields, (len(one.table.key) + 1,), sql.SQL(""), where)
 
     @property
     def reading(self) -> Reading:

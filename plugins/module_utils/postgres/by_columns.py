@@ -35,7 +35,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.dependants import find_refusals, refuse
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Patience, retrying
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
     aliased,
@@ -213,13 +213,14 @@ class ByColumns(Way):
         if must_not_be_null:
             forbid = "ALTER TABLE {table} ALTER {shadow} SET NOT NULL"
             steps.append([forbid, "ALTER TABLE {table} DROP CONSTRAINT {check}"])
-        patience = work.pace.patience(target.place)
+        patience: Patience | None = None
         while True:
             try:
                 for step in steps:
                     _alter(work, shadow, [sql.SQL(statement).format(**names) for statement in step])
                 break
             except psycopg.errors.CheckViolation:  # a row that somebody held during all passes
+                patience = patience or work.pace.patience(target.place)
                 patience.pause()
                 settle_all(work, self, [target], [shadow], back=False)
         analyze = sql.SQL("ANALYZE {} ({})").format(table, names["shadow"])
@@ -240,9 +241,11 @@ class ByColumns(Way):
                 return shadow.guard.seal(link)
 
         seal = retrying(work.pace, f"trigger of {target.place}", attach)
+        again = settle(work, self, target, shadow, back, everything=True).again
         patience = work.pace.patience(target.place)
-        while settle(work, self, target, shadow, back, everything=True).again:
+        while again:
             patience.pause()
+            again = settle(work, self, target, shadow, back, everything=True).again
         restored = replace(shadow, seal=seal)
 
         def note() -> None:
@@ -265,7 +268,7 @@ class ByColumns(Way):
             self.check(work.link, targets, [])
         tables = [shadow.column.table for shadow in shadows]
         seconds = [_second(shadow) for shadow in shadows]
-        patience = work.pace.patience(", ".join(sorted({str(table) for table in tables})))
+        patience: Patience | None = None
         while True:
             seconds = [self._restored(work, target, second, back) for target, second in zip(targets, seconds)]
             settle_all(work, self, targets, seconds, back)
@@ -274,6 +277,7 @@ class ByColumns(Way):
                 if not all(second.swapped for second in seconds):
                     # who has one from before the fill would read nothing at all after the renaming
                     wait_for_snapshots(work, "the fill")
+            patience = patience or work.pace.patience(", ".join(sorted({str(table) for table in tables})))
             hold.start()
             started = time.perf_counter()
             try:

@@ -23,6 +23,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import be_the_writer
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import lock_mode, writer_for
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Patience
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows import Rows, Source
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadow import Batch, settle_all
@@ -42,7 +43,8 @@ except ImportError:
 __all__ = ["ByRows"]
 
 _CARRY_SECONDS = 0.1  # what may be encrypted while writers are held back
-_CARRY_ROWS = 60
+_CARRY_ROWS = 1000
+_FEW = 60  # rows of any width that fit into memory
 
 
 class _SideWriter(ShadowWriter):
@@ -123,9 +125,10 @@ class ByRows(Way):
         """
         sides = [_side(shadow) for shadow in shadows]
         cap = _carry_cap(targets)
-        patience = work.pace.patience(", ".join(str(side.column.table) for side in sides))
+        patience: Patience | None = None
         while True:
             settle_all(work, self, targets, sides, back)
+            patience = patience or work.pace.patience(", ".join(str(side.column.table) for side in sides))
             hold.start()
             started = time.perf_counter()
             try:
@@ -158,8 +161,13 @@ class ByRows(Way):
             patience.pause()
 
     def _carry(self, work: Work, target: Target, side: Side, back: bool, cap: int) -> None:
-        rows = Source(target.column, side).some(work.link, cap + 1)
-        if len(rows) > cap:
+        source, most = Source(target.column, side), min(cap, _FEW)
+        rows = source.some(work.link, most + 1)
+        if len(rows) > most < cap:
+            fitting = work.batch_bytes * len(rows) // max(1, sum(map(len, rows.raws)))
+            most = min(cap, max(most, fitting))
+            rows = source.some(work.link, most + 1)
+        if len(rows) > most:
             raise _TooManyError
         batch = Batch(self, target, side, rows, back)
         batch.write(work.link, None)

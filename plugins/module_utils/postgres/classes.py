@@ -27,6 +27,7 @@ EITHER = "either"
 _SAMPLES = 10
 _TRIALS = 64
 _QUICK = 0.002  # seconds
+_BUSY = 1.0  # seconds that a processor derives keys for the rows of one window
 
 #: What a value says: the plaintext of a cell, or of several.
 Content = Union[bytes, Parts]
@@ -148,10 +149,15 @@ class Target:
     def rows_a_second(self) -> float:
         """How many rows are opened, sealed and opened again in a second, by one process.
 
-        Where keys are derived slowly, at least as many as keep the processors busy: it happens outside transactions.
+        Where keys are derived slowly, at least as many as keep the processors busy for a moment.
         """
-        rows = 1 / max(3 * self.seconds_to_seal(), 1e-6)
-        return max(rows, 64 * processors()) if self.derives_slowly else rows
+        seconds = max(self.seconds_to_seal(), 1e-6)
+        some = processors() * max(1, min(64, int(_BUSY / seconds)))
+        return max(1 / (3 * seconds), some) if self.derives_slowly else 1 / (3 * seconds)
+
+    def seconds_to_open(self, rows: int) -> float:
+        """The most that opening so many takes where keys are derived slowly, each tried under both; otherwise 0."""
+        return 2 * rows * self.seconds_to_seal() if self.derives_slowly else 0.0
 
     def ask_again(self) -> None:
         """The cells to come may be under another key than the last ones.

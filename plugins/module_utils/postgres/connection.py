@@ -43,6 +43,7 @@ __all__ = [
     "explained",
     "is_retryable",
     "joined",
+    "may_be_idle",
     "raw_cursor",
     "row_security",
     "snapshot",
@@ -60,6 +61,7 @@ class Limits:
     idle_s: int = 5
 
 
+_IDLE_SECONDS = 10  # within a snapshot
 _LOOKUP_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
 _RETRYABLE = ("55P03", "40P01", "40001")
 _CONFLICTS_INSIDE = ("simple_heap_update", "simple_heap_delete")
@@ -263,7 +265,13 @@ def snapshot(link: Link, tables: Sequence[sql.Composable] = ()) -> Iterator[str]
 
 def _settle_snapshot(link: Link) -> None:
     """A process that is frozen while it reads must not keep tables from being changed for long."""
-    link.execute("SET LOCAL idle_in_transaction_session_timeout = '10s'")
+    link.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+
+
+def may_be_idle(link: Link, seconds: float) -> None:
+    """Let the present snapshot live while one window takes so long to work on, and as long as others besides."""
+    if seconds > _IDLE_SECONDS / 4:
+        link.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS + int(4 * seconds)}s'")
 
 
 @contextlib.contextmanager

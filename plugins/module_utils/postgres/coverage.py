@@ -24,6 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
     Link,
     explained,
     joined,
+    may_be_idle,
     snapshot,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
@@ -108,7 +109,7 @@ def _reading(target: Target, side: Shadow) -> Reading:
         fields += [target.cell_type.read_kept(expression) for expression in side.kept]
         join = join_shadow(table, side)
     where = sql.SQL("{} IS NOT NULL{}").format(cell, target.column.chosen)
-    return Reading(fields, len(table.key), join, where, target.cell_type.lies_apart)
+    return Reading(fields, range(len(table.key), len(fields)), join, where, target.cell_type.lies_apart)
 
 
 def _totals(link: Link, target: Target) -> tuple[int, int, int]:
@@ -147,6 +148,7 @@ def _cover_pages(link: Link, pages: Pages, target: Target, side: Shadow, size: B
     counts, has_side = covered.counts, side.fact != NONE
     for window in windows(link, pages, _reading(target, side), size):
         rows = Rows(window, target.column.table.key)
+        may_be_idle(link, target.seconds_to_open(len(rows)))
         keys = rows.keys if target.needs_context else ()
         judged = target.judge_values(rows.raws, keys, side.truth if has_side else "")
         counts.add_many(judged.kinds, partial(_told, target, rows))

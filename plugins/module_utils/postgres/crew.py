@@ -75,7 +75,7 @@ class Crew:
         """The result of ``work`` for each item, as they come.
 
         :param within: what surrounds all work of a worker of its own, such as a transaction.
-        :raises KeyturnError: what a worker raised; ``worker-lost`` when workers keep dying.
+        :raises KeyturnError: what a worker raised; ``worker-lost`` when workers keep dying and get no further.
         """
         workers = min(self.workers, len(items))
         if workers < 2:
@@ -86,16 +86,19 @@ class Crew:
             return
         left = dict(enumerate(items))
         idle = self._staying_awake()
-        for _attempt in range(_ATTEMPTS):
+        deaths = 0
+        while deaths < _ATTEMPTS:
+            before = len(left)
             with _Shift(self._open_link, work, list(left.items()), within, min(workers, len(left))) as shift:
                 for number, result in shift.results(idle):
                     del left[number]
                     yield result
             if not left:
                 return
+            deaths = 1 if len(left) < before else deaths + 1
         raise KeyturnError(
             "worker-lost",
-            f"workers died {_ATTEMPTS} times before they had finished",
+            f"workers died {_ATTEMPTS} times and finished nothing in between",
             where="",
             hint="Look whether this host runs out of memory, then run again: it goes on where it stopped",
         )

@@ -21,7 +21,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["Pace", "Patience", "retrying"]
+__all__ = ["Pace", "Patience", "dwindling", "retrying"]
 
 Result = TypeVar("Result")
 
@@ -146,6 +146,21 @@ class Patience:
                 hint="Look for long transactions, stop the writers, or raise max_wait_s; then run again",
             )
         self._sleep(_LONGEST_PAUSE * (0.1 + 0.9 * random.random()))
+
+
+def dwindling(pace: Pace, where: str, left: Callable[[], int]) -> int:
+    """Call ``left`` again while it leaves less than ever, however long that takes; otherwise for the longest wait.
+
+    :returns: what is left at last.
+    """
+    least, patience = left(), pace.patience(where)
+    while least:
+        now = left()
+        if now < least:
+            least, patience = now, pace.patience(where)
+        elif patience.is_over:
+            return now
+    return 0
 
 
 def retrying(pace: Pace, where: str, work: Callable[[], Result]) -> Result:

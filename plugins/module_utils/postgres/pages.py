@@ -122,12 +122,12 @@ class BatchSize:
 class Reading:
     """What is read of each row: fields over ``c`` (the table) and what is joined to it.
 
-    :param wide: the field that holds the cell.
+    :param wide: the fields that hold cells, the table's own first.
     :param lies_apart: whether cells lie outside of the table, so that a few rows may hold very much.
     """
 
     fields: Sequence[sql.Composable]
-    wide: int
+    wide: Sequence[int]
     join: sql.Composable
     where: sql.Composable
     lies_apart: bool = False
@@ -140,9 +140,10 @@ class Reading:
         named.append(sql.SQL("c.ctid t"))
         width = "w"
         if self.lies_apart:
-            width = f"octet_length(f{self.wide})"
+            width = " + ".join(f"coalesce(octet_length(f{field}), 0)" for field in self.wide)
         elif pages.has_toast:
-            named.append(sql.SQL("pg_column_size({}) w").format(self.fields[self.wide]))
+            sizes = [sql.SQL("coalesce(pg_column_size({}), 0)").format(self.fields[field]) for field in self.wide]
+            named.append(sql.SQL("{} w").format(sql.SQL(" + ").join(sizes)))
         inner = sql.SQL("SELECT {} FROM {} c {} WHERE {} AND c.ctid > %s::tid AND c.ctid < %s::tid LIMIT {}").format(
             sql.SQL(", ").join(named),
             identifier(pages.schema, pages.name),
@@ -154,7 +155,7 @@ class Reading:
             return inner
         names = sql.SQL(", ").join([sql.SQL(f"f{number}") for number in range(len(self.fields))])
         return sql.SQL(
-            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - {w} before"
+            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - ({w}) before"
             " FROM ({inner}) i) o WHERE before < {most}"
         ).format(names=names, w=sql.SQL(width), inner=inner, most=sql.Literal(most_bytes))
 
@@ -217,8 +218,8 @@ def windows(
         if not window:
             return
         yield window
-        some = window.column(reading.wide, range(0, len(window), STRIPES))
-        size.learn(len(some), sum(map(len, some)))
+        some = range(0, len(window), STRIPES)
+        size.learn(len(some), sum(len(cell or b"") for field in reading.wide for cell in window.nullable(field, some)))
         if len(window) < limit and not pages.has_toast and not reading.lies_apart:
             return
         last = tid_text(window.column(len(reading.fields), (len(window) - 1,))[0])

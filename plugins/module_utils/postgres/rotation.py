@@ -213,7 +213,11 @@ class Rotation:
 
     def is_complete(self, back: bool) -> bool:
         """Whether no row is under the key to leave."""
-        return not any(one.behind_old if back else one.behind_new for one in self.covered)
+        return not self.left(back)
+
+    def left(self, back: bool) -> int:
+        """How many rows are under the key to leave."""
+        return sum(one.behind_old if back else one.behind_new for one in self.covered)
 
     def demand(self, back: bool) -> None:
         """Refuse coverage that is not complete; going back from where no row was changed demands nothing of them."""

@@ -141,7 +141,7 @@ class Source:
         if shadow is not None:
             join = join_shadow(self._table, shadow)
             where = sql.SQL("{} AND {}").format(where, shadow.is_behind(cells))
-        self._reading = Reading(fields, self._width, join, where, cells.lies_apart)
+        self._reading = Reading(fields, (self._width,), join, where, cells.lies_apart)
 
     def _select(self, also: sql.Composable) -> sql.Composed:
         return sql.SQL("SELECT {}, c.ctid FROM {} c {} WHERE {} {}").format(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -18,6 +19,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_ob
     tables_of,
     wait_for_writers,
 )
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import dwindling
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rotation import Rotation, is_settled, leftover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NEXT, NONE, PREV
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
@@ -82,16 +84,29 @@ def _in_place(rotation: Rotation) -> Told:
 
 def _pass_until_done(rotation: Rotation, back: bool) -> None:
     """Passes in place until the coverage is complete."""
-    patience = rotation.pace.patience("rows that others keep writing")
-    while True:
+
+    def once() -> None:
         with rotation.timed("pass"):
             for target in rotation.targets:
                 re_encrypt(rotation.work, target, back)
+
+    _until_complete(rotation, back, once)
+
+
+def _until_complete(rotation: Rotation, back: bool, once: Callable[[], None]) -> None:
+    """Again until the coverage is complete.
+
+    A row that the service changes moves, perhaps to where a pass has been already: large tables need a second one.
+    """
+
+    def left() -> int:
+        once()
         with rotation.timed("proof"):
             rotation.cover()
-        if rotation.is_complete(back) or patience.is_over:
-            rotation.demand(back)
-            return
+        return rotation.left(back)
+
+    dwindling(rotation.pace, "rows that others keep writing", left)
+    rotation.demand(back)
 
 
 # -- cut-over --------------------------------------------------------------------------------------------------------
@@ -204,19 +219,13 @@ def _refuse_unswapped(rotation: Rotation, back: bool) -> None:
 
 def _sweep(rotation: Rotation, back: bool) -> None:
     tables = [target.column.table for target in rotation.targets]
-    patience = rotation.pace.patience("rows that others keep writing")
     _settle(rotation, back)
     rotation.release_writes()
     columns = [target.column for target in rotation.targets]
     rotation.work.barrier(tables, lock_mode(columns))
     wait_for_writers(rotation.work, columns)
-    while True:
-        _settle(rotation, back)
-        rotation.cover()
-        if rotation.is_complete(back) or patience.is_over:
-            rotation.demand(back)
-            rotation.open_gates()
-            return
+    _until_complete(rotation, back, partial(_settle, rotation, back))
+    rotation.open_gates()
 
 
 def _settle(rotation: Rotation, back: bool) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,13 @@ import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import derivation
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import connection
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import find_column, find_table
+from ansible_collections.keyturn.rotation.plugins.module_utils.processes import processors
 
-from tests.support.reencryption import Rig, seal
+from tests.support.reencryption import ENVELOPES, KEYS, Rig, seal
 
 _ITEMS = list(range(40))
 _ROWS, _SLOW = 12, "pbkdf2-aes256gcm-b64"
@@ -72,6 +77,20 @@ def test_workers_that_keep_dying_are_one_clear_error(link: Any, dsn: str) -> Non
         list(_crew(link, dsn, 2).each(work, _ITEMS))
     assert raised.value.code == "worker-lost"
     assert "run again" in str(raised.value)
+
+
+def test_workers_that_die_and_get_on_are_replaced_as_often_as_it_takes(link: Any, dsn: str, tmp_path: Path) -> None:
+    def work(link: Any, item: int) -> tuple[int, int, int]:
+        mark = tmp_path / str(item)
+        if item % 4 == 0 and not mark.exists():
+            mark.touch()
+            time.sleep(0.1)  # the other one finishes something meanwhile
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _double(link, item)
+
+    found = list(_crew(link, dsn, 2).each(work, _ITEMS))
+    assert sorted(entry[0] for entry in found) == _ITEMS
+    assert len(list(tmp_path.iterdir())) == len(_ITEMS) // 4
 
 
 def test_what_a_worker_raises_arrives_and_the_others_stop(link: Any, dsn: str) -> None:
@@ -172,3 +191,32 @@ def test_one_cell_tells_which_key_to_derive_for_the_others(rig: Rig, derived: Co
     trials, asked = 2, 2  # the time of one is measured for each envelope; a cell is asked by the count and by the proof
     assert 2 * _ROWS <= len(derived) <= 2 * _ROWS + trials + asked
     assert rig.info()["coverage"][0]["new"] == _ROWS
+
+
+def test_a_count_outlives_keys_that_take_longer_than_a_snapshot_may_be_idle(
+    rig: Rig, derived: Counter[tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = derivation.derive
+
+    def slow(*arguments: Any) -> bytes:
+        time.sleep(0.4)
+        return quick(*arguments)
+
+    monkeypatch.setattr(derivation, "derive", slow)
+    monkeypatch.setattr(connection, "_IDLE_SECONDS", 1)
+    assert rig.info()["coverage"][0]["old"] == _ROWS
+    assert derived
+
+
+@pytest.mark.parametrize("seconds", [0.0001, 0.03, 0.3, 3.0])
+def test_a_window_holds_fewer_rows_the_slower_their_keys_are(
+    rig: Rig, derived: Counter[tuple[bytes, bytes]], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connection.connect(rig.dsn.encode(), "app", connection.Limits()) as link:
+        column = find_column(link, find_table(link, "creds"), "secret")
+    target = Target(column, ENVELOPES[_SLOW], KEYS["new"], KEYS["old"])
+    monkeypatch.setattr(target, "seconds_to_seal", lambda: seconds)
+    rows = int(target.rows_a_second())
+    assert rows >= processors()
+    assert rows * seconds / processors() <= max(1.0, seconds) + 0.01 or rows <= 1 / (3 * seconds)
+    assert derived == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, dwindling
 from ansible_collections.keyturn.rotation.plugins.module_utils.processes import start_time
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import progress
 
@@ -104,6 +104,28 @@ def test_a_worker_that_was_forked_off_does_not_speak(pace: Pace, clock: _Clock, 
     assert _said(path)["t"] == 1000.0
     pace.tick()
     assert _said(path)["t"] == 1005.0
+
+
+@pytest.mark.parametrize(
+    ("left", "calls"),
+    [
+        ([0], 1),
+        ([5, 0], 2),
+        ([5, 4, 3, 2, 1, 0], 6),  # each takes longer than the longest wait
+        ([5, 5], 2),
+        ([5, 4, 6, 3, 3], 3),
+    ],
+)
+def test_what_dwindles_is_waited_for(pace: Pace, clock: _Clock, left: list[int], calls: int) -> None:
+    called = []
+
+    def once() -> int:
+        clock.now += 100
+        called.append(left[len(called)])
+        return called[-1]
+
+    assert dwindling(pace, "rows", once) == called[-1]
+    assert called == left[:calls]
 
 
 def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:

@@ -126,6 +126,34 @@ def test_trap_06_rows_inserted_behind_the_cursor_are_found(rig: Rig) -> None:
     assert (result["coverage"][0]["total"], result["coverage"][0]["new"]) == (43, 43)
 
 
+@pytest.mark.parametrize("state", ["in_place", "rolled_back"])
+def test_trap_06_a_pass_longer_than_the_longest_wait_is_followed_by_another(rig: Rig, state: str) -> None:
+    rig.fill(40)
+    if state == "rolled_back":
+        rig.run("in_place")
+    rig.sql.execute("CREATE TABLE parked AS SELECT -id AS id, secret FROM creds WHERE id < 4")
+    rig.sql.execute("""
+        CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO creds SELECT * FROM parked; DELETE FROM parked; PERFORM pg_sleep(0.3); RETURN NULL; END $$""")
+    rig.sql.execute("CREATE TRIGGER late AFTER UPDATE ON creds FOR EACH ROW WHEN (OLD.id = 40) EXECUTE FUNCTION late()")
+    result = rig.run(state, max_wait_s=0.2)
+    found = rig.info()["coverage"][0]
+    assert (found["total"], found["new" if state == "in_place" else "old"]) == (43, 43)
+    assert result["rows_written"] == 43
+
+
+def test_trap_06_somebody_who_keeps_writing_under_the_old_key_is_not_waited_for_for_ever(rig: Rig) -> None:
+    rig.fill(40)
+    rig.sql.execute("CREATE TABLE kept AS SELECT * FROM creds WHERE id < 4")
+    rig.sql.execute("""
+        CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO creds SELECT -nextval('fresh'), secret FROM kept; RETURN NULL; END $$""")
+    rig.sql.execute("CREATE SEQUENCE fresh")
+    rig.sql.execute("CREATE TRIGGER again AFTER UPDATE ON creds FOR EACH STATEMENT EXECUTE FUNCTION again()")
+    error = _refused(rig, "in_place", max_wait_s=0.5)
+    assert (error.code, error.where) == ("rows-behind", "public.creds.secret")
+
+
 def test_trap_07_a_second_run_recognises_finished_rows(rig: Rig) -> None:
     rig.fill(10)
     rig.insert([(number, seal("new", b"done").decode()) for number in range(11, 21)])
