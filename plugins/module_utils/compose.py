@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Docker Compose services as the Docker Engine knows them: their containers, found by the labels that Compose sets.
 
-Labels: ``com.docker.compose.project``, ``.service``, ``.oneoff``, ``.config-hash``, ``.depends_on`` (Compose v2).
+Labels: ``com.docker.compose.project``, ``.service``, ``.oneoff``, ``.config-hash``, ``.depends_on``, and of the project
+``.project.working_dir``, ``.project.config_files`` and ``.project.environment_file`` (Compose v2).
 """
 
 from __future__ import annotations
@@ -72,6 +73,9 @@ class Container:
 
     :param state: the engine's word: created, running, paused, restarting, removing, exited, dead.
     :param health: healthy, unhealthy, starting; empty where the image and the Compose file declare no check.
+    :param created: when, in seconds since 1970.
+    :param folder: the project's, when it was started; ``files`` its Compose files, ``env_files`` those of
+        ``--env-file``.
     :param environment: ``NAME=value`` each; only where it was inspected.
     """
 
@@ -83,6 +87,10 @@ class Container:
     config_hash: str = ""
     depends_on: tuple[str, ...] = ()
     started: str = ""
+    created: int = 0
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    env_files: tuple[str, ...] = ()
     environment: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -170,9 +178,19 @@ def _listed(client: Any, project: str, service: str = "") -> list[Container]:
                 state=str(entry.get("State") or ""),
                 config_hash=tags.get(f"{_LABEL}config-hash", ""),
                 depends_on=tuple(parse_depends_on(tags.get(f"{_LABEL}depends_on", ""))),
+                created=int(entry.get("Created") or 0),
+                folder=tags.get(f"{_LABEL}project.working_dir", ""),
+                files=_paths(tags.get(f"{_LABEL}project.config_files", "")),
+                env_files=_paths(tags.get(f"{_LABEL}project.environment_file", "")),
             )
         )
     return sorted(found, key=lambda container: container.name)
+
+
+def _paths(label: str) -> tuple[str, ...]:
+    """Those in a label; none where one is not here, such as a file from standard input or of another machine."""
+    paths = tuple(path for path in label.split(",") if path)
+    return paths if all(os.path.isabs(path) and os.path.isfile(path) for path in paths) else ()
 
 
 def containers_of(client: Any, place: Place) -> list[Container]:
@@ -286,6 +304,14 @@ def judge(containers: Sequence[Container], running_is_enough: bool = False) -> O
     return Outcome(bad.status, detail, since, bad.final, parts)
 
 
+def _started_with(containers: Sequence[Container], folder: str) -> dict[str, list[str]]:
+    """``files`` and ``env_files`` of the latest container; none where it was started in another folder."""
+    latest = max(containers, key=lambda container: container.created, default=None)
+    if latest is None or os.path.realpath(latest.folder) != os.path.realpath(folder):
+        return {"files": [], "env_files": []}
+    return {"files": list(latest.files), "env_files": list(latest.env_files)}
+
+
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +327,7 @@ def info(params: Mapping[str, Any], _check_mode: bool = False) -> dict[str, Any]
         with connected(docker_host) as client:
             for project in sorted({place.project for place in places.values() if place.docker_host == docker_host}):
                 seen[docker_host, project] = _listed(client, project)
+    folders = {str(service["name"]): str(service.get("project_dir") or "") for service in params["services"]}
     services: dict[str, dict[str, Any]] = {}
     for name, place in places.items():
         containers = [c for c in seen[place.docker_host, place.project] if c.service == place.service]
@@ -313,6 +340,7 @@ def info(params: Mapping[str, Any], _check_mode: bool = False) -> dict[str, Any]
             )
         services[name] = {
             "project": place.project,
+            **_started_with(containers, folders[name]),
             "service": place.service,
             "docker_host": place.docker_host,
             "replicas": group_replicas(containers),

@@ -115,7 +115,7 @@ def restart_batches(services: Iterable[Mapping[str, Any]]) -> list[list[dict[str
     for service in services:
         key: tuple[Any, ...] | None = ("command",) if service.get("manager") == "command" else None
         if service.get("manager") == "compose" and "wave" in service and not service.get("rolling"):
-            known = ("docker_host", "project_dir", "project", "files", "wave")
+            known = ("docker_host", "project_dir", "project", "files", "env_files", "wave")
             key = tuple(str(service.get(field) or "") for field in known)
         if key is not None and key == last:
             batches[-1].append(dict(service))

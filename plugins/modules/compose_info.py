@@ -63,6 +63,16 @@ services:
       description: The name of the service in that project.
       returned: always
       type: str
+    files:
+      description: The Compose files that it was started with; empty where one of them is not there, or the folder was another one.
+      returned: always
+      type: list
+      elements: str
+    env_files:
+      description: The files for C(--env-file) that it was started with; empty where there were none.
+      returned: always
+      type: list
+      elements: str
     docker_host:
       description: The address of the daemon, where one was given.
       returned: always

@@ -120,6 +120,10 @@ options:
         description: Not used here.
         type: list
         elements: str
+      env_files:
+        description: Not used here.
+        type: list
+        elements: str
       rolling:
         description: Not used here.
         type: bool
@@ -281,6 +285,7 @@ SERVICE = {
     "besides": {"type": "list", "elements": "str"},
     "restart_wait": {"type": "float"},
     "files": {"type": "list", "elements": "str"},
+    "env_files": {"type": "list", "elements": "str"},
     "rolling": {"type": "bool"},
     "replicas": {"type": "int"},
     "drain": {"type": "float"},

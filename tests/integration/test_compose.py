@@ -54,6 +54,29 @@ def test_trap_13_containers_are_made_anew_and_have_the_new_environment(project: 
     assert output.count("Bring the containers to the wanted state") == 2, "one call for each project"
 
 
+def test_a_stack_keeps_the_files_that_it_was_started_with(project: ProjectMaker, tmp_path: Path) -> None:
+    """Where the catalog does not say them: a container must not lose its settings because it was made anew."""
+    shop = project({"api": sleeper(environment={"TOKEN": "${TOKEN:-}", "MODE": "plain"})}, {"TOKEN": "of another file"})
+    settings, more = shop.folder / "prod.env", shop.folder / "prod.yml"
+    settings.write_text(f"TOKEN={OLD}\n")
+    more.write_text(json.dumps({"services": {"api": {"environment": {"MODE": "production"}}}}))
+    shop.options = [f"--env-file={settings}", f"--file={more}"]
+    shop.compose("up", "--detach", "--wait")
+    assert [(found["TOKEN"], found["MODE"]) for found in shop.environment("api")] == [(OLD, "production")]
+    settings.write_text(f"TOKEN={NEW}\n")
+    for entry in (shop.entry("api"), shop.entry("api", rolling=True)):
+        code, output = play(tmp_path, restart_services=[_named("api", entry)])
+        assert (code, NEW in output, OLD in output) == (0, False, False), output
+        assert [(found["TOKEN"], found["MODE"]) for found in shop.environment("api")] == [(NEW, "production")]
+    more.unlink()
+    shop.options = []
+    settings.write_text(f"TOKEN={OLD}\n")
+    told = shop.entry("api", env_files=["prod.env"])
+    code, output = play(tmp_path, restart_services=[_named("api", told)])
+    assert code == 0, output
+    assert [(found["TOKEN"], found["MODE"]) for found in shop.environment("api")] == [(OLD, "plain")]
+
+
 def test_trap_15_a_service_that_was_named_and_is_not_there_is_an_error(project: ProjectMaker, tmp_path: Path) -> None:
     shop = project({"db": sleeper()})
     before = shop.ids("db")

@@ -42,6 +42,9 @@ class Project:
     :param environment: what ``.env`` holds.
     """
 
+    #: More options of Compose itself, as a person may start it with.
+    options: list[str]
+
     def __init__(
         self, folder: Path, docker_host: str, files: Mapping[str, Any], environment: Mapping[str, str] | None = None
     ) -> None:
@@ -49,6 +52,7 @@ class Project:
         self.name = folder.name
         self.docker_host = docker_host
         self._files = list(files)
+        self.options: list[str] = []
         folder.mkdir(parents=True)
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content))
@@ -89,6 +93,7 @@ class Project:
                 str(self.folder),
                 "--project-name",
                 self.name,
+                *self.options,
                 *arguments,
             ],
             env={**os.environ, "DOCKER_HOST": self.docker_host},
