@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible import context
+from ansible.plugins.loader import module_loader
 from ansible.utils.collection_loader._collection_finder import _get_collection_path
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
@@ -27,6 +28,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
+_COMPOSE = "community.docker.docker_compose_v2"
 #: Modes that look at everything and plan no run.
 _LOOKING = ("status", "due", "diagnose")
 #: Kinds that are another one by a name of their own.
@@ -55,6 +57,18 @@ def kind_of(kind: str) -> dict[str, Any]:
             hint="See docs/catalog.md for the kinds",
         )
     return {"role": f"{collection}.{role}", "phases": phases}
+
+
+def _refuse_missing_collection(services: Iterable[Mapping[str, Any]]) -> None:
+    """Before anything changes: a task whose module is not there ends a whole play, past every way back."""
+    managed = [service for service in services if service["manager"] == "compose"]
+    if managed and not module_loader.find_plugin(_COMPOSE):
+        raise KeyturnError(
+            "collection-missing",
+            "Docker Compose needs the collection community.docker, which is not on this controller",
+            where="keyturn_services",
+            hint="ansible-galaxy collection install community.docker (or add it to the execution environment)",
+        )
 
 
 def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
@@ -163,6 +177,7 @@ class ActionModule(KeyturnAction):
             )
         if names:
             self._refuse_missing_hosts(plan, task_vars)
+            _refuse_missing_collection(service for work in plan["hosts"].values() for service in work["services"])
         if plan["skip_backup"]:
             display.warning("no backup will be made, as keyturn_skip_backup asks")
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
@@ -189,6 +204,7 @@ class ActionModule(KeyturnAction):
     @staticmethod
     def _validated(catalog: Catalog) -> dict[str, Any]:
         """Plan each secret by itself, without a host."""
+        _refuse_missing_collection(catalog.services.values())
         kinds = _kinds(catalog)
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})
@@ -208,6 +224,8 @@ class ActionModule(KeyturnAction):
             read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)
             register = read["register"]
         plan = planning.service_plan(catalog, planning.choose_services(catalog, register, only, wanted))
+        if args.get("restarts"):
+            _refuse_missing_collection(service for services in plan["hosts"].values() for service in services)
         return {"changed": False, "plan": plan, "names": plan["services"]}
 
     @staticmethod

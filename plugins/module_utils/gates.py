@@ -87,6 +87,8 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
     clocks = {host: float(said["clock"]) for host, said in answers["session"].items() if host in plan["hosts"]}
     for host, said in sorted(answers["session"].items()):
         problems += _libraries(host, said["missing"])
+        if not said.get("compose", True):
+            problems.append(f"{host}: docker compose is missing. Install Docker Compose v2.")
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
     if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:

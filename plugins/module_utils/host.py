@@ -30,6 +30,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "changed": False,
         "public": public,
         "missing": missing,
+        "compose": "docker" not in params["libraries"] or host_facts.has_compose(),
         "disk_free": host_facts.disk_free(session.state_dir),
         "clock": host_facts.clock(),
         "python": platform.python_version(),

@@ -7,14 +7,25 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["clock", "disk_free", "family", "missing_libraries", "package_name", "parse_os_release", "system_name"]
+__all__ = [
+    "clock",
+    "disk_free",
+    "family",
+    "has_compose",
+    "missing_libraries",
+    "package_name",
+    "parse_os_release",
+    "system_name",
+]
 
+_SYSTEM_PATHS = ":/usr/sbin:/usr/local/sbin:/sbin"
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 #: Library to (module, a name that must be in it: two projects share the name ``jwt``).
@@ -167,6 +178,16 @@ def missing_libraries(needed: Iterable[str]) -> list[dict[str, str]]:
     release, own = _read_os_release(), _own_python()
     names = {library: package_name(library, release, own) for library in needed}
     return [{"library": library, "package": package} for library, package in names.items() if not _usable(library)]
+
+
+def has_compose() -> bool:
+    """Whether ``docker compose`` (version 2) can be run."""
+    program = shutil.which("docker", path=f"{os.environ.get('PATH', os.defpath)}{_SYSTEM_PATHS}")
+    if program is None:
+        return False
+    command = [program, "compose", "version", "--short"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def disk_free(path: str) -> int:

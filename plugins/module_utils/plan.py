@@ -739,8 +739,20 @@ def _stores_on(secret: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
     ]
 
 
+#: The names that Docker Compose looks for (Compose specification, "Compose file"; docker compose, "Merge").
+_COMPOSE_FILES = tuple(
+    f"{name}{more}.{end}"
+    for name in ("compose", "docker-compose")
+    for more in ("", ".override")
+    for end in ("yaml", "yml")
+)
+
+
 def _searched(catalog: Catalog, host: str) -> list[str]:
-    """Files of a host in which a value may stand that no store names: dotenv files, and Compose files."""
+    """Files of a host in which a value may stand that no store names: dotenv files, and those of Compose.
+
+    Where the catalog does not say which, those that Compose looks for; what is not there is passed over.
+    """
     found = {
         store["path"]
         for secret in catalog.secrets.values()
@@ -749,7 +761,8 @@ def _searched(catalog: Catalog, host: str) -> list[str]:
     }
     for service in catalog.services.values():
         if host in service["hosts"] and "project_dir" in service:
-            found |= {posixpath.join(service["project_dir"], path) for path in service.get("files", ())}
+            names = [*(service.get("files") or _COMPOSE_FILES), *(service.get("env_files") or (".env",))]
+            found |= {posixpath.join(service["project_dir"], name) for name in names}
     return sorted(found)
 
 

@@ -40,9 +40,9 @@ __all__ = [
 SCHEMA_VERSION = 1
 #: A run that cannot be seen from here is taken for dead when it has said nothing for so many seconds.
 LEASE_SECONDS = 120
-#: The same while rows are re-encrypted, and while a new key is waited for everywhere.
+#: The same while rows are re-encrypted or counted, services restart, or a new key is waited for everywhere.
 LONG_LEASE_SECONDS = 900
-_LONG_PHASES = ("migrate", "reload", "replace", "refresh", "prove", "watch")
+_LONG_PHASES = ("migrate", "reload", "promote", "restart", "verify", "replace", "refresh", "prove", "watch")
 #: What a run may want that begins a rotation where none is open.
 _BEGINNING = ("rotate", "emergency")
 #: Statuses of a rotation that still has work to do.

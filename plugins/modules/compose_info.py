@@ -64,7 +64,7 @@ services:
       returned: always
       type: str
     files:
-      description: The Compose files that it was started with; empty where one of them is not there, or the folder was another one.
+      description: The Compose files that it was started with, here and in this folder; otherwise empty.
       returned: always
       type: list
       elements: str

@@ -51,6 +51,10 @@ missing:
   returned: opened
   type: list
   elements: dict
+compose:
+  description: Whether C(docker compose) can be run, where services of this host need it.
+  returned: opened
+  type: bool
 disk_free:
   description: Bytes free where the state lies.
   returned: opened

@@ -49,6 +49,10 @@ options:
         O(only), or else those of the rotation that began last.
     type: str
     default: ''
+  restarts:
+    description: Whether the services of O(mode=services) are to be restarted.
+    type: bool
+    default: false
   digest:
     description: Refuse when the plan is no longer the one with this digest.
     type: str

@@ -103,4 +103,9 @@ def test_the_plan_names_the_files_to_look_in() -> None:
     kinds = {"env_secret": {"role": "keyturn.rotation.env_secret", "phases": ["verify"]}}
     built = plan.build(catalog, ["A"], kinds, {})
     assert built["hosts"]["one"]["search"] == ["/srv/app/.env", "/srv/app/b.env", "/srv/app/compose.yml"]
+    del service["files"]
+    variables["keyturn_services"] = {"api": {**service, "env_files": ["prod.env"]}}
+    built = plan.build(load_catalog(variables, {"all": ["one", "two"]}), ["A"], kinds, {})
+    looked_in = {"/srv/app/compose.yaml", "/srv/app/docker-compose.yml", "/srv/app/docker-compose.override.yml"}
+    assert looked_in | {"/srv/app/prod.env"} < set(built["hosts"]["one"]["search"])
     assert "search" not in built["hosts"]["two"]

@@ -39,6 +39,12 @@ def test_trap_24_a_host_that_cannot_be_reached_is_named() -> None:
     assert "keyturn_waive" in problem
 
 
+def test_a_host_without_docker_compose_is_named() -> None:
+    (problem,) = gates.preflight(PLAN, answers(db={"compose": False}), True)
+    assert problem == "db: docker compose is missing. Install Docker Compose v2."
+    assert gates.preflight(PLAN, answers(db={"compose": True}), True) == []
+
+
 def test_missing_libraries_are_named_with_their_packages() -> None:
     missing = [{"library": "psycopg", "package": "python3-psycopg"}]
     (problem,) = gates.preflight(PLAN, answers(db={"missing": missing}), True)

@@ -100,3 +100,17 @@ def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) ->
 def test_the_clock_counts_seconds_since_1970() -> None:
     before = time.time()
     assert before <= host_facts.clock() <= time.time()
+
+
+@pytest.mark.parametrize(("script", "found"), [("exit 0", True), ("exit 1", False), (None, False)])
+def test_docker_compose_is_asked_whether_it_is_there(
+    tmp_path: Path, script: str | None, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A docker without its plugin ends with 1, as this one does."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin" if script else str(tmp_path))
+    monkeypatch.setattr(host_facts, "_SYSTEM_PATHS", "")
+    if script:
+        program = tmp_path / "docker"
+        program.write_text(f'#!/bin/sh\ntest "$1 $2" = "compose version" || exit 3\n{script}\n')
+        program.chmod(0o755)
+    assert host_facts.has_compose() is found

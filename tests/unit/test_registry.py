@@ -69,6 +69,19 @@ def test_a_run_elsewhere_is_dead_only_after_its_lease() -> None:
     assert acquire(content, "run3", now=NOW + 122, take_over=True)[1]["epoch"] == 3
 
 
+@pytest.mark.parametrize(
+    ("phase", "seconds"),
+    [("backup", 120), ("stage", 120), ("migrate", 900), ("promote", 900), ("restart", 900), ("verify", 900)],
+)
+def test_a_phase_that_may_last_has_a_longer_lease(phase: str, seconds: int) -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content)
+    registry.advance(content, rotation_id, rotation["epoch"], phase, NOW)
+    with pytest.raises(KeyturnError, match=f"wait {seconds} s"):
+        acquire(content, "run2")
+    assert acquire(content, "run2", now=NOW + seconds + 1)[1]["epoch"] == 2
+
+
 def test_a_run_that_was_taken_over_changes_nothing() -> None:
     content = registry.empty()
     rotation_id, _rotation = acquire(content)
