@@ -71,6 +71,12 @@ def _refuse_missing_collection(services: Iterable[Mapping[str, Any]]) -> None:
         )
 
 
+def _gate(catalog: Catalog, waivers: Mapping[str, Any]) -> dict[str, Any]:
+    """All services, but those of hosts that may be missing."""
+    plan = planning.service_plan(catalog, sorted(catalog.services))
+    return {**plan, "hosts": {host: services for host, services in plan["hosts"].items() if host not in waivers}}
+
+
 def _kinds(catalog: Catalog) -> dict[str, dict[str, Any]]:
     return {secret["kind"]: kind_of(secret["kind"]) for secret in catalog.secrets.values()}
 
@@ -189,6 +195,7 @@ class ActionModule(KeyturnAction):
             "grace_s": grace,
             "watch_s": _watch_s(plan, str(args.get("watch") or "")),
             "plan": plan,
+            "gate": _gate(catalog, waivers) if begins and names and args.get("gate") == "all" else {},
             "steps": steps(plan, until),
             "names": names,
             "secrets": self._overview(catalog, register, evidence, now),

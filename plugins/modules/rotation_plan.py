@@ -82,6 +82,11 @@ options:
     description: Plan without a backup. Refused where data at rest depends on a secret.
     type: bool
     default: false
+  gate:
+    description: The services that must be well before a rotation begins, those concerned or all of the catalog.
+    type: str
+    default: concerned
+    choices: [concerned, all]
 """
 
 EXAMPLES = r"""
@@ -103,6 +108,10 @@ steps:
   returned: success
   type: list
   elements: dict
+gate:
+  description: All services by host, where they must be well before the rotation that begins here; otherwise empty.
+  returned: success
+  type: dict
 watch_s:
   description: For how many seconds logs are watched after an emergency.
   returned: success

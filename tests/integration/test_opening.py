@@ -65,3 +65,37 @@ def test_evidence_and_a_rotation_in_one_call(tmp_path: Path) -> None:
     assert project.statuses() == ["rolled_back", "overlap"]
     (value,) = project.values()
     assert value != FIRST
+
+
+def test_a_service_that_is_not_concerned_holds_a_rotation_up_where_that_is_asked(tmp_path: Path) -> None:
+    """On a host that has nothing to do with the secret, too."""
+    project = Project(tmp_path)
+    inventory = yaml.safe_load(project.inventory.read_text())
+    elsewhere, mended = f"three-{project.mark}", tmp_path / "mended"
+    inventory["all"]["hosts"][elsewhere] = {"keyturn_state_dir": str(project.state(elsewhere))}
+    service = {"manager": "command", "start": ["true"], "stop": ["true"], "hosts": elsewhere}
+    inventory["all"]["vars"]["keyturn_services"]["far"] = {
+        **service,
+        "health": {"command": ["test", "-e", str(mended)]},
+    }
+    inventory["all"]["vars"]["keyturn_gate"] = "all"
+    project.inventory.write_text(yaml.safe_dump(inventory))
+    for playbook in ("plan", "rotate"):
+        ended = project.run(playbook, only=SECRET)
+        assert ended.code == 2, ended.output
+        assert f"far on {elsewhere} is unhealthy" in ended.output
+        assert not (project.state(project.hosts[0]) / "registry.json").exists()
+    assert project.values() == {FIRST}
+    concerned = project.run("plan", only=SECRET, gate="concerned")
+    assert concerned.code == 0, concerned.output
+
+    mended.touch()
+    ended = project.run("rotate", only=SECRET, until="stage")
+    assert ended.code == 0, ended.output
+    assert not project.state(elsewhere).exists(), "the other host takes no part in the rotation"
+    mended.unlink()
+    ended = project.run("rotate", only=SECRET)
+    assert ended.code == 0, ended.output
+    assert project.statuses() == ["overlap"], "one that goes on is not held up"
+    waived = project.run("plan", only=SECRET, waive=[{"host": elsewhere, "reason": "gone", "until": "2999-12-31"}])
+    assert waived.code == 0, waived.output
