@@ -60,11 +60,13 @@ class ActionModule(KeyturnAction):
         seen = collect(plan, answers_of(task_vars, str(args.get("answers") or "__health_seen")))
         enough = _running_is_enough(plan)
         content = snapshot.snapshot(seen, datetime.now(), enough)
-        compared, compare, before = None, str(args.get("compare") or ""), args.get("before")
+        compared, compare, before = None, str(args.get("compare") or ""), str(args.get("before") or "")
         if compare:
-            before = _loaded(compare, content["services"])
-        if before is not None:
-            compared = snapshot.contrast(before, content["services"], enough, whole=bool(args.get("whole_catalog")))
+            saved = _loaded(compare, content["services"])
+            compared = snapshot.contrast(saved, content["services"], enough, whole=bool(args.get("whole_catalog")))
+        elif before:
+            earlier = snapshot.snapshot(collect(plan, answers_of(task_vars, before)), datetime.now(), enough)
+            compared = snapshot.contrast(earlier["services"], content["services"], enough)
         changed = self._save(str(args.get("save") or ""), content)
         order = [name for wave in plan["waves"] for name in wave]
         for line in report(seen, compared, order, bool(args.get("verbose"))):
@@ -76,7 +78,7 @@ class ActionModule(KeyturnAction):
             "healthy": not unwell(seen),
             "worse": compared.worse if compared else [],
         }
-        found = problems(seen, compared, only_worse=compared is not None)
+        found = problems(seen, compared, only_worse=bool(compare))
         if found:
             lost = ", ".join(sorted({entry["name"] for entry in result["worse"]} - set(seen)))
             hint = "Look at these services"

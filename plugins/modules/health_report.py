@@ -12,8 +12,8 @@ short_description: Show, save and compare the health of all services
 version_added: 0.1.0
 description:
   - Collects what M(keyturn.rotation.service_health) said on every host, and shows it in a few lines.
-  - Fails when a service is not healthy. Where it is compared with before, what was as bad then is shown and is no
-    failure. One that got worse is, and one that is not healthy and of which nothing is known.
+  - Fails when a service is not healthy. Where it is compared with a file of before, what was as bad then is shown and
+    is no failure. One that got worse is, and one that is not healthy and of which nothing is known.
   - Runs on the controller. It never changes anything on a host.
 author: keyturn.rotation contributors (@keyturn)
 attributes:
@@ -52,8 +52,11 @@ options:
     type: bool
     default: false
   before:
-    description: What was seen before, as C(snapshot.services) of an earlier call.
-    type: dict
+    description:
+      - The variable that the hosts registered their answers of before in, to say what got worse and what was so before.
+        What is not healthy is a failure either way. Not used with O(compare).
+    type: str
+    default: ''
   verbose:
     description: Whether healthy services, and the last lines of logs, are shown too.
     type: bool
