@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 
 from tests.support import daemon
 from tests.support.endpoint import closed_port
@@ -91,8 +92,10 @@ def restart(daemons: Daemons, *names: str, **variables: Any) -> tuple[int, str]:
         for name in names
     }
     store = {"hosts": "localhost", "type": "env_file", "path": str(daemons.folder / ".env")}
-    secret = {"kind": "env_secret", "stores": [store], "consumers": sorted(services)}
-    catalog = {"keyturn_state_host": "localhost", "keyturn_services": services, "keyturn_secrets": {"TOKEN": secret}}
+    secrets = {
+        f"{name.upper()}_TOKEN": {"kind": "env_secret", "stores": [store], "consumers": [name]} for name in services
+    }
+    catalog = {"keyturn_state_host": "localhost", "keyturn_services": services, "keyturn_secrets": secrets}
     said = daemons.folder / "catalog.json"
     said.write_text(json.dumps({**catalog, "keyturn_state_dir": str(daemons.folder / "state"), **variables}))
     return _run(daemons.folder, {"import_playbook": "keyturn.rotation.restart"}, "-e", f"@{said}")
@@ -203,6 +206,19 @@ def test_a_restart_says_who_got_worse_and_who_was_not_well_before(daemons: Daemo
     (daemons.folder / "db/sick").unlink()
     code, output = restart(daemons, "db", "api", **asked)
     assert (code, "all 2 healthy" in output, CANARY in output) == (0, True, False), output
+
+
+def test_without_a_name_the_services_of_the_last_rotation_are_restarted(daemons: Daemons) -> None:
+    register = registry.empty()
+    for day, name in (("01", "DB_TOKEN"), ("02", "API_TOKEN")):
+        started = f"2026-05-{day}T00:00:00.000Z"
+        register["rotations"][f"r{day}"] = {"started_at": started, "secrets": [name], "status": "overlap"}
+    (daemons.folder / "state").mkdir(mode=0o700)
+    path = daemons.folder / "state/registry.json"
+    path.write_text(json.dumps(register))
+    path.chmod(0o600)
+    code, output = restart(daemons, "db", "api")
+    assert (code, daemons.calls()) == (0, ["api stop", "api start"]), output
 
 
 def test_no_service_is_nothing_to_do(daemons: Daemons) -> None:
