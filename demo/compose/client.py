@@ -11,15 +11,19 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
-__all__ = ["Client"]
+__all__ = ["TIMEOUT", "Client"]
 
+#: Seconds after which it does not wait for an answer any more.
+TIMEOUT = 5.0
 _PAUSE = 0.1
 _RETRY = 0.2
-_TIMEOUT = 5.0
 
 
 class Client:
     """Asks until the context ends, and counts.
+
+    A request is tried again until it is answered, so ``failed`` says little; ``longest_gap`` (seconds without any
+    answer) says how long somebody had to wait.
 
     :param url: the gateway.
     :param patience: seconds after which a request that was tried again and again has failed.
@@ -58,24 +62,30 @@ class Client:
     def _work(self) -> None:
         last = time.monotonic()
         while not self._ending.wait(_PAUSE):
-            begun = time.monotonic()
-            while not self._ask():
-                if time.monotonic() - begun > self._patience:
-                    self.failed += 1
-                    break
-                time.sleep(_RETRY)
-            else:
+            answered = self._ask_again_and_again()
+            now = time.monotonic()
+            self.longest_gap = max(self.longest_gap, now - last)
+            if answered:
                 self.served += 1
-                self.longest_gap = max(self.longest_gap, time.monotonic() - last)
-                last = time.monotonic()
+                last = now
+            else:
+                self.failed += 1
+
+    def _ask_again_and_again(self) -> bool:
+        begun = time.monotonic()
+        while not self._ask():
+            if time.monotonic() - begun > self._patience:
+                return False
+            time.sleep(_RETRY)
+        return True
 
     def _ask(self) -> bool:
         try:
             if not self._token:
-                with urllib.request.urlopen(f"{self._url}/config.json", timeout=_TIMEOUT) as answer:
+                with urllib.request.urlopen(f"{self._url}/config.json", timeout=TIMEOUT) as answer:
                     self._token = json.load(answer)["anon_key"]
             request = urllib.request.Request(f"{self._url}/items", headers={"Authorization": f"Bearer {self._token}"})
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 return "items" in json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code == 401:

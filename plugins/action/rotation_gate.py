@@ -11,6 +11,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_services
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import origins_of
 
@@ -68,7 +69,10 @@ class ActionModule(KeyturnAction):
             problems = []
             result.update(
                 restarts.affected(
-                    plan, answers_of(task_vars, "__rotation_restored"), everything=bool(args.get("everything"))
+                    plan,
+                    answers_of(task_vars, "__rotation_restored"),
+                    catalog_services(self._templar, task_vars),
+                    everything=bool(args.get("everything")),
                 )
             )
             for line in result["lines"]:

@@ -16,7 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import plan as pl
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold, settle
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import reasons_to_hold, settle
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.steps import steps
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
@@ -290,7 +290,7 @@ class ActionModule(KeyturnAction):
     def _overview(
         catalog: Catalog, register: Mapping[str, Any], evidence: Mapping[str, Any], now: float
     ) -> list[dict[str, Any]]:
-        rows = []
+        rows, held = [], reasons_to_hold(catalog.secrets)
         for name, secret in sorted(catalog.secrets.items()):
             record = register["secrets"].get(name, {})
             rotation_id = record.get("open") or record.get("current")
@@ -303,7 +303,7 @@ class ActionModule(KeyturnAction):
                     "databases": catalog.databases_of(name),
                     "open": bool(record.get("open")),
                     "due": planning.due(secret, record, now),
-                    "held_back": reason_to_hold(name, secret)[0],
+                    "held_back": held.get(name, ("",))[0],
                     **age(secret, record, now),
                     "primary_since": record.get("primary_since", ""),
                     "rotation_id": rotation_id or "",

@@ -262,7 +262,9 @@ _SERVICE = Shape(
         "rolling": Field("bool", "Whether new containers answer before old ones go; needs no fixed port or name"),
         "drain": Field("int", "Seconds between a new container's health and the end of an old one", minimum=0),
         "replicas": Field("int", "How many containers there are; as many as run by default", minimum=1),
-        "restart_wait": Field("int", "Seconds in which it must be well after a restart", minimum=0),
+        "restart_wait": Field(
+            "int", "Seconds in which it must be well after a restart; goes before keyturn_wait", minimum=0
+        ),
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["collect", "lines", "report", "unwell"]
+from ansible_collections.keyturn.rotation.plugins.module_utils.snapshot import Comparison
+
+__all__ = ["beside", "collect", "lines", "problems", "report", "unwell"]
 
 Seen = dict[str, dict[str, dict[str, Any]]]
 
@@ -37,13 +39,49 @@ def unwell(seen: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[tuple[st
     ]
 
 
-def lines(seen: Mapping[str, Mapping[str, Mapping[str, Any]]], verbose: bool) -> list[str]:
+def beside(compared: Comparison | None, name: str, host: str) -> str:
+    """What is added to the words for a service that is not well; nothing where it got worse, which is said apart."""
+    if compared is None or _got_worse(compared, name, host):
+        return ""
+    if (name, host) not in compared.statuses:
+        return ", not compared: nobody knows how it was"
+    before, now = compared.statuses[name, host]
+    return ", as before" if before == now else f", {before} before"
+
+
+def _got_worse(compared: Comparison, name: str, host: str) -> bool:
+    return any(entry["name"] == name and entry["host"] in ("", host) for entry in compared.worse)
+
+
+def problems(
+    seen: Mapping[str, Mapping[str, Mapping[str, Any]]], compared: Comparison | None, only_worse: bool
+) -> list[str]:
+    """Why it is a failure, in words; empty where it is none.
+
+    :param only_worse: whether what was not well before may be so now. What was not compared may not.
+    """
+    bad = unwell(seen)
+    if compared is None:
+        return [f"{name} on {host} is {why}" for name, host, why in bad]
+    found = [f"{entry['name']} was {entry['before']} and is {entry['after']}" for entry in compared.worse]
+    return found + [
+        f"{name} on {host} is {why}{beside(compared, name, host)}"
+        for name, host, why in bad
+        if not _got_worse(compared, name, host) and not (only_worse and (name, host) in compared.statuses)
+    ]
+
+
+def lines(
+    seen: Mapping[str, Mapping[str, Mapping[str, Any]]], verbose: bool, compared: Comparison | None = None
+) -> list[str]:
     """What is not well, and with ``verbose`` everything with its log."""
     shown = ["", "Services"]
     for name, hosts in sorted(seen.items()):
         for host, said in sorted(hosts.items()):
-            if verbose or said["status"] != "healthy":
-                shown.append(f"  {name} on {host}: {said['status']} ({said['detail']})")
+            well = said["status"] == "healthy"
+            if verbose or not well:
+                added = "" if well else beside(compared, name, host)
+                shown.append(f"  {name} on {host}: {said['status']} ({said['detail']}){added}")
             if verbose:
                 shown += [f"    | {line}" for line in said.get("log", ())]
     number = sum(len(hosts) for hosts in seen.values())
@@ -52,33 +90,43 @@ def lines(seen: Mapping[str, Mapping[str, Mapping[str, Any]]], verbose: bool) ->
     return shown
 
 
-def _worse_line(entry: Mapping[str, Any]) -> str:
-    where = f" on {entry['host']}" if entry.get("host") else ""
-    return f"  {entry['name']}{where}: {entry['before']} before, {entry['after']} now ({entry['detail']})"
+def _worse_line(entry: Mapping[str, Any], seen: Mapping[str, Mapping[str, Any]]) -> str:
+    where = f" on {entry['host']}" if entry["host"] else ""
+    # What was seen says more than the words of a file do
+    detail = seen.get(entry["host"], {}).get("detail") or entry["detail"]
+    return f"  {entry['name']}{where}: {entry['before']} before, {entry['after']} now ({detail})"
 
 
 def report(
     seen: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    worse: Sequence[Mapping[str, Any]] | None,
+    compared: Comparison | None,
     order: Iterable[str],
     verbose: bool = False,
 ) -> list[str]:
     """Everything that is shown.
 
-    :param worse: what got worse; None where nothing was compared.
+    :param compared: None where nothing was compared.
     :param order: service names in the order in which they are restarted, only to sort what got worse.
     """
-    shown = lines(seen, verbose)
-    if worse is None:
+    shown = lines(seen, verbose, compared)
+    if compared is None:
         return shown
     place = {name: number for number, name in enumerate(order)}
     shown += ["", "Compared with before"]
-    for entry in sorted(worse, key=lambda one: (place.get(one["name"], len(place)), one["name"], one.get("host", ""))):
-        shown.append(_worse_line(entry))
-        hosts = [entry["host"]] if entry.get("host") else sorted(seen.get(entry["name"], {}))
+    for entry in sorted(compared.worse, key=lambda one: (place.get(one["name"], len(place)), one["name"], one["host"])):
+        shown.append(_worse_line(entry, seen.get(entry["name"], {})))
+        hosts = [entry["host"]] if entry["host"] else sorted(seen.get(entry["name"], {}))
         if not verbose:
             for host in hosts:
                 log = seen.get(entry["name"], {}).get(host, {}).get("log", ())
                 shown += [f"    | {line}" for line in log]
-    shown.append(f"  {len(worse)} worse than before" if worse else "  nothing is worse than before")
+    new = [(name, host) for name in sorted(seen) for host in sorted(seen[name])]
+    new = [place for place in new if place not in compared.statuses]
+    for words, names in (
+        ("not compared, nothing is known of before", [f"{name} on {host}" for name, host in new]),
+        ("not in the catalog any more, and not well before", compared.gone),
+        ("not looked at this time", compared.left_out),
+    ):
+        shown += [f"  {words}: {', '.join(names)}"] if names else []
+    shown.append(f"  {len(compared.worse)} worse than before" if compared.worse else "  nothing is worse than before")
     return shown

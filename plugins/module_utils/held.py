@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, with_dependents
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["STRATEGIES", "reason_to_hold", "settle"]
+__all__ = ["STRATEGIES", "reason_to_hold", "reasons_to_hold", "settle"]
 
 #: In which order groups of one strategy come when several are due.
 STRATEGIES = ("replace", "overlap", "cutover")
@@ -35,9 +35,10 @@ _SERVER_LINES = ("server: {type: postgres, database: <of keyturn_databases>, rol
 
 
 def reason_to_hold(name: str, secret: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
-    """Why a secret must not be turned as the catalog stands, and what its entry in the overlay would need.
+    """Why a secret must not be turned as its entry stands, and what that would need in the overlay.
 
-    An empty reason where nothing speaks against it, or where the catalog says ``held: false``.
+    An empty reason where nothing speaks against it, or where the catalog says ``held: false``. What is made from it
+    may hold it back all the same: :func:`reasons_to_hold`.
     """
     if secret.get("held") is True:
         return "the catalog holds it back", ()
@@ -49,6 +50,35 @@ def reason_to_hold(name: str, secret: Mapping[str, Any]) -> tuple[str, Sequence[
     if not secret.get("server") and (_PASSWORD_NAME.search(name) or _PASSWORD_TEXT.search(text)):
         return "a database checks it, and the catalog does not say which", _SERVER_LINES
     return "", ()
+
+
+def reasons_to_hold(secrets: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, list[str]]]:
+    """Of all secrets, those that must not be turned as the catalog stands: why, and the lines to write.
+
+    A value cannot stay as it is when the one that it is made from turns, so what is held back holds that back too.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    below: dict[str, list[str]] = {}
+    for name in sorted(secrets):
+        reason, lines = reason_to_hold(name, secrets[name])
+        if reason:
+            found[name] = reason, _overlay(name, lines)
+            for above in _parents(secrets, name):
+                below.setdefault(above, []).append(name)
+    for name, held in below.items():
+        if name not in found:
+            which, are = ("which is", "is") if len(held) == 1 else ("which are", "are")
+            reason = f"{' and '.join(held)}, {which} made from it, {are} held back"
+            free = [f"  {one}: {{held: false}}  # it is made anew with {name}" for one in held]
+            found[name] = reason, ["keyturn_overlay:", *free]
+    return found
+
+
+def _parents(secrets: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:
+    """What a value is made from, directly or not."""
+    while name in secrets and parent_of(secrets[name]):
+        name = parent_of(secrets[name])
+        yield name
 
 
 def _overlay(name: str, lines: Sequence[str]) -> list[str]:
@@ -77,14 +107,11 @@ def settle(
     :returns: names, sorted, and entries ``name``, ``reason``, ``lines`` (what to write or run) of what waits.
     :raises KeyturnError: ``value-needed``.
     """
-    waiting: list[dict[str, Any]] = []
-    free: list[str] = []
-    for name in names:
-        reason, lines = reason_to_hold(name, secrets[name])
-        if reason:
-            waiting.append({"name": name, "reason": reason, "lines": _overlay(name, lines)})
-        else:
-            free.append(name)
+    held = reasons_to_hold(secrets)
+    waiting: list[dict[str, Any]] = [
+        {"name": name, "reason": held[name][0], "lines": held[name][1]} for name in names if name in held
+    ]
+    free = [name for name in names if name not in held]
     groups = [[name for name in free if secrets[name]["strategy"] == strategy] for strategy in STRATEGIES]
     groups = [group for group in groups if group]
     if len(groups) > 1 and not named:

@@ -65,8 +65,9 @@ def _mask_word(found: re.Match[str]) -> str:
 
 def mask_lines(lines: Sequence[str], values: Iterable[str]) -> list[str]:
     """Lines without control characters, values and what looks like one, each cut to 300 characters."""
-    # a value of several lines comes line by line
-    parts = [part for value in values for part in (value, *value.splitlines()) if len(part.strip()) >= _LEAST]
+    # a value of several lines comes line by line, and without the blanks around it
+    parts = [part for value in values for part in (value, *map(str.strip, value.splitlines()))]
+    parts = [part for part in parts if len(part.strip()) >= _LEAST]
     # known values stand in the whole text first: a line may begin in the middle of one
     masked = redact("\n".join(_CONTROL.sub("", line) for line in lines), parts)
     shown = []

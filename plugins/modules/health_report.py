@@ -12,7 +12,8 @@ short_description: Show, save and compare the health of all services
 version_added: 0.1.0
 description:
   - Collects what M(keyturn.rotation.service_health) said on every host, and shows it in a few lines.
-  - Fails when a service is not healthy. Where it is compared with before, it fails only when one is worse.
+  - Fails when a service is not healthy. Where it is compared with a file of before, what was as bad then is shown and
+    is no failure. One that got worse is, and one that is not healthy and of which nothing is known.
   - Runs on the controller. It never changes anything on a host.
 author: keyturn.rotation contributors (@keyturn)
 attributes:
@@ -40,12 +41,22 @@ options:
     type: str
     default: ''
   compare:
-    description: A file on the controller that was saved before.
+    description:
+      - A file on the controller that was saved before. It must name a service, and one that was looked at.
     type: str
     default: ''
+  whole_catalog:
+    description:
+      - Whether O(plan) has every service of the catalog. Then a service that O(compare) alone names is not there any
+        more, and counts as worse where it was well.
+    type: bool
+    default: false
   before:
-    description: What was seen before, as C(snapshot.services) of an earlier call.
-    type: dict
+    description:
+      - The variable that the hosts registered their answers of before in, to say what got worse and what was so before.
+        What is not healthy is a failure either way. Not used with O(compare).
+    type: str
+    default: ''
   verbose:
     description: Whether healthy services, and the last lines of logs, are shown too.
     type: bool

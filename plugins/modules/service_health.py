@@ -114,7 +114,7 @@ options:
         type: list
         elements: str
       restart_wait:
-        description: Seconds that this service may take, instead of O(wait).
+        description: Seconds that this service may take, instead of O(wait), unless that is 0.
         type: float
       files:
         description: Not used here.

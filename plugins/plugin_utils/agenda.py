@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
-from ansible_collections.keyturn.rotation.plugins.module_utils.held import reason_to_hold
+from ansible_collections.keyturn.rotation.plugins.module_utils.held import reasons_to_hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 
@@ -70,13 +70,16 @@ def agenda(
         for rotation_id, rotation in sorted(register["rotations"].items())
         if _retirable(rotation_id, rotation, records, secrets, now)
     ]
+    held = reasons_to_hold(secrets)
     behind: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
     for name, secret in sorted(free.items()):
         late = registry.catching_up(register, name, waived)
         if late:
             behind.setdefault(late, []).append(name)
-        elif _turns_by_itself(name, secret) and planning.due(secret, records.get(name, {}), now) == "due":
+        elif name in held or not secret.get("auto_rotate", True):
+            continue
+        elif planning.due(secret, records.get(name, {}), now) == "due":
             groups.setdefault(secret["strategy"], []).append(name)
     rotate = [{"playbook": "rotate", "only": names} for names in (*behind.values(), *groups.values())]
     overdue = [
@@ -87,10 +90,6 @@ def agenda(
         for name in rotation["secrets"]:
             ended[name] = max(ended.get(name, ""), rotation.get("ended_at") or "")
     return {"runs": [*finish, *retire, *rotate], "waiting": waiting, "overdue": overdue, "ended": ended}
-
-
-def _turns_by_itself(name: str, secret: Mapping[str, Any]) -> bool:
-    return bool(secret.get("auto_rotate", True)) and not reason_to_hold(name, secret)[0]
 
 
 def _known(rotation: Mapping[str, Any], secrets: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.work_here import by_wave
@@ -13,13 +13,20 @@ __all__ = ["affected"]
 
 
 def affected(
-    plan: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], *, everything: bool = False
+    plan: Mapping[str, Any],
+    answers: Mapping[str, Mapping[str, Any]],
+    catalog: Collection[str],
+    *,
+    everything: bool = False,
 ) -> dict[str, Any]:
     """The services of the backups' own lists, and those that read a secret of a restored file.
 
+    The plan has the services that read these secrets, or all. One that only the backup names is left to people.
+
     :param answers: what ``secret_backup`` said on each host after a restore.
+    :param catalog: the services of the catalog.
     :param everything: whether all services of the plan restart.
-    :returns: ``services`` (those that the catalog knows), ``running`` (by host and wave, what restarts there), and
+    :returns: ``services`` (those that the plan has), ``running`` (by host and wave, what restarts there), and
         ``lines`` for people.
     """
     readers = {secret["name"]: secret.get("consumers", ()) for secret in plan["secrets"]}
@@ -39,11 +46,16 @@ def affected(
             lines.append(f"  replaced    {host}: what was there is in {said['replaced']}")
         if backup["checksums"] == "none":
             lines.append(f"  note        {host}: another program made this backup, without checksums")
-    known = {service for wave in plan["waves"] for service in wave}
-    if named - known:
-        unknown = ", ".join(sorted(named - known))
+    planned = {service for wave in plan["waves"] for service in wave}
+    unknown = ", ".join(sorted(named - planned - set(catalog)))
+    if unknown:
         lines.append(f"  warning     the catalog does not know {unknown}, which the backup names: restart it yourself")
-    services = (named | found) & known
+    known = ",".join(sorted((named - planned) & set(catalog)))
+    if known:
+        which = "names services that read none of these secrets now, so they are not restarted"
+        command = f"ansible-playbook keyturn.rotation.restart -e keyturn_restart={known}"
+        lines.append(f"  warning     the backup {which}. If they should be: {command}")
+    services = (named | found) & planned
     running = {
         host: by_wave(plan, [each for each in work["services"] if everything or each["name"] in services])
         for host, work in plan["hosts"].items()

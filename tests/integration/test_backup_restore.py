@@ -104,8 +104,13 @@ def test_backups_of_the_older_program_are_restored(project: Project) -> None:
     done = project.run("restore", restore="20251031-143000", restart="all")
     assert done.code == 0, done.output
     assert (project.values(), project.restarts(), project.restarts("web")) == ({"of-last-year"}, 1, 1)
-    assert "the catalog does not know kong" in done.output
+    assert "the catalog does not know kong, which" in done.output
+    assert "read none of these secrets now" not in done.output, "all were restarted"
     assert "another program made this backup" in done.output
+    again = project.run("restore", restore="20251031-143000")
+    assert (again.code, project.restarts(), project.restarts("web")) == (0, 2, 1), again.output
+    assert "the catalog does not know kong, which" in again.output
+    assert "keyturn.rotation.restart -e keyturn_restart=web" in again.output
 
 
 @pytest.mark.parametrize("kind", ["age", "ansible_vault"])

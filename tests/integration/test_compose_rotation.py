@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from demo.compose.client import Client
+from demo.compose.client import TIMEOUT, Client
 from demo.compose.judge import judge, mark
 from demo.compose.stack import SECRETS
 from demo.compose.stack import Stack as RealStack
@@ -142,8 +142,21 @@ def test_a_real_stack_turns_under_traffic_and_goes_back(docker_host: str, tmp_pa
         verdict = judge(real, ())
         assert verdict.ok, verdict
         assert (client.failed, client.served > 0, client.refused > 0) == (0, True, True)
+        # Nobody waited longer than values and containers were being changed, and then for one answer
+        assert client.longest_gap < _seconds_of_change(real) + TIMEOUT
         for value in values:
             assert len(value) < 20 or value not in planned.output + ended.output + back.output
+
+
+def _seconds_of_change(real: RealStack) -> float:
+    """From the first value that changed to the last service that was well again: forward or back, the longer one."""
+
+    def phases(event: str) -> dict[str, dict[str, Any]]:
+        (record,) = (real.state_dir("core") / "evidence").glob(f"*.{event}/evidence.json")
+        return {phase["name"]: phase for phase in json.loads(record.read_text())["phases"]}
+
+    forward, back = phases("rotated"), phases("rolled_back")
+    return float(max(forward["promote"]["seconds"] + forward["restart"]["seconds"], back["rollback"]["seconds"]))
 
 
 def test_a_container_that_still_has_the_old_value_brings_everything_back(stack: Stack) -> None:

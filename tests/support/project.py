@@ -102,7 +102,8 @@ class Project:
         folder = self.project(host) / "backups/secrets/secrets-backup-20251031-143000"
         folder.mkdir(parents=True)
         (folder / ".env").write_text(f"A=1\n{SECRET}={value}\n")
-        metadata = {"timestamp": "20251031-143000", "rotated_secrets": [SECRET], "affected_services": [_READER, "kong"]}
+        services = [_READER, _OTHER, "kong"]
+        metadata = {"timestamp": "20251031-143000", "rotated_secrets": [SECRET], "affected_services": services}
         (folder / "metadata.json").write_text(json.dumps(metadata))
 
     def values(self) -> set[str]:

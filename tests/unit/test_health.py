@@ -318,6 +318,42 @@ def test_service_that_was_well_for_a_moment_only_does_not_pass() -> None:
     assert clock.now == 3
 
 
+@pytest.mark.parametrize(
+    ("own", "wait", "seconds"),
+    [
+        (None, 10, 10),
+        (30, 10, 30),
+        (2, 10, 2),
+        (0, 10, 0),
+        (30, 0, 0),
+    ],
+)
+def test_a_services_own_time_goes_before_that_of_the_run_unless_nobody_is_waited_for(
+    own: int | None, wait: int, seconds: int
+) -> None:
+    clock = _Clock()
+    service = {"name": "a", "restart_wait": own, "health": {"tcp": f"127.0.0.1:{closed_port()}"}}
+    assert observe([service], wait, 1, clock, clock.sleep)["a"].status == "unhealthy"
+    assert clock.now == pytest.approx(seconds)
+
+
+def test_each_service_is_waited_for_as_long_as_it_may_take() -> None:
+    down = {"health": {"tcp": f"127.0.0.1:{closed_port()}"}}
+    clock = _Clock()
+    observe([{"name": "quick", "restart_wait": 2, **down}, {"name": "other", **down}], 10, 1, clock, clock.sleep)
+    assert clock.now == pytest.approx(10), "the longest of them"
+
+    def answering(_asked: Asked) -> tuple[int, dict[str, str], str]:
+        return 200 if clock.now > 5 else 503, {}, ""
+
+    clock = _Clock()
+    with endpoint(answering) as here:
+        slow = {"name": "slow", "restart_wait": 60, "health": {"url": here.url}}
+        seen = observe([{"name": "quick", "restart_wait": 2, **down}, slow], 10, 1, clock, clock.sleep)
+    assert {name: outcome.status for name, outcome in seen.items()} == {"quick": "unhealthy", "slow": "healthy"}
+    assert 5 < clock.now < 7, "the time of the one that is not well is over, so it ends when the other is"
+
+
 def test_does_not_wait_for_what_can_never_be_healthy() -> None:
     clock = _Clock()
     assert observe([{"name": "a"}], 600, 1, clock, clock.sleep)["a"].status == "unknown"

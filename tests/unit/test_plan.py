@@ -186,3 +186,89 @@ def test_the_database_host_cannot_be_waived() -> None:
 def test_strategies_are_not_mixed() -> None:
     with pytest.raises(KeyturnError, match="runs of their own"):
         plan.build(loaded(OTHER={"strategy": "overlap"}), ["KEY", "OTHER"], KINDS, {})
+
+
+# -- which services ---------------------------------------------------------------------------------------------------
+
+
+def _with_services() -> Catalog:
+    """``api`` reads KEY and TOKEN, ``worker`` reads TOKEN, ``lonely`` reads nothing."""
+    variables = catalog()
+    api = variables["keyturn_services"]["api"]
+    more = {"worker": {**api, "depends_on": ["api"], "restart_wait": 90}, "lonely": api}
+    variables["keyturn_services"].update(more)
+    token = {"kind": "env_secret", "stores": variables["keyturn_secrets"]["KEY"]["stores"]}
+    variables["keyturn_secrets"]["TOKEN"] = {**token, "consumers": ["worker", "api"]}
+    variables["keyturn_secrets"]["UNREAD"] = token
+    return load_catalog(variables, GROUPS)
+
+
+def _rotations(**started: tuple[str, list[str]]) -> dict[str, Any]:
+    content = registry.empty()
+    for rotation_id, (stamp, names) in started.items():
+        content["rotations"][rotation_id] = {"started_at": stamp, "secrets": names, "status": "overlap"}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("only", "wanted", "services"),
+    [
+        ([], ["all"], ["api", "lonely", "worker"]),
+        ([], ["worker", "api", "worker"], ["api", "worker"]),
+        (["KEY"], [], ["api"]),
+        (["KEY", "TOKEN"], [], ["api", "worker"]),
+        (["KEY"], ["lonely"], ["lonely"]),
+    ],
+)
+def test_services_are_meant_by_name_or_by_the_secrets_that_they_read(
+    only: list[str], wanted: list[str], services: list[str]
+) -> None:
+    latest = _rotations(r1=("2026-05-01T00:00:00.000Z", ["TOKEN"]))
+    assert plan.choose_services(_with_services(), latest, only, wanted) == services
+
+
+def test_without_a_name_the_services_of_the_last_rotation_are_meant() -> None:
+    """Also where that one was rolled back: its services were restarted, and what they have is asked for."""
+    register = _rotations(
+        r1=("2026-05-02T00:00:00.000Z", ["KEY"]),
+        r2=("2026-05-01T00:00:00.000Z", ["TOKEN"]),
+        r3=("2026-04-01T00:00:00.000Z", ["UNREAD"]),
+    )
+    assert plan.choose_services(_with_services(), register, [], []) == ["api"]
+    register["rotations"]["r2"]["started_at"] = "2026-05-03T00:00:00.000Z"
+    register["rotations"]["r2"]["status"] = "rolled_back"
+    assert plan.choose_services(_with_services(), register, [], []) == ["api", "worker"]
+    register["rotations"]["r2"]["secrets"] = ["TOKEN", "no-longer-in-the-catalog"]
+    assert plan.choose_services(_with_services(), register, [], []) == ["api", "worker"]
+
+
+@pytest.mark.parametrize(
+    ("register", "only", "wanted", "code", "words"),
+    [
+        (None, [], ["wroker"], "service-unknown", "worker"),
+        (None, ["TOKNE"], [], "secret-unknown", "TOKEN"),
+        (None, ["UNREAD"], [], "services-none", "no service reads UNREAD"),
+        (None, [], [], "services-none", "nothing has been turned yet"),
+        (registry.empty(), [], [], "services-none", "nothing has been turned yet"),
+        (_rotations(r1=("2026-05-01", ["UNREAD"])), [], [], "services-none", "no service reads UNREAD"),
+        (None, [], ["all", "api"], "service-unknown", "'all'"),
+    ],
+)
+def test_services_that_are_none_are_refused(
+    register: dict[str, Any] | None, only: list[str], wanted: list[str], code: str, words: str
+) -> None:
+    with pytest.raises(KeyturnError) as caught:
+        plan.choose_services(_with_services(), register, only, wanted)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_a_service_keeps_its_own_time_in_the_plan() -> None:
+    planned = plan.service_plan(_with_services(), ["worker", "api"])
+    assert (planned["waves"], planned["services"]) == ([["api"], ["worker"]], ["api", "worker"])
+    (api, worker) = planned["hosts"]["api1"]
+    assert ([api["name"], worker["name"]], worker["restart_wait"], "restart_wait" in api) == (
+        ["api", "worker"],
+        90,
+        False,
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 
 from tests.support import daemon
 from tests.support.endpoint import closed_port
@@ -79,9 +80,30 @@ def daemons(tmp_path: Path) -> Iterator[Daemons]:
 
 def play(folder: Path, *arguments: str, **variables: Any) -> tuple[int, str]:
     """Run the role with these variables at the highest verbosity; exit code and everything printed."""
-    playbook = folder / "play.yml"
     task = {"name": "Restart", "ansible.builtin.include_role": {"name": "keyturn.rotation.restart"}, "vars": variables}
-    playbook.write_text(json.dumps([{"name": "P", "hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    return _run(folder, {"name": "P", "hosts": "localhost", "gather_facts": False, "tasks": [task]}, *arguments)
+
+
+def restart(daemons: Daemons, *names: str, **variables: Any) -> tuple[int, str]:
+    """Run the playbook ``restart`` over a catalog of these services; exit code and everything printed."""
+    unsaid = ("name", "wave")
+    services = {
+        name: {"hosts": "localhost", **{k: v for k, v in daemons.service(name).items() if k not in unsaid}}
+        for name in names
+    }
+    store = {"hosts": "localhost", "type": "env_file", "path": str(daemons.folder / ".env")}
+    secrets = {
+        f"{name.upper()}_TOKEN": {"kind": "env_secret", "stores": [store], "consumers": [name]} for name in services
+    }
+    catalog = {"keyturn_state_host": "localhost", "keyturn_services": services, "keyturn_secrets": secrets}
+    said = daemons.folder / "catalog.json"
+    said.write_text(json.dumps({**catalog, "keyturn_state_dir": str(daemons.folder / "state"), **variables}))
+    return _run(daemons.folder, {"import_playbook": "keyturn.rotation.restart"}, "-e", f"@{said}")
+
+
+def _run(folder: Path, content: dict[str, Any], *arguments: str) -> tuple[int, str]:
+    playbook = folder / "play.yml"
+    playbook.write_text(json.dumps([content]))
     program = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", "-c", "local", "-vvvv", "--diff"]
     done = subprocess.run(
         [*program, "-e", f"ansible_python_interpreter={sys.executable}", str(playbook), *arguments],
@@ -162,6 +184,41 @@ def test_trap_15_a_program_that_does_not_exist_is_an_error(daemons: Daemons) -> 
     code, output = play(daemons.folder, restart_services=[service], restart_action="started")
     assert code == 2
     assert "api: its start command cannot be started (No such file or directory)" in output
+
+
+def test_a_restart_says_who_got_worse_and_who_was_not_well_before(daemons: Daemons) -> None:
+    for name in ("db", "api"):
+        daemon.main("start", daemons.folder / name)
+    asked = {"keyturn_restart": "all", "keyturn_wait": 1}
+    code, output = restart(daemons, "db", "api", **asked)
+    assert (code, "nothing is worse than before" in output) == (0, True), output
+    (daemons.folder / "db/sick").touch()
+    code, output = restart(daemons, "db", "api", **asked)
+    assert code == 2, output
+    assert "db on localhost: healthy before, unhealthy now (HTTP 503, expected 200)" in output
+    assert "db was healthy and is unhealthy" in output
+    code, output = restart(daemons, "db", "api", **asked)
+    assert code == 2, "what is not well after a restart fails, also where it was not well before"
+    assert "db on localhost is unhealthy (HTTP 503, expected 200), as before" in output
+    assert "nothing is worse than before" in output
+    assert "api is" not in output
+    assert "api on" not in output
+    (daemons.folder / "db/sick").unlink()
+    code, output = restart(daemons, "db", "api", **asked)
+    assert (code, "all 2 healthy" in output, CANARY in output) == (0, True, False), output
+
+
+def test_without_a_name_the_services_of_the_last_rotation_are_restarted(daemons: Daemons) -> None:
+    register = registry.empty()
+    for day, name in (("01", "DB_TOKEN"), ("02", "API_TOKEN")):
+        started = f"2026-05-{day}T00:00:00.000Z"
+        register["rotations"][f"r{day}"] = {"started_at": started, "secrets": [name], "status": "overlap"}
+    (daemons.folder / "state").mkdir(mode=0o700)
+    path = daemons.folder / "state/registry.json"
+    path.write_text(json.dumps(register))
+    path.chmod(0o600)
+    code, output = restart(daemons, "db", "api")
+    assert (code, daemons.calls()) == (0, ["api stop", "api start"]), output
 
 
 def test_no_service_is_nothing_to_do(daemons: Daemons) -> None:

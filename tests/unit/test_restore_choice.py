@@ -147,11 +147,28 @@ def test_the_services_of_the_backup_and_the_readers_of_its_files_are_affected() 
         "waves": [["db"], ["api"], ["worker"]],
     }
     said = {"backup": _backup(services=["api", "gone"]), "restored": ["/srv/.env"], "replaced": "safety"}
-    found = affected(built, {"one": said})
+    found = affected(built, {"one": said}, ["db", "api", "worker", "other"])
     assert found["services"] == ["api", "worker"]
     assert found["running"] == {"one": [[], services[1:2], services[2:]]}
     assert any("the catalog does not know gone" in line for line in found["lines"])
     assert "  replaced    one: what was there is in safety" in found["lines"]
+    assert not any("read none of these secrets" in line for line in found["lines"])
+
+
+def test_a_service_that_the_catalog_knows_and_that_reads_nothing_of_it_is_named_as_that() -> None:
+    services = [{"name": "api", "wave": 0}]
+    work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "services": services}
+    built = {"secrets": [{"name": "KEY", "consumers": ["api"]}], "hosts": {"one": work}, "waves": [["api"]]}
+    said = {"backup": _backup(services=["api", "web", "db", "gone"]), "restored": [], "replaced": ""}
+    found = affected(built, {"one": said}, {"api": {}, "db": {}, "web": {}})
+    assert found["services"] == ["api"]
+    warnings = [line for line in found["lines"] if line.startswith("  warning")]
+    assert [line for line in warnings if "the catalog does not know" in line] == [
+        "  warning     the catalog does not know gone, which the backup names: restart it yourself"
+    ]
+    (known,) = (line for line in warnings if "does not know" not in line)
+    assert "read none of these secrets now" in known
+    assert known.endswith("keyturn.rotation.restart -e keyturn_restart=db,web")
 
 
 def test_the_list_says_what_each_backup_holds_and_how_it_is() -> None:

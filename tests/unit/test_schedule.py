@@ -76,6 +76,8 @@ def test_what_is_due_turns_by_strategy_and_what_is_not_stays() -> None:
 def test_trap_09_what_data_depends_on_is_left_to_people_and_the_table_says_why() -> None:
     held = {"N8N_ENCRYPTION_KEY": secret(), "POSTGRES_PASSWORD": secret(), "TOKEN": secret()}
     assert runs(held, register()) == [("rotate", "TOKEN")]
+    derived = {"CHILD": {**secret(held=True), "derive": {"from": "TOKEN"}}}
+    assert runs({**held, **derived}, register()) == [], "it would wait in every run"
     freed = {**held, "N8N_ENCRYPTION_KEY": secret(held=False)}
     assert runs(freed, register()) == [("rotate", "N8N_ENCRYPTION_KEY,TOKEN")]
     rows = [row("N8N_ENCRYPTION_KEY", None, held_back="other data is encrypted with it")]

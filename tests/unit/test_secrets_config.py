@@ -248,6 +248,39 @@ def test_names_and_words_that_say_what_depends(name: str, fields: dict[str, Any]
     assert names == ([] if held else [name])
 
 
+def test_a_derived_value_that_is_held_back_holds_its_parent_back() -> None:
+    catalog = loaded({"ANON_KEY": {"held": True}})
+    names, held = chosen(catalog, "JWT_SECRET")
+    assert names == []
+    (entry,) = held
+    assert (entry["name"], entry["reason"]) == ("JWT_SECRET", "ANON_KEY, which is made from it, is held back")
+    overlay = parse("\n".join(entry["lines"]), "lines")["keyturn_overlay"]
+    assert overlay == {"ANON_KEY": {"held": False}}
+    assert chosen(loaded(overlay), "JWT_SECRET") == (["ANON_KEY", "JWT_SECRET", "SERVICE_ROLE_KEY"], [])
+    names, held = chosen(catalog, "all")
+    assert not {"ANON_KEY", "JWT_SECRET"} & set(names), "neither of them turns, whatever else does"
+    reasons = {entry["name"]: entry["reason"] for entry in held}
+    assert reasons["ANON_KEY"] == "the catalog holds it back"
+    assert reasons["JWT_SECRET"] == entry["reason"]
+    assert chosen(catalog, "SERVICE_ROLE_KEY") == (["SERVICE_ROLE_KEY"], []), "it is signed with the present parent"
+
+
+def test_what_is_held_back_reaches_up_through_everything_it_is_made_from() -> None:
+    def entry(parent: str = "", **more: Any) -> dict[str, Any]:
+        return {"kind": "env_secret", "strategy": "replace", **({"derive": {"from": parent}} if parent else {}), **more}
+
+    secrets = {"A": entry(), "B": entry("A"), "C": entry("B", held=True), "D": entry("A", held=True), "E": entry("A")}
+    names, held = settle(secrets, ["A", "B", "E"], True)
+    assert names == ["E"]
+    assert {one["name"]: one["reason"] for one in held} == {
+        "A": "C and D, which are made from it, are held back",
+        "B": "C, which is made from it, is held back",
+    }
+    assert settle({**secrets, "C": entry("B")}, ["B"], True) == (["B", "C"], [])
+    own = settle({**secrets, "B": entry("A", held=True)}, ["B"], True)[1]
+    assert own[0]["reason"] == "the catalog holds it back"
+
+
 def test_groups_of_another_order_wait_with_their_command() -> None:
     def entry(strategy: str) -> dict[str, Any]:
         return {"kind": "env_secret", "strategy": strategy}

@@ -105,6 +105,6 @@ def test_after_a_restore_what_reads_the_files_is_restarted_or_all(everything: bo
     plan = {**_plan(), "secrets": [{"name": "A", "consumers": ["db"]}, {"name": "B"}]}
     backup = {"name": "n", "services": [], "files": ["/srv/key"], "checksums": "ok"}
     said = {"one": {"backup": backup, "restored": [], "replaced": ""}}
-    found = affected(plan, said, everything=everything)
+    found = affected(plan, said, ["db"], everything=everything)
     assert found["services"] == ["db"]
     assert {host: _names(waves) for host, waves in found["running"].items()} == {"one": running, "two": [[], [], []]}

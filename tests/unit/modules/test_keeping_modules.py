@@ -153,3 +153,58 @@ def test_health_is_shown_saved_compared_and_fails_for_what_is_not_well(tmp_path:
     assert "db was healthy and is unhealthy" in text
     code, text = report("starting")
     assert (code, "db on two is starting (d)" in text) == (2, True)
+
+
+def test_health_is_compared_with_what_all_hosts_said_before(tmp_path: Path) -> None:
+    """What is not well fails, and the words say whether it was so before."""
+    plan = {"hosts": {host: [{"name": "api"}] for host in ("one", "two")}, "waves": [["api"]]}
+
+    def said(status: str) -> dict[str, Any]:
+        return {"services": {"api": {"status": status, "detail": "d"}}}
+
+    def report(before: tuple[str, str], now: tuple[str, str]) -> tuple[int, str]:
+        hosts = {
+            host: {"earlier": said(before[number]), "seen": said(now[number])}
+            for number, host in enumerate(("one", "two"))
+        }
+        task = {"plan": plan, "answers": "seen", "before": "earlier"}
+        ended = run_tasks(tmp_path, hosts, [{"name": "T", "keyturn.rotation.health_report": task, "run_once": True}])
+        return ended.code, ended.output
+
+    code, text = report(("healthy", "unhealthy"), ("healthy", "unhealthy"))
+    assert (code, "api on two is unhealthy (d), as before" in text, "api on one" in text) == (2, True, False), text
+    code, text = report(("healthy", "unhealthy"), ("starting", "starting"))
+    assert (code, "api was healthy and is starting" in text) == (2, True), text
+    assert "api on one: healthy before, starting now (d)" in text
+    assert "api on two is starting (d), unhealthy before" in text
+    code, text = report(("unhealthy", "healthy"), ("healthy", "healthy"))
+    assert (code, "nothing is worse than before" in text) == (0, True), text
+
+
+def test_a_state_that_says_nothing_of_these_services_does_not_pass(tmp_path: Path) -> None:
+    """Everything is down each time."""
+    plan = {"hosts": {"one": [{"name": "api"}, {"name": "db"}]}, "waves": [["db"], ["api"]]}
+    down = {"services": {name: {"status": "unhealthy", "detail": "d"} for name in ("api", "db")}}
+    saved = tmp_path / "saved.json"
+
+    def report(services: dict[str, str], **more: Any) -> tuple[int, str]:
+        entries = {name: {"status": "running", "health": health} for name, health in services.items()}
+        saved.write_text(json.dumps({"services": entries}))
+        arguments = {"plan": plan, "answers": "seen", "compare": str(saved), **more}
+        task = {"name": "T", "keyturn.rotation.health_report": arguments, "run_once": True}
+        ended = run_tasks(tmp_path, {"one": {"seen": down}}, [task])
+        return ended.code, ended.output
+
+    code, text = report({})
+    assert (code, "names no service, so nothing can be compared" in text) == (2, True), text
+    code, text = report({"other": "healthy"})
+    assert (code, "it names other, and what was looked at is api, db" in text) == (2, True), text
+    code, text = report({"api": "unhealthy"})
+    assert (code, "db on one is unhealthy (d), not compared: nobody knows how it was" in text) == (2, True), text
+    sick = {"api": "unhealthy", "db": "unhealthy"}
+    code, text = report(sick)
+    assert (code, "db on one: unhealthy (d), as before" in text) == (0, True), text
+    code, text = report({**sick, "gone": "healthy"}, whole_catalog=True)
+    assert (code, "The catalog does not name gone: if that is right, save the state anew" in text) == (2, True), text
+    code, text = report({**sick, "gone": "healthy"})
+    assert (code, "not looked at this time: gone" in text) == (0, True), text
