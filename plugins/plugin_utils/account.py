@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import is_quiesced
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import (
     emergencies,
@@ -539,6 +540,7 @@ def held_lines(held: Iterable[Mapping[str, Any]]) -> list[str]:
 def _expected(run: Run) -> list[str]:
     """What the counts of preflight promise: rows, slow requests, duration."""
     seconds, wait = float(_OVERHEAD_SECONDS), 0.0
+    is_swapped = run.plan["strategy"] == "cutover"
     lines = []
     for host, step, result in run.kinds:
         if step != "preflight":
@@ -560,7 +562,7 @@ def _expected(run: Run) -> list[str]:
         estimates = result.get("estimates", {})
         seconds += float(estimates.get("seconds") or 0)
         choice = result.get("choice")
-        if choice and run.plan["strategy"] == "cutover":
+        if choice and is_swapped:
             lines.append(
                 f"  cut-over    {result['job']['database']} on {host}: by {choice['cut_over']}; {choice['why']}"
             )
@@ -573,9 +575,10 @@ def _expected(run: Run) -> list[str]:
     remaining = remains.expected(run.plan)
     if remaining:
         lines.append(f"  remains     {remaining}")
-    stopped = any(service.get("quiesce") == "stop" for work in hosts for service in work["services"])
+    stopped = any(is_quiesced(run.plan, service) for work in hosts for service in work["services"])
     how = "services are stopped for the swap and started after it" if stopped else "services run on"
-    lines.append(f"  expected    about {duration(seconds)}; {how}; the swap takes {wait:.0f} ms")
+    swap = f"; the swap takes {wait:.0f} ms" if is_swapped else ""
+    lines.append(f"  expected    about {duration(seconds)}; {how}{swap}")
     lines.append(f"  phases      {' → '.join(run.plan['phases'])}")
     return lines
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -127,3 +128,16 @@ def test_a_rotation_is_stopped_and_the_same_command_finishes_it(slow: Stack, con
     (rotation,) = registry(slow.state_dir("db"))["rotations"].values()
     assert (rotation["status"], len(rotation["runs"])) == ("overlap", 2)
     assert [entry["interrupted"] for entry in rotation["runs"]] == [False, False]
+
+
+def test_lines_of_progress_are_as_rare_as_asked(make_stack: StackMaker, controller: Controller) -> None:
+    """Ten seconds of work, which would say ten lines."""
+    stack = make_stack(rows=200)
+    _treat(stack, workers=1, batch_rows=5, rate=20)
+    before = stack.key()
+    ended = controller.run(stack.inventory, "rotate", only=SECRET, progress_seconds=4)
+    assert_turned(stack, ended, before)
+    said = re.findall(r"^  db: public\.jwks_keys\.private_jwk (\d+) of 200 rows .*$", ended.output, re.MULTILINE)
+    done = [int(number) for number in said if 0 < int(number) < 200]
+    assert done == sorted(set(done))
+    assert 1 <= len(done) <= 4

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,54 @@ def test_services_that_nobody_stops_meanwhile(stack: Stack, controller: Controll
     assert stack.key() == before
     assert stack.verify(outcome.model, plaintext_ok=True).ok, stack.verify(outcome.model, plaintext_ok=True)
     assert stack.verify_lookups().ok
+
+
+_OF_OURS = """
+    SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgname ~ 'keyturn'
+    UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = to_regnamespace('keyturn')
+    UNION ALL SELECT 'session ' || application_name FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name ~ 'keyturn'
+    UNION ALL SELECT 'writer that waits' FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name ~ '^demo-service' AND wait_event = 'advisory'
+    UNION ALL SELECT 'lock' FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+def _of_ours(link: psycopg.Connection[tuple[Any, ...]]) -> set[str]:
+    """What is in the database of ours now, and who waits for it; digits of names left out."""
+    return {re.sub(r"_[0-9a-f]{16}", "_", row[0]) for row in link.execute(_OF_OURS).fetchall()}
+
+
+@pytest.mark.one_instance
+@pytest.mark.parametrize("cut_over", ["rows", "columns"])
+def test_writes_wait_in_the_database_while_the_key_turns(stack: Stack, controller: Controller, cut_over: str) -> None:
+    """What reads first may meet the other key for a moment; what writes waits, and nothing stays of the hold."""
+    variables = load(stack)
+    for service in variables["keyturn_services"].values():
+        service["quiesce"] = "writes"
+    variables["keyturn_databases"]["app"]["cut_over"] = cut_over
+    edit(stack, variables)
+    with psycopg.connect(stack.database.owner_dsn, autocommit=True) as link:
+        for playbook, model in (("rotate", None), ("rollback", stack.folder / "client.json")):
+            before, seen = stack.key(), set[str]()
+            client = stack.client(rate=60, workers=4, model=model)
+            process = controller.start(stack.inventory, playbook, only=SECRET)
+            while process.poll() is None:
+                seen |= _of_ours(link)
+                time.sleep(0.02)
+            output = process.communicate()[0]
+            outcome = client.stop()
+            assert process.returncode == 0, output
+            assert stack.key() != before
+            assert stack.verify(outcome.model, plaintext_ok=True).ok, stack.verify(outcome.model, plaintext_ok=True)
+            assert outcome.summary["served_by_operation"]["update"] > 0
+            assert {reason.split(": ")[1] for reason in outcome.summary["failures"]} <= {"500 decrypt"}, outcome.summary
+            assert {"session keyturn hold", "writer that waits", "lock"} <= seen
+            triggers = {"trigger keyturn_hold_", "trigger keyturn_hold__row", "function h_"}
+            assert (triggers <= seen) is (cut_over == "rows")
+            guard = {"trigger zzzz_keyturn_", "function g_"} if (playbook, cut_over) == ("rotate", "columns") else set()
+            assert _of_ours(link) == guard
+    assert status_of(stack) == ["rolled_back"]
 
 
 def test_of_two_controllers_that_start_at_the_same_moment_one_turns(stack: Stack, tmp_path: Path) -> None:

@@ -61,11 +61,13 @@ _DEPENDANTS = """
       AND NOT coalesce(w.rulename = '_RETURN' AND v.relkind = 'v', false)
       AND NOT coalesce(k.contype = 'n' OR k.conname ~ '^keyturn_[0-9a-f]{16}_filled$', false)
     UNION
-    SELECT 'view of another owner', v.relname
+    SELECT CASE WHEN pg_has_role(v.relowner, 'USAGE') THEN 'view in a schema where this role has no CREATE'
+                ELSE 'view of another owner' END, v.relname
     FROM pg_depend d
     JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname = %(column)s
     JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid AND w.rulename = '_RETURN'
-    JOIN pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' AND NOT pg_has_role(v.relowner, 'USAGE')
+    JOIN pg_class v ON v.oid = w.ev_class AND v.relkind = 'v'
+     AND NOT (pg_has_role(v.relowner, 'USAGE') AND has_schema_privilege(v.relnamespace, 'CREATE'))
     WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s::bigint::oid
     UNION
     SELECT 'BEFORE trigger that fires after ours', t.tgname FROM pg_trigger t

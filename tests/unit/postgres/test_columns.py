@@ -358,6 +358,124 @@ def test_another_owner_is_refused(rig: Rig, dsn: str) -> None:
     rig.sql.execute("DROP OWNED BY writer_only")
 
 
+@pytest.fixture
+def keeper(rig: Rig, dsn: str) -> Iterator[Rig]:
+    """A role that owns the table, and nothing else but the view ``ours``; calls are its own."""
+    rig.fill(2)
+    rig.sql.execute("""
+        DO $$ BEGIN CREATE ROLE keeper LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        GRANT CREATE ON DATABASE app TO keeper;
+        ALTER TABLE creds OWNER TO keeper;
+        CREATE VIEW theirs AS SELECT secret FROM creds;
+        CREATE VIEW ours AS SELECT secret FROM creds;
+        ALTER VIEW ours OWNER TO keeper""")
+    rig.dsn = dsn.replace("user=postgres", "user=keeper")
+    yield rig
+    rig.sql.execute("DROP OWNED BY keeper CASCADE")
+
+
+def test_views_that_this_role_cannot_make_again_are_refused_and_others_are_carried_over(keeper: Rig) -> None:
+    before = keeper.snapshot()
+    with pytest.raises(KeyturnError) as refused:
+        keeper.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("columns-refused", "public.creds.secret")
+    for words in ("view of another owner theirs", "view in a schema where this role has no CREATE ours"):
+        assert words in refused.value.message
+    assert keeper.snapshot() == before
+    keeper.sql.execute("DROP VIEW theirs; GRANT CREATE ON SCHEMA public TO keeper")
+    _forward(keeper)
+    assert sorted(opens("new", cell) or b"" for cell in keeper.cells("ours", "secret", "secret")) == [b"1:0", b"2:0"]
+
+
+def test_a_table_made_of_a_type_is_refused(rig: Rig) -> None:
+    rig.sql.execute("CREATE TYPE kind AS (id bigint, secret text); CREATE TABLE creds OF kind (PRIMARY KEY (id))")
+    rig.insert([(1, _cell("old", "1:0"))])
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("columns-refused", "public.creds.secret")
+    assert "a table made of a type" in refused.value.message
+    assert rig.shadows() == []
+
+
+_SEVERAL = "values of several cells"
+#: What has to be done to a table of plain cells, what the catalog says of it, and the words of the refusal.
+_NEVER: dict[str, tuple[str, dict[str, Any], str]] = {
+    "paths": (
+        "UPDATE creds SET secret = json_build_object('token', secret)",
+        {"paths": ["$.token"]},
+        _SEVERAL,
+    ),
+    "list": ("UPDATE creds SET secret = secret || ',' || secret", {"list": ","}, _SEVERAL),
+    "pattern": ("UPDATE creds SET secret = '<' || secret || '>'", {"pattern": "<(.+)>"}, _SEVERAL),
+    "array": ("ALTER TABLE creds ALTER secret TYPE text[] USING ARRAY[secret]", {}, _SEVERAL),
+    "where": ("SELECT 1", {"where": {"column": "ver", "is": 0}}, "rows chosen by a condition"),
+    "set": ("SELECT 1", {"set": {"ver": {"new": 2, "old": 0}}}, "columns that change with the cell"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(_NEVER))
+def test_what_never_goes_by_columns_is_refused_by_name_and_goes_by_rows(rig: Rig, what: str) -> None:
+    statement, more, words = _NEVER[what]
+    rig.fill(3)
+    rig.sql.execute(statement)
+    rig.columns = [rig.column("creds", "secret", **more)]
+    before = rig.snapshot()
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("columns-refused", "public.creds.secret")
+    assert f"public.creds.secret: {words}" in refused.value.message
+    assert "cut_over: rows" in str(refused.value)
+    assert rig.snapshot() == before
+    rig.defaults.update(cut_over="auto", max_writer_wait_ms=0)
+    choice = rig.info()["choice"]
+    assert (choice["cut_over"], choice["refusals"]) == ("rows", [f"public.creds.secret: {words}"])
+    _forward(rig)
+    assert rig.info()["coverage"][0]["new"] == 3
+
+
+def test_a_first_encryption_that_has_begun_otherwise_never_goes_by_columns(rig: Rig) -> None:
+    rig.fill(3, "new")
+    rig.sql.execute("UPDATE creds SET secret = '{}' WHERE id = 2")
+    rig.old = ""
+    plain = {"preset": "aes256gcm-b64", "plaintext": "json-object"}
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt", envelope=plain)]
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert refused.value.code == "columns-refused"
+    assert "rows that are under the new key already, in a first encryption" in refused.value.message
+    assert rig.shadows() == []
+
+
+def test_one_of_them_decides_for_all_columns_of_the_secret(rig: Rig) -> None:
+    rig.fill(3)
+    rig.sql.execute("CREATE TABLE more (LIKE creds INCLUDING ALL); INSERT INTO more SELECT * FROM creds")
+    rig.columns.append(rig.column("more", "secret", where={"column": "ver", "is": 0}))
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("columns-refused", "public.more.secret")
+    rig.run("prepared", cut_over="auto", max_writer_wait_ms=0)
+    assert [fact["cut_over"] for fact in rig.run("prepared", check=True)["facts"]] == ["rows", "rows"]
+
+
+def test_two_columns_of_one_table_go_together(rig: Rig) -> None:
+    rig.fill(4)
+    rig.sql.execute("ALTER TABLE creds ADD other text")
+    rig.sql.execute("UPDATE creds SET other = secret WHERE id < 4")
+    rig.columns.append(rig.column("creds", "other"))
+    _forward(rig)
+    rig.sql.execute("UPDATE creds SET other = %s WHERE id = 4", (_cell("new", "4:late"),))
+    assert rig.plaintexts("new") == {1: "1:0", 2: "2:0", 3: "3:0", 4: "4:0"}
+    assert [opens("new", cell) for _id, cell in sorted(rig.cells(column="other").items())] == [
+        b"1:0",
+        b"2:0",
+        b"3:0",
+        b"4:late",
+    ]
+    rig.run("rolled_back", step="all")
+    assert [entry["old"] for entry in rig.info()["coverage"]] == [4, 4]
+    assert (sorted(_columns(rig)), rig.left_behind()) == (["id", "other", "secret", "ver"], [])
+
+
 # -- which way -----------------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,14 @@ _CHANGES: dict[str, Any] = {
     "fernet": "fernet",
     "bound to the row": _BOUND,
 }
+#: Not authenticated: nothing but padding and form tell whether a cell opens.
+_CBC: dict[str, Any] = {
+    "cipher": "aes-cbc",
+    "text": {"encoding": "hex", "separator": ":"},
+    "parts": ["iv:16", "ciphertext"],
+    "key": "base64",
+    "check": "utf8",
+}
 
 
 def _opened(rig: Rig, envelope: Any, key: str) -> list[bytes | None]:
@@ -48,6 +56,57 @@ def test_the_envelope_changes_with_the_key_or_without_it(rig: Rig, name: str, wa
         result = rig.run(state)
     assert result["coverage"][0]["old"] == 20
     assert _opened(rig, "aes256gcm-b64", "old") == wanted
+
+
+def _cell(envelope: Any, key: str, number: int, text: str) -> str:
+    sealer = Envelope(load_spec(envelope), KEYS[key])
+    context = f"creds|secret|{number}".encode() if sealer.spec.needs_context else None
+    return sealer.seal(f"a value of the service: {text}".encode(), context).decode()
+
+
+@pytest.mark.parametrize("cut_over", ["in_place", "rows", "columns"])
+@pytest.mark.parametrize("new", ["new", "old"])
+def test_cbc_becomes_gcm_bound_to_the_row_and_comes_back(rig: Rig, cut_over: str, new: str) -> None:
+    """Also what the service writes meanwhile, under either envelope."""
+    way = _WAYS["in_place" if cut_over == "in_place" else "shadow"]
+    wanted = {number: f"{number}:0" for number in range(1, 21)}
+
+    def texts() -> list[bytes | None]:
+        return [f"a value of the service: {text}".encode() for _number, text in sorted(wanted.items())]
+
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text NOT NULL)")
+    rig.insert([(number, _cell(_CBC, "old", number, text)) for number, text in wanted.items()])
+    rig.new = new
+    rig.defaults["cut_over"] = "rows" if cut_over == "in_place" else cut_over
+    rig.columns = [rig.column("creds", "secret", envelope=_CBC, new_envelope=_BOUND)]
+    write = "UPDATE creds SET secret = %s WHERE id = %s"
+    for state in way:
+        rig.run(state)
+    if cut_over != "in_place":
+        wanted[3] = "3:late"
+        rig.sql.execute(write, (_cell(_CBC, "old", 3, wanted[3]), 3))
+        rig.run("swept")
+    assert rig.info()["coverage"][0]["new"] == 20
+    assert _opened(rig, _BOUND, new) == texts()
+    assert _opened(rig, _CBC, "old") == [None] * 20
+    assert rig.run(way[-1])["changed"] is False
+
+    wanted[4] = "4:new"
+    rig.sql.execute(write, (_cell(_BOUND, new, 4, wanted[4]), 4))
+    for state in _BACK:
+        result = rig.run(state)
+    assert result["coverage"][0]["old"] == 20
+    assert _opened(rig, _CBC, "old") == texts()
+    assert (rig.shadows(), rig.left_behind()) == ([], [])
+
+
+def test_a_cell_of_another_row_is_none_of_ours_after_the_change_to_gcm(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text NOT NULL)")
+    rig.insert([(number, _cell(_CBC, "old", number, "same")) for number in (1, 2)])
+    rig.columns = [rig.column("creds", "secret", envelope=_CBC, new_envelope=_BOUND)]
+    rig.run("in_place")
+    rig.sql.execute("UPDATE creds SET secret = (SELECT secret FROM creds WHERE id = 2) WHERE id = 1")
+    assert rig.info()["unknown"][0]["keys"] == ["1"]
 
 
 @pytest.mark.parametrize("way", _WAYS)
