@@ -32,6 +32,8 @@ options:
     description:
       - Look for other columns of the database that hold values under one of the keys. Samples of each are tried, and of
         the strings inside of JSON and the elements of arrays.
+      - Tried are the envelopes of O(columns), and all presets that are authenticated and quick to open. With no
+        O(columns) these presets alone.
     type: bool
     default: false
   schemas:
@@ -49,6 +51,15 @@ EXAMPLES = r"""
     dsn: {file: /etc/app/dsn}
     columns:
       - {table: jwks_keys, column: private_jwk, envelope: aes256gcm-b64}
+    keys:
+      old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
+    search: true
+
+- name: Look for columns under the key without naming any
+  keyturn.rotation.reencrypt_info:
+    name: JWK_AES_KEY
+    database: app
+    dsn: {file: /etc/app/dsn}
     keys:
       old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
     search: true
@@ -85,11 +96,19 @@ server:
   returned: success
   type: dict
 found:
-  description: Columns that hold values under one of the keys and that were not named.
+  description:
+    - Columns that hold values under one of the keys and that were not named, with the envelope that opens them. An
+      envelope that is no preset is called by its name and the column that declares it.
   returned: success
   type: list
   elements: dict
   sample: [{table: public.notes, column: body, path: $.token, envelope: fernet, key: old, opened: 50, sampled: 50}]
+unreadable:
+  description: Tables that O(search) could not look at, or not wholly, and why.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{table: audit.events, reason: this role may not read it}]
 """
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import run_module

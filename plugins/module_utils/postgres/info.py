@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import choose, writer_wait_ms
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
     explained,
@@ -74,10 +76,18 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 },
                 "choice": choice.as_result(),
                 "server": _server(link, params["schema"]),
-                "found": search(link, targets, params["schemas"]) if params["search"] else [],
+                **_search(link, targets, database, params),
             }
     finally:
         link.close()
+
+
+def _search(
+    link: Link, targets: Sequence[Target], database: Database, params: dict[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    if not params["search"]:
+        return {"found": [], "unreadable": []}
+    return search(link, targets, database.keys, params["schemas"])
 
 
 def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import register
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -121,6 +121,11 @@ class Database:
         self.old = resolve(session, keys["old"], f"{rotation}/{name}/old") if "old" in keys else None
         self.new = resolve(session, keys["new"], f"{rotation}/{name}/new") if "new" in keys else None
         self._limits = Limits(lock_ms=params.get("lock_timeout_ms") or Limits.lock_ms)
+
+    @property
+    def keys(self) -> dict[str, bytes]:
+        """The keys that are given."""
+        return {kind: value for kind, value in ((NEW, self.new), (OLD, self.old)) if value is not None}
 
     def open(self) -> Link:
         """A new connection."""
