@@ -36,6 +36,13 @@ options:
         O(columns) these presets alone.
     type: bool
     default: false
+  detect:
+    description:
+      - Say which envelopes open samples of O(columns), under each of O(keys), and nothing else; nothing is counted.
+      - Tried are all presets, and the envelopes that O(columns) name, if they do. Left out are those that lack a field
+        (C(rails-json) without its salt) and those bound to the row.
+    type: bool
+    default: false
   schemas:
     description: Look only in these schemas.
     type: list
@@ -55,6 +62,17 @@ EXAMPLES = r"""
       old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
     search: true
 
+- name: Say which preset a column has
+  keyturn.rotation.reencrypt_info:
+    name: JWK_AES_KEY
+    database: app
+    dsn: {file: /etc/app/dsn}
+    columns:
+      - {table: jwks_keys, column: private_jwk}
+    keys:
+      old: {env_file: /srv/app/.env, variable: JWK_AES_KEY}
+    detect: true
+
 - name: Look for columns under the key without naming any
   keyturn.rotation.reencrypt_info:
     name: JWK_AES_KEY
@@ -68,32 +86,32 @@ EXAMPLES = r"""
 RETURN = r"""
 coverage:
   description: How many rows of each column are in which class.
-  returned: success
+  returned: success, without O(detect)
   type: list
   elements: dict
   sample: [{table: public.keys, column: jwk, total: 3, new: 0, old: 3, plaintext: 0, 'null': 0, unknown: 0, skipped: 0}]
 unknown:
   description: Primary keys of rows that open under neither key, at most ten for each column.
-  returned: success
+  returned: success, without O(detect)
   type: list
   elements: dict
 columns:
   description: Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
-  returned: success
+  returned: success, without O(detect)
   type: list
   elements: dict
 estimates:
   description: How long a rotation would take and writers would wait, and how that was computed.
-  returned: success
+  returned: success, without O(detect)
   type: dict
 choice:
   description: How the rows are swapped, why, and what forbids V(columns) where that was looked at.
-  returned: success
+  returned: success, without O(detect)
   type: dict
   sample: {cut_over: rows, why: 'writers wait about 12 ms, 1.0 s are permitted', refusals: []}
 server:
   description: Version, role and its privileges, default isolation level.
-  returned: success
+  returned: success, without O(detect)
   type: dict
 found:
   description:
@@ -103,6 +121,20 @@ found:
   type: list
   elements: dict
   sample: [{table: public.notes, column: body, path: $.token, envelope: fernet, key: old, opened: 50, sampled: 50}]
+detected:
+  description:
+    - For each column the envelopes that open samples, those that prove it first, with the key and how many of the
+      samples open. Never a value.
+    - Where strings inside of JSON open, an entry for each path. A column that nothing opens has an empty list.
+  returned: success, with O(detect)
+  type: list
+  elements: dict
+  sample:
+    - table: public.jwks_keys
+      column: private_jwk
+      path: ''
+      sampled: 50
+      envelopes: [{envelope: aes256gcm-b64, authenticated: true, key: old, opened: 50, sampled: 50}]
 unreadable:
   description: Tables that O(search) could not look at, or not wholly, and why.
   returned: success

@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.detect import detect_columns
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
@@ -41,6 +42,9 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     link = database.open()
     try:
         with explained(database.place):
+            if params["detect"]:
+                found = _search(link, [], database, params)
+                return {"changed": False, "detected": detect_columns(link, params, database.keys), **found}
             targets = find_targets(link, database, params, ("SELECT",))
             rows_way, schema = WAYS["rows"], params["schema"]
             sides = [find_shadow(link, schema, target.column, rows_way) for target in targets]
