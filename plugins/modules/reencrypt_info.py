@@ -96,7 +96,10 @@ unknown:
   type: list
   elements: dict
 columns:
-  description: Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
+  description:
+    - Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
+    - C(left_by_prefix) is how many cells begin with the id of the old key, where cells name their key; null elsewhere.
+      No cell is opened for it, so it is a hint, and RV(coverage) the proof.
   returned: success, without O(detect)
   type: list
   elements: dict

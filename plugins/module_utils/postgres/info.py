@@ -25,6 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.prefixes import left_by_prefix
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rights import check_rights
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.search import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
@@ -122,6 +123,7 @@ def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
         "indexes_on_column": indexes,
         "triggers": list(triggers),
         "authenticated": covered.target.authenticated,
+        "left_by_prefix": left_by_prefix(link, covered.target),
         "unknown_keys": covered.counts.unknown_keys,
         "fact": side.fact,
         "fact_cut_over": side.way if side.fact != NONE else "",
