@@ -54,9 +54,8 @@ options:
         type: str
         required: true
       envelope:
-        description: The name of a preset, or a declared layout.
+        description: The name of a preset, or a declared layout. Only the option C(detect) does without.
         type: raw
-        required: true
       plaintext:
         description: What to do with cells that are not encrypted.
         type: str

@@ -44,6 +44,8 @@ __all__ = [
 _OVERHEAD_SECONDS = 15
 #: A job that runs says something about once a second.
 _SILENT_SECONDS = 30
+#: Tables that one line names.
+_SHOWN_TABLES = 3
 NO_BACKUP = "no backup was made, as keyturn_skip_backup asked: there is no copy of the files as they were"
 #: How a run may leave its rotation.
 STATUSES = (
@@ -537,6 +539,18 @@ def held_lines(held: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _not_searched(host: str, result: Mapping[str, Any]) -> list[str]:
+    """One line on the tables that a search could not look at."""
+    tables = [f"{row['table']} ({row['reason']})" for row in result.get("unreadable", ())]
+    if not tables:
+        return []
+    more = f", and {len(tables) - _SHOWN_TABLES} more" if len(tables) > _SHOWN_TABLES else ""
+    return [
+        f"  warning     {result['job']['database']} on {host}: not searched for columns without a name in the catalog: "
+        f"{', '.join(tables[:_SHOWN_TABLES])}{more}"
+    ]
+
+
 def _expected(run: Run) -> list[str]:
     """What the counts of preflight promise: rows, slow requests, duration."""
     seconds, wait = float(_OVERHEAD_SECONDS), 0.0
@@ -555,10 +569,11 @@ def _expected(run: Run) -> list[str]:
             )
         lines += [
             f"  warning     {row['table']}.{row['column']} on {host}{' ' + row['path'] if row['path'] else ''}: "
-            f"{row['opened']} of {row['sampled']} samples open under the {row['key']} key, "
+            f"{row['opened']} of {row['sampled']} samples open as {row['envelope']} under the {row['key']} key, "
             "and the catalog does not name it"
             for row in result.get("found", ())
         ]
+        lines += _not_searched(host, result)
         estimates = result.get("estimates", {})
         seconds += float(estimates.get("seconds") or 0)
         choice = result.get("choice")

@@ -152,6 +152,15 @@ _ALONE = """
         columns: ["{{ column }}"]
         keys: {old: {value: "{{ old }}"}, new: {value: "{{ new }}"}}
         search: true
+    - name: Say which envelope the column has
+      keyturn.rotation.reencrypt_info:
+        name: ALONE
+        database: app
+        dsn: {value: "{{ dsn }}"}
+        columns: ["{{ column }}"]
+        keys: {old: {value: "{{ old }}"}, new: {value: "{{ new }}"}}
+        detect: true
+        search: true
     - name: Encrypt and go back
       keyturn.rotation.reencrypt:
         state: "{{ item }}"

@@ -107,6 +107,7 @@ class Rig:
             "lock_timeout_ms": 50,
             "max_wait_s": 20,
             "search": False,
+            "detect": False,
             "cut_over": "rows",
             "max_writer_wait_ms": 1000,
             "quiesce": "none",

@@ -82,7 +82,12 @@ class Envelope:
 
         ``_`` and ``%`` in it mean themselves.
         """
-        return self._openers[0].prefix if self._openers and KEY_ID in self.spec.prefix else None
+        return next(iter(self.key_prefixes), None)
+
+    @property
+    def key_prefixes(self) -> list[bytes]:
+        """The same of each of its keys, the one that encrypts first."""
+        return [opener.prefix for opener in self._openers] if KEY_ID in self.spec.prefix else []
 
     def prepare(self, cells: Sequence[bytes]) -> None:
         """Derive the keys of these cells ahead, so that opening them later (in a transaction) is quick."""

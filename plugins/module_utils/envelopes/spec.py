@@ -266,6 +266,11 @@ class EnvelopeSpec:
         return self.derive is not None and any(part.name == "salt" for part in self.parts)
 
     @property
+    def derives_slowly(self) -> bool:
+        """Whether each cell has a key of its own that takes long to derive."""
+        return self.is_salted and self.derive is not None and self.derive.slow
+
+    @property
     def needs_context(self) -> bool:
         """Whether the associated data names the row, so that each call needs it."""
         return PLACEHOLDER.search(self.associated_data) is not None

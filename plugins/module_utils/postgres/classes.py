@@ -143,8 +143,7 @@ class Target:
     @property
     def derives_slowly(self) -> bool:
         """Whether each cell has a key of its own that takes long to derive: threads do that, on all processors."""
-        specs = (self.new.spec, self.old.spec)
-        return any(spec.is_salted and spec.derive is not None and spec.derive.slow for spec in specs)
+        return self.new.spec.derives_slowly or self.old.spec.derives_slowly
 
     def rows_a_second(self) -> float:
         """How many rows are opened, sealed and opened again in a second, by one process.

@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import choose, writer_wait_ms
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
     explained,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage import Covered, cover
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.detect import detect_columns
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
@@ -22,6 +25,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options 
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import BatchSize
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.prefixes import left_by_prefix
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rights import check_rights
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.search import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shadows import NONE, Shadow
@@ -39,6 +43,9 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
     link = database.open()
     try:
         with explained(database.place):
+            if params["detect"]:
+                found = _search(link, [], database, params)
+                return {"changed": False, "detected": detect_columns(link, params, database.keys), **found}
             targets = find_targets(link, database, params, ("SELECT",))
             rows_way, schema = WAYS["rows"], params["schema"]
             sides = [find_shadow(link, schema, target.column, rows_way) for target in targets]
@@ -74,10 +81,18 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
                 },
                 "choice": choice.as_result(),
                 "server": _server(link, params["schema"]),
-                "found": search(link, targets, params["schemas"]) if params["search"] else [],
+                **_search(link, targets, database, params),
             }
     finally:
         link.close()
+
+
+def _search(
+    link: Link, targets: Sequence[Target], database: Database, params: dict[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    if not params["search"]:
+        return {"found": [], "unreadable": []}
+    return search(link, targets, database.keys, params["schemas"])
 
 
 def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
@@ -108,6 +123,7 @@ def _column(link: Link, covered: Covered, side: Shadow) -> dict[str, Any]:
         "indexes_on_column": indexes,
         "triggers": list(triggers),
         "authenticated": covered.target.authenticated,
+        "left_by_prefix": left_by_prefix(link, covered.target),
         "unknown_keys": covered.counts.unknown_keys,
         "fact": side.fact,
         "fact_cut_over": side.way if side.fact != NONE else "",

@@ -12,7 +12,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import register
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.conditions import (
     parse_companions,
     parse_conditions,
@@ -33,7 +33,7 @@ __all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "Database", "find_targets", "rotation_
 _COLUMN = {
     "table": {"type": "str", "required": True},
     "column": {"type": "str", "required": True},
-    "envelope": {"type": "raw", "required": True},
+    "envelope": {"type": "raw"},
     "plaintext": {"type": "str", "choices": ["encrypt", "keep", "refuse"], "default": "refuse"},
     "may_be_empty": {"type": "bool", "default": False},
     "new_envelope": {"type": "raw"},
@@ -101,6 +101,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 INFO_ARGUMENTS: dict[str, dict[str, Any]] = {
     **_COMMON,
     "search": {"type": "bool", "default": False},
+    "detect": {"type": "bool", "default": False},
     "schemas": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -122,6 +123,11 @@ class Database:
         self.new = resolve(session, keys["new"], f"{rotation}/{name}/new") if "new" in keys else None
         self._limits = Limits(lock_ms=params.get("lock_timeout_ms") or Limits.lock_ms)
 
+    @property
+    def keys(self) -> dict[str, bytes]:
+        """The keys that are given."""
+        return {kind: value for kind, value in ((NEW, self.new), (OLD, self.old)) if value is not None}
+
     def open(self) -> Link:
         """A new connection."""
         link = connect(self._dsn, self.place, self._limits)
@@ -136,15 +142,26 @@ def _writing_key(spec: EnvelopeSpec, value: bytes | None) -> bytes | None:
     return value.split(b",")[0 if spec.key.several == "first" else -1]
 
 
+def _declared(entry: Mapping[str, Any]) -> EnvelopeSpec:
+    if entry["envelope"] is None:
+        raise KeyturnError(
+            "envelope-missing",
+            "no envelope is named",
+            where=f"{entry['table']}.{entry['column']}",
+            hint="Name a preset or declare one; reencrypt_info with detect: true says which presets open samples",
+        )
+    return load_spec(entry["envelope"])
+
+
 def find_targets(link: Link, database: Database, params: Mapping[str, Any], need: tuple[str, ...]) -> list[Target]:
     """The columns of a call, found in the catalog, with their keys.
 
     :param need: privileges on the tables.
-    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-unknown``, and those of ``tables``,
-        ``conditions`` and ``shapes``.
+    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-missing``, ``envelope-unknown``, and those of
+        ``tables``, ``conditions`` and ``shapes``.
     """
     specs = [
-        (load_spec(entry["envelope"]), load_spec(entry["new_envelope"]) if entry.get("new_envelope") else None)
+        (_declared(entry), load_spec(entry["new_envelope"]) if entry.get("new_envelope") else None)
         for entry in params["columns"]
     ]
     targets: list[Target] = []

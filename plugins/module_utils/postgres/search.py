@@ -4,17 +4,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells import CellType
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, raw_cursor, snapshot
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import read_permitted
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import (
+    PRESETS,
+    EnvelopeSpec,
+    Opener,
+    openers,
+)
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.samples import (
+    SHORTEST,
+    Extent,
+    Samples,
+    extent_of,
+    take,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
     COLUMN_TYPES,
     LARGE_OBJECT,
@@ -23,115 +32,146 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 )
 
 try:
-    from psycopg import sql
+    import psycopg
 except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["search"]
+__all__ = ["require_keys", "search"]
 
-_SAMPLE = 50
-_SLOW_SAMPLE = 5  # where a key is derived for each value
 _WEAK_SAMPLE = 4  # at least so many values must open, and all of them, where that is no proof
-_SHORTEST = 16  # bytes; nothing encrypted is shorter
-_ROWS = 20_000  # of a bigger table so many rows, taken at random, are looked at
-_PLAIN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+#: Domains count as what they are made of, and other types of text (char, citext) as text.
+_COLUMNS = """
+    SELECT c.oid::bigint, n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE'), row_security_active(c.oid),
+           a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT'),
+           CASE WHEN b.typname = ANY (%(types)s) THEN b.typname ELSE 'text' END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+      AND ((b.typname = ANY (%(types)s) AND b.typnamespace = 'pg_catalog'::regnamespace)
+           OR (b.typcategory = 'S' AND b.typlen = -1))
+      AND NOT (b.typname IN ('varchar', 'bpchar', '_varchar') AND a.atttypmod BETWEEN 0 AND %(shortest)s + 3)
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
+      AND (cardinality(%(schemas)s::text[]) = 0 OR n.nspname = ANY (%(schemas)s))
+      AND NOT EXISTS (SELECT FROM pg_description d WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass
+                      AND d.objsubid = 0 AND d.description LIKE '{%%"rotation_id"%%')
+    ORDER BY n.nspname, c.relname, c.oid, a.attnum"""
 
 
-def search(link: Link, targets: Sequence[Target], schemas: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The columns, with the path where a cell is a string inside of JSON, and how many samples open.
+class _Found(NamedTuple):
+    """One column of the database; the first five are those of its table."""
 
-    Envelopes that are bound to the row are left out.
+    oid: int
+    schema: str
+    table: str
+    is_open_schema: bool
+    hides_rows: bool
+    name: str
+    is_readable: bool
+    type_name: str
 
-    :param targets: the columns that are named, whose envelopes and keys are tried on all others.
-    :param schemas: look only in these; all by default.
+
+def require_keys(keys: Mapping[str, bytes]) -> None:
+    """Refuse to look for values under no key.
+
+    :raises KeyturnError: ``keys-missing``.
     """
+    if not keys:
+        hint = "Give keys.old or keys.new"
+        raise KeyturnError("keys-missing", "no key is given, so nothing can open", where="keys", hint=hint)
+
+
+def search(
+    link: Link, targets: Sequence[Target], keys: Mapping[str, bytes], schemas: Sequence[str] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """``found``: columns, with the path where a cell is a string inside of JSON, and how many samples open;
+    ``unreadable``: tables that could not be looked at, or not wholly, and why.
+
+    Tried are the envelopes of the named columns and every preset that proves what it opens and does so quickly, up to
+    the first that opens. Envelopes that are bound to the row are left out.
+
+    :param targets: the columns that are named; they are not looked at.
+    :param keys: the old and the new one, as their stores hold them.
+    :param schemas: look only in these; all by default.
+    :raises KeyturnError: ``keys-missing`` where neither a column nor a key is named.
+    """
+    if not targets:
+        require_keys(keys)
     named = {(target.column.table.oid, target.column.name) for target in targets}
-    openers = {
-        (envelope.spec, kind): envelope
-        for target in targets
-        for kind, envelope in ((NEW, target.new), (OLD, target.old))
-        if not envelope.spec.needs_context
-    }
-    query = """
-        SELECT c.oid::bigint, n.nspname, c.relname, a.attname, t.typname, greatest(c.reltuples, 0)::bigint
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        JOIN pg_type t ON t.oid = a.atttypid AND t.typnamespace = 'pg_catalog'::regnamespace
-        WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND t.typname = ANY (%s)
-          AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
-          AND (cardinality(%s::text[]) = 0 OR n.nspname = ANY (%s))
-          AND NOT row_security_active(c.oid) AND has_column_privilege(c.oid, a.attnum, 'SELECT')
-          AND NOT EXISTS (SELECT FROM pg_description d WHERE d.objoid = c.oid AND d.classoid = 'pg_class'::regclass
-                          AND d.objsubid = 0 AND d.description LIKE '{%%"rotation_id"%%')
-        ORDER BY n.nspname, c.relname, a.attnum"""
-    found = []
-    with snapshot(link):
-        parameters = ([*COLUMN_TYPES, LARGE_OBJECT], list(schemas), list(schemas))
-        for oid, schema, table, name, type_name, rows in link.execute(query, parameters).fetchall():
-            if (oid, name) in named:
-                continue
-            column = Column(Table(oid, schema, table, ()), name, type_name, type_name)
-            for path, cells in sorted(_samples(link, column, rows).items()):
-                for (spec, kind), envelope in openers.items():
-                    opened, sampled = _tried(envelope, cells)
-                    if opened:
-                        place = {"table": str(column.table), "column": name, "path": path}
-                        counted = {"envelope": spec.name, "key": kind, "opened": opened, "sampled": sampled}
-                        found.append({**place, **counted})
-    return found
+    tried = openers(_candidates(targets), keys, (NEW,))
+    values = {"types": [*COLUMN_TYPES, LARGE_OBJECT], "schemas": list(schemas), "shortest": SHORTEST}
+    rows = [_Found(*row) for row in link.execute(_COLUMNS, values).fetchall()]
+    found: list[dict[str, Any]] = []
+    unreadable = []
+    for _oid, group in groupby((row for row in rows if (row.oid, row.name) not in named), lambda row: row.oid):
+        columns = list(group)
+        reasons = _refusals(columns)
+        readable = [column for column in columns if column.is_readable] if _is_open(columns[0]) else []
+        for column, samples in _taken(link, readable, reasons):
+            found += _opening(tried, column, samples)
+        table = f"{columns[0].schema}.{columns[0].table}"
+        unreadable += [{"table": table, "reason": reason} for reason in dict.fromkeys(reasons)]
+    return {"found": found, "unreadable": unreadable}
 
 
-def _tried(envelope: Envelope, cells: Sequence[bytes]) -> tuple[int, int]:
-    """How many of the samples open, of how many that were tried."""
-    tried = cells[: _SLOW_SAMPLE if envelope.spec.derive else _SAMPLE]
-    opened = sum(1 for plaintext in envelope.open_many(tried) if plaintext is not None)
-    if not envelope.spec.authenticated and not _WEAK_SAMPLE <= len(tried) == opened:
-        return 0, len(tried)
-    return opened, len(tried)
+def _candidates(targets: Iterable[Target]) -> list[tuple[str, EnvelopeSpec]]:
+    """The envelopes of the named columns, then presets; each once."""
+    named: dict[EnvelopeSpec, str] = {}
+    for target in targets:
+        for spec in (target.old.spec, target.new.spec):
+            is_preset = PRESETS.get(spec.name) == spec
+            named.setdefault(spec, spec.name if is_preset else f"{spec.name} of {target.place}")
+    for name, spec in PRESETS.items():
+        if spec.authenticated and not spec.derives_slowly:
+            named.setdefault(spec, name)
+    return [(name, spec) for spec, name in named.items()]
 
 
-def _samples(link: Link, column: Column, rows: int) -> dict[str, list[bytes]]:
-    """Cells that a column may hold: its whole values (or an array's elements), and strings inside of JSON by path."""
-    name = identifier(column.name)
-    read = read_permitted(name) if column.is_large_object else CellType(column).read(name)
-    part: sql.Composable = sql.SQL("")
-    if rows > _ROWS:
-        part = sql.SQL(" TABLESAMPLE SYSTEM ({})").format(sql.Literal(round(100 * _ROWS / rows, 6)))
-    query = sql.SQL("SELECT {} FROM {}{} WHERE octet_length({}) >= {} LIMIT {}").format(
-        read, column.table.identifier, part, read, sql.Literal(_SHORTEST), sql.Literal(_SAMPLE)
-    )
-    raws = [row[0] for row in raw_cursor(link).execute(query, NO_PARAMETERS).fetchall()]
-    shape = parse_shape({}, column.type_name, str(column))
-    samples: dict[str, list[bytes]] = {}
-    for raw in raws:
-        whole = CellType(column).decode([raw]) if shape is None else shape.split(raw)[1]
-        inside = (
-            [] if column.type_name in ("bytea", LARGE_OBJECT) else [one for cell in whole for one in _strings(cell)]
-        )
-        for path, cell in [*(("", cell) for cell in whole), *inside]:
-            if len(cell) >= _SHORTEST:
-                samples.setdefault(path, []).append(cell)
-    return samples
+def _is_open(table: _Found) -> bool:
+    return table.is_open_schema and not table.hides_rows
 
 
-def _strings(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """The strings inside of a JSON object or array, with their paths."""
-    if not text.lstrip().startswith((b"{", b"[")):
-        return
-    try:
-        waiting: list[tuple[str, Any]] = [("$", json.loads(text))]
-    except (ValueError, RecursionError):
-        return
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, str):
-            yield path, value.encode(errors="surrogatepass")
-        elif isinstance(value, list):
-            waiting += [(f"{path}[*]", element) for element in value]
-        elif isinstance(value, dict):
-            waiting += [(f"{path}{_step(name)}", member) for name, member in value.items()]
+def _refusals(columns: Sequence[_Found]) -> list[str]:
+    """Why some of a table cannot be looked at, as far as the server says beforehand."""
+    closed = [column.name for column in columns if not column.is_readable]
+    if not columns[0].is_open_schema:
+        return ["this role may not use its schema"]
+    if len(closed) == len(columns):
+        return ["this role may not read it"]
+    if columns[0].hides_rows:
+        return ["row-level security hides rows from this role"]
+    return [f"this role may not read {', '.join(closed)}"] if closed else []
 
 
-def _step(name: str) -> str:
-    return f".{name}" if name and _PLAIN_NAME.issuperset(name) else f'["{name}"]'
+def _taken(link: Link, columns: Sequence[_Found], reasons: list[str]) -> Iterator[tuple[Column, Samples]]:
+    """Samples of the columns of one table; what else stands in the way goes to the reasons."""
+    extent: Extent | None = None
+    for one in columns:
+        table = Table(one.oid, one.schema, one.table, ())
+        column = Column(table, one.name, one.type_name, one.type_name)
+        try:
+            extent = extent or extent_of(link, table)
+            samples = take(link, column, extent)
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege) as error:
+            is_locked = isinstance(error, psycopg.errors.LockNotAvailable)
+            reasons.append("somebody else holds a lock on it" if is_locked else "this role may not read it")
+            return
+        if samples.hidden:
+            reasons.append(f"this role may not read some of the large objects that {one.name} names")
+        yield column, samples
+
+
+def _opening(tried: Sequence[Opener], column: Column, samples: Samples) -> Iterator[dict[str, Any]]:
+    """What the first envelope that opens something opens, by path and key."""
+    for path, cells in samples.cells.items():
+        for opener in tried:
+            proven = opener.spec.authenticated
+            counted = [one for one in opener.count(cells) if proven or _WEAK_SAMPLE <= one.sampled == one.opened]
+            for one in counted:
+                place = {"table": str(column.table), "column": column.name, "path": path}
+                yield {**place, "envelope": opener.name, **one._asdict()}
+            if counted:
+                break
