@@ -78,7 +78,7 @@ def test_it_is_unknown_where_the_column_holds_cells_of_each(rig: Rig) -> None:
 
 def _seal_with_that_iv(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance takes the initialisation vector of the cell that both keys open."""
-    iv = bytes.fromhex(BOTH_OPEN.split(b":")[0].decode())
+    iv = bytes.fromhex(BOTH_OPEN.split(b":", maxsplit=1)[0].decode())
 
     def chance(size: int) -> bytes:
         return iv * (size // len(iv))
