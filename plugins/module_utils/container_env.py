@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import compose
 
-__all__ = ["environments", "holders"]
+__all__ = ["blanks", "environments", "holders"]
 
 #: A shorter value may stand in others by chance, so it has to be a whole one, or a password in a URL.
 _SHORT = 8
@@ -52,6 +52,14 @@ def _holds(text: str, value: bytes, other: bytes) -> bool:
         for form in _forms(other):
             text = text.replace(form, "")
     return any(form in text for form in _forms(value))
+
+
+def blanks(found: Mapping[str, Iterable[str]], names: Iterable[str]) -> list[tuple[str, str]]:
+    """Container and variable of each of these that is there and empty, as Compose leaves what no file sets; sorted."""
+    wanted = {f"{name}=" for name in names}
+    return sorted(
+        (container, entry[:-1]) for container, environment in found.items() for entry in environment if entry in wanted
+    )
 
 
 def holders(found: Mapping[str, Iterable[str]], value: bytes, other: bytes) -> list[tuple[str, str]]:

@@ -427,6 +427,7 @@ def _container_probes(catalog: Catalog, name: str) -> list[tuple[str, dict[str, 
             "secret": name,
             "version": "old",
             "service": entry.get("service", service),
+            "variables": sorted({store.get("variable") or name for store in files}),
             **place,
         }
         found += [(host, probe) for host in entry["hosts"] if host in with_file]

@@ -119,6 +119,10 @@ options:
       service:
         description: For V(container_env) and V(log), the service in the Compose files.
         type: str
+      variables:
+        description: For V(container_env), variables that must not be empty in a container without the new value.
+        type: list
+        elements: str
       project:
         description: For V(container_env) and V(log), the Compose project.
         type: str
@@ -308,6 +312,7 @@ PROBE = {
     "service": {"type": "str"},
     "project": {"type": "str"},
     "project_dir": {"type": "path"},
+    "variables": {"type": "list", "elements": "str"},
     "docker_host": {"type": "str"},
     "path": {"type": "list", "elements": "path"},
     "unit": {"type": "str"},

@@ -592,7 +592,8 @@ def _expected(run: Run) -> list[str]:
         lines.append(f"  remains     {remaining}")
     stopped = any(is_quiesced(run.plan, service) for work in hosts for service in work["services"])
     how = "services are stopped for the swap and started after it" if stopped else "services run on"
-    swap = f"; the swap takes {wait:.0f} ms" if is_swapped else ""
+    lasts = f"{wait:.0f} ms" if wait else "some milliseconds"
+    swap = f"; the swap takes {lasts}" if is_swapped else ""
     lines.append(f"  expected    about {duration(seconds)}; {how}{swap}")
     lines.append(f"  phases      {' → '.join(run.plan['phases'])}")
     return lines

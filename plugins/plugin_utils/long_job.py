@@ -24,6 +24,19 @@ _LOOK_FOR_LIFE = 10.0
 _LAST_WORDS = 10.0
 
 
+def _seconds_between(said: Any) -> float:
+    """Between two lines of progress."""
+    try:
+        return float(said or 1)
+    except (TypeError, ValueError):
+        raise KeyturnError(
+            "progress-invalid",
+            "is no number of seconds",
+            where="keyturn_progress_seconds",
+            hint="Write one, such as 15",
+        ) from None
+
+
 class LongJobAction(KeyturnAction):
     """Runs a module under ``async_wrapper`` and watches its progress file with plain reads, not with more modules."""
 
@@ -32,10 +45,13 @@ class LongJobAction(KeyturnAction):
     ) -> dict[str, Any]:
         """Start the module, show how far it is, and return its result.
 
-        :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word.
+        :raises KeyturnError: what the module reported; ``job-lost`` when it vanished without a word;
+            ``progress-invalid``.
         """
+        every = _seconds_between(task_vars.get("keyturn_progress_seconds"))
         started = self.start(module, arguments, progress_path, task_vars)
-        result = self._until_finished(started["results_file"], started["ansible_job_id"], progress_path, task_vars)
+        job = started["ansible_job_id"]
+        result = self._until_finished(started["results_file"], job, progress_path, every, task_vars)
         return self._result(result, started["results_file"], progress_path)
 
     def start(
@@ -85,11 +101,12 @@ class LongJobAction(KeyturnAction):
             result.pop(key, None)
         return result
 
-    def _until_finished(self, results: str, job: str, progress: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def _until_finished(
+        self, results: str, job: str, progress: str, every: float, task_vars: Mapping[str, Any]
+    ) -> dict[str, Any]:
         pause = _FIRST_PAUSE
         said = ""
         spoken_at = looked_at = time.monotonic()
-        every = float(task_vars.get("keyturn_progress_seconds") or 1)
         while True:
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)

@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils import container_env, probes
 from ansible_collections.keyturn.rotation.plugins.module_utils.compose import (
     Container,
     group_replicas,
     judge,
     state_of,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.container_env import holders
+from ansible_collections.keyturn.rotation.plugins.module_utils.container_env import blanks, holders
 
 _NOT_RUNNING = ("created", "paused", "restarting", "removing", "exited", "dead")
 
@@ -141,3 +143,39 @@ def test_what_is_no_url_and_no_text_harms_nothing() -> None:
     found = {"api-1": ["A=http://[::1", "B=http://u:%zz@h/", "C=\udcff\udcfe"]}
     assert holders(found, _OLD, _NEW) == []
     assert holders(found, b"\xff\xfe", _NEW) == [("api-1", "C")]
+
+
+# -- variables that Compose left empty ---------------------------------------------------------------------------------
+
+
+def test_empty_variables_are_found_by_their_names() -> None:
+    found = {"b": ["TOKEN=", "OTHER=", "TOKENS="], "a": ["TOKEN=x", "PW="], "c": ["PATH=/bin"]}
+    assert blanks(found, ["TOKEN", "PW"]) == [("a", "PW"), ("b", "TOKEN")]
+    assert blanks(found, []) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "result", "detail"),
+    [
+        (["TOKEN=the-new-value"], "accepted", "1 of 1 containers have the new value, none has the old one"),
+        (["TOKEN="], "failed", "TOKEN is empty in api-1. Look at files and env_files of the service"),
+        (["TOKEN=", "URL=http://u:the-new-value@db"], "accepted", "1 of 1 containers have the new value"),
+        (["MODE=plain"], "accepted", "0 of 1 containers have the new value, none has the old one"),
+        (["TOKEN=", "URL=the-old-value"], "failed", "the old value is still there: api-1 has it in URL"),
+    ],
+)
+def test_a_container_that_lost_the_value_is_told(
+    environment: list[str], result: str, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_env, "environments", lambda *_arguments: {"api-1": tuple(environment)})
+    probe: dict[str, Any] = {
+        "type": "container_env",
+        "secret": "TOKEN",
+        "version": "old",
+        "service": "api",
+        "project": "shop",
+        "variables": ["TOKEN"],
+    }
+    (verdict,) = probes.run_probes([probe], lambda _name, version: f"the-{version}-value".encode())
+    assert (verdict["result"], verdict["passed"]) == (result, result == "accepted")
+    assert detail in verdict["detail"]

@@ -41,7 +41,7 @@ def test_a_column_that_the_catalog_does_not_name_is_warned_of_with_its_place(rig
     cell = seal("old", b"forgotten").decode()
     rig.sql.execute("INSERT INTO other VALUES (1, %s, jsonb_build_object('token', %s::text))", (cell, cell))
     assert _lines(rig, "warning") == []
-    told = "of 1 samples open under the old key, and the catalog does not name it"
+    told = "of 1 samples open as aes256gcm-b64 under the old key, and the catalog does not name it"
     assert sorted(_lines(rig, "warning", search=True)) == [
         f"  warning     public.other.doc on db $.token: 1 {told}",
         f"  warning     public.other.secret on db: 1 {told}",
