@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
 from cryptography.fernet import Fernet
 
-from tests.bench.live import RATES, Felt, felt_while
+from tests.bench.live import RATES, Felt, felt_while, lost_rows
 from tests.bench.peers import GCM_PEERS, airflow_command, fill_superset, superset_command
 from tests.bench.report import Figure, Report, draw
 from tests.bench.tables import KEYS, Table, timed
@@ -43,6 +43,7 @@ def in_place(report: Report, table: Table, repeats: int) -> None:
         sizes.append(answer["rss_mb"])
         growth.append(table.bytes() / before - 1)
     kind = "2kb" if table.width > 1000 else f"{table.width}b"
+    kind += "" if table.rows <= 200_000 else f"_{table.rows}"
     memory, grown = max(sizes), statistics.median(growth)
     report.add(Figure(f"in_place_pass_{kind}", statistics.median(passes), _FLOOR, repeats, memory, grown))
     report.add(Figure(f"in_place_job_{kind}", statistics.median(jobs), _FLOOR, repeats, memory, grown))
@@ -86,9 +87,12 @@ def live(report: Report, table: Table) -> None:
     for name, calls in plans.items():
         dsn, spent = table.fresh(), list[float]()
         felt = felt_while(dsn, table.rows, partial(_run, table, calls, spent))
-        report.add(Figure(f"{name}_seconds", sum(spent) / floor, _FLOOR, 1))
+        report.add(Figure(name, sum(spent) / floor, _FLOOR, 1))
         for kind in RATES:
             _tell(report, f"{name}_{kind}", felt[kind], idle[kind])
+        swept = table.call("in_place" if len(calls) == 1 else "swept", **calls[-1][1])["result"]["coverage"][0]
+        lost = lost_rows(dsn, table.rows, felt["writer"].written) + table.rows - swept["new"]
+        report.add(Figure(f"{name}_lost", lost, "rows that are gone, or have not what was written last", 1))
 
 
 def _run(table: Table, calls: list[tuple[str, dict[str, Any]]], spent: list[float]) -> None:

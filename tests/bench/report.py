@@ -42,7 +42,7 @@ class Report:
     def add(self, figure: Figure) -> None:
         """Keep a figure and print it."""
         self.figures.append(figure)
-        print(json.dumps({key: value for key, value in asdict(figure).items() if value is not None}), flush=True)
+        print(json.dumps(asdict(figure)), flush=True)
 
     def table(self) -> str:
         """All figures for people."""

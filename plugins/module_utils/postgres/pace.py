@@ -25,7 +25,7 @@ __all__ = ["Pace", "Patience", "dwindling", "retrying"]
 
 Result = TypeVar("Result")
 
-_LONGEST_PAUSE = 0.05
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 
 
 class Pace:
@@ -127,6 +127,7 @@ class Patience:
         self._sleep = sleep
         self._until = clock() + seconds
         self._where = where
+        self._next = _FIRST_PAUSE
 
     @property
     def is_over(self) -> bool:
@@ -135,6 +136,8 @@ class Patience:
 
     def pause(self) -> None:
         """Wait a little, differently each time, so that two who got in each other's way do not do so again.
+
+        Longer each time too: others who queue behind a lock that is asked for again and again get their turn.
 
         :raises KeyturnError: ``lock-unavailable`` when the time is up.
         """
@@ -145,7 +148,8 @@ class Patience:
                 where=self._where,
                 hint="Look for long transactions, stop the writers, or raise max_wait_s; then run again",
             )
-        self._sleep(_LONGEST_PAUSE * (0.1 + 0.9 * random.random()))
+        self._sleep(self._next * (0.1 + 0.9 * random.random()))
+        self._next = min(_LONGEST_PAUSE, 1.5 * self._next)
 
 
 def dwindling(pace: Pace, where: str, left: Callable[[], int]) -> int:

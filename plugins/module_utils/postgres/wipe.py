@@ -21,7 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.snapshots import wait_for_snapshots
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Table
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import TABLE_LOCK_MS, Work
 
 try:
     from psycopg import sql
@@ -89,7 +89,10 @@ def _made_anew(work: Work, part: _Part) -> dict[str, Any]:
     link, started = work.link, time.perf_counter()
     node, before = _files(link, part)
     statement = sql.SQL("VACUUM (FULL, ANALYZE) {}").format(identifier(part.schema, part.name))
-    with explained(str(part)), _settings(link, lock_timeout=f"{max(work.lock_ms, 250)}ms", statement_timeout="0"):
+    with (
+        explained(str(part)),
+        _settings(link, lock_timeout=f"{max(work.lock_ms, TABLE_LOCK_MS)}ms", statement_timeout="0"),
+    ):
         retrying(work.pace, str(part), lambda: link.execute(statement, NO_PARAMETERS))
     new_node, after = _files(link, part)
     if new_node == node:

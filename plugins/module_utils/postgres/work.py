@@ -45,10 +45,12 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["WRITERS", "Later", "Outcome", "Work"]
+__all__ = ["TABLE_LOCK_MS", "WRITERS", "Later", "Outcome", "Work"]
 
 #: The lock that holds back all who write rows, and nobody else.
 WRITERS = "SHARE ROW EXCLUSIVE"
+#: For how long a table's lock is asked for, at least.
+TABLE_LOCK_MS = 100
 
 _AGAIN = 500  # rows of one second visit
 _SET_LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
@@ -252,10 +254,12 @@ class Work:
     def lock_tables(self, tables: Sequence[Table], mode: str = WRITERS) -> None:
         """Hold back writers for the rest of the transaction; tables always in the same order.
 
+        Whoever comes after a lock that is waited for waits behind it, so it is asked for a short time only.
+
         :param mode: readers go on by default, and wait too with ``ACCESS EXCLUSIVE``.
         """
         self.stop_vacuum(tables)
-        self.link.execute(_SET_LOCK_TIMEOUT, (f"{max(self.lock_ms, 250)}ms",))
+        self.link.execute(_SET_LOCK_TIMEOUT, (f"{max(self.lock_ms, TABLE_LOCK_MS)}ms",))
         whole_tables(self.link)
         for table in sorted(set(tables), key=str):
             lock = sql.SQL("LOCK TABLE {} IN {} MODE").format(table.identifier, sql.SQL(mode))

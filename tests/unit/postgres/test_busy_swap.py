@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import psycopg
@@ -109,4 +110,45 @@ def test_passes_longer_than_the_longest_wait_leave_time_for_the_lock(
     rig.run("cut_over", cut_over=way, max_wait_s=1)
     assert service.round > 1
     held.close()
+    assert rig.run("swept", cut_over=way)["coverage"][0]["new"] == 30
+
+
+@pytest.mark.parametrize(
+    ("way", "holder", "third"),
+    [
+        ("columns", "SELECT FROM creds", "SELECT secret FROM creds WHERE id = 2"),
+        ("columns", "SELECT FROM creds", "UPDATE creds SET ver = ver + 1 WHERE id = 2"),
+        ("rows", "UPDATE creds SET ver = 1 WHERE id = 1", "UPDATE creds SET ver = ver + 1 WHERE id = 2"),
+    ],
+)
+def test_a_lock_of_somebody_else_never_holds_up_a_third(rig: Rig, way: str, holder: str, third: str) -> None:
+    rig.fill(30)
+    rig.run("prepared", cut_over=way)
+    over, served, failed = threading.Event(), [], []
+
+    def ask() -> None:
+        with psycopg.connect(rig.dsn, autocommit=True) as link:
+            link.execute("SET lock_timeout = '1s'")
+            while not over.is_set():
+                try:
+                    link.execute(third.encode())
+                    served.append(1)
+                except psycopg.errors.LockNotAvailable:
+                    failed.append(1)
+                over.wait(0.005)
+
+    with psycopg.connect(rig.dsn) as held:
+        held.execute(holder.encode())
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            with pytest.raises(KeyturnError) as refused:
+                rig.run("cut_over", cut_over=way, max_wait_s=2)
+        finally:
+            over.set()
+            thread.join()
+    assert refused.value.code == "lock-unavailable"
+    assert failed == []
+    assert len(served) > 20, "it ended early, or waited most of the time"
+    rig.run("cut_over", cut_over=way)
     assert rig.run("swept", cut_over=way)["coverage"][0]["new"] == 30

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, dwindling
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, Patience, dwindling
 from ansible_collections.keyturn.rotation.plugins.module_utils.processes import start_time
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import progress
 
@@ -126,6 +126,16 @@ def test_what_dwindles_is_waited_for(pace: Pace, clock: _Clock, left: list[int],
 
     assert dwindling(pace, "rows", once) == called[-1]
     assert called == left[:calls]
+
+
+def test_pauses_grow_so_that_others_get_their_turn() -> None:
+    slept: list[float] = []
+    patience = Patience(lambda: 0.0, slept.append, 1.0, "t")
+    for _attempt in range(40):
+        patience.pause()
+    assert all(0 < seconds <= 0.05 for seconds in slept[:1])
+    assert max(slept) <= 0.5
+    assert sum(slept[20:]) > 4 * sum(slept[:5])
 
 
 def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
