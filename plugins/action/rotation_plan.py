@@ -183,7 +183,8 @@ class ActionModule(KeyturnAction):
             )
         if names:
             self._refuse_missing_hosts(plan, task_vars)
-            _refuse_missing_collection(service for work in plan["hosts"].values() for service in work["services"])
+            if args.get("restarts"):
+                _refuse_missing_collection(service for work in plan["hosts"].values() for service in work["services"])
         if plan["skip_backup"]:
             display.warning("no backup will be made, as keyturn_skip_backup asks")
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
@@ -211,7 +212,10 @@ class ActionModule(KeyturnAction):
     @staticmethod
     def _validated(catalog: Catalog) -> dict[str, Any]:
         """Plan each secret by itself, without a host."""
-        _refuse_missing_collection(catalog.services.values())
+        try:
+            _refuse_missing_collection(catalog.services.values())
+        except KeyturnError as error:  # whoever only reads the catalog may be another machine
+            display.warning(str(error))
         kinds = _kinds(catalog)
         for name in sorted(catalog.secrets):
             planning.build(catalog, [name], kinds, {})

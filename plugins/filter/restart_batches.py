@@ -25,6 +25,12 @@ options:
     type: list
     elements: dict
     required: true
+  found:
+    description:
+      - What M(keyturn.rotation.compose_info) found of each service.
+      - Services that do not say C(files) or C(env_files) get those that they were started with, and are together
+        only with those that have the same.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -46,10 +52,12 @@ _value:
 """
 
 
-def _filter(services: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+def _filter(
+    services: Sequence[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[list[dict[str, Any]]]:
     if isinstance(services, (str, Mapping)) or not all(isinstance(service, Mapping) for service in services):
         raise AnsibleFilterError("restart_batches: needs a list of services")
-    return restart_batches(services)
+    return restart_batches(services, found)
 
 
 class FilterModule:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of, with_dependents
+from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of, with_dependents
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 __all__ = ["STRATEGIES", "reason_to_hold", "reasons_to_hold", "settle"]
@@ -56,9 +56,12 @@ def reasons_to_hold(secrets: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple
     """Of all secrets, those that must not be turned as the catalog stands: why, and the lines to write.
 
     A value cannot stay as it is when the one that it is made from turns, so what is held back holds that back too.
+
+    :raises KeyturnError: ``catalog-invalid`` for a circle.
     """
     found: dict[str, tuple[str, list[str]]] = {}
     below: dict[str, list[str]] = {}
+    in_order({name: parent_of(secret) for name, secret in secrets.items()})  # no circle
     for name in sorted(secrets):
         reason, lines = reason_to_hold(name, secrets[name])
         if reason:

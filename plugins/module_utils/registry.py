@@ -42,7 +42,10 @@ SCHEMA_VERSION = 1
 LEASE_SECONDS = 120
 #: The same while rows are re-encrypted or counted, services restart, or a new key is waited for everywhere.
 LONG_LEASE_SECONDS = 900
-_LONG_PHASES = ("migrate", "reload", "promote", "restart", "verify", "replace", "refresh", "prove", "watch")
+_LONG_PHASES = (
+    *("preflight", "migrate", "reload", "promote", "restart", "verify"),
+    *("replace", "refresh", "prove", "watch", "retire"),
+)
 #: What a run may want that begins a rotation where none is open.
 _BEGINNING = ("rotate", "emergency")
 #: Statuses of a rotation that still has work to do.

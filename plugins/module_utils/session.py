@@ -29,7 +29,7 @@ __all__ = ["FINGERPRINT_CONTEXT", "Session", "check_name", "fingerprint"]
 FINGERPRINT_CONTEXT = "fingerprint-key"
 _LOCK_SECONDS = 60.0
 _LEFT_SECONDS = 30 * 86_400  # no run lasts as long
-_RUN_FILE = re.compile(r"(?:session-.*\.key|fingerprint-.*\.box)")
+_RUN_FILE = re.compile(r"(?:session(?:-.*)?\.key|fingerprint(?:-.*)?\.box)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -130,10 +130,11 @@ class Session:
 
     def close(self) -> bool:
         """Forget the run's keys; once a later run has taken over, those that lie there are its own and stay."""
-        if self._highest_epoch() > self.epoch:
-            return False
-        gone = [remove_file(path) for path in (self._key_path, self._fingerprint_path)]
-        return any(gone)
+        with self._alone(os.path.isdir(os.path.join(self.state_dir, "host"))):
+            if self._epochs().get(self.rotation_id, 0) > self.epoch:
+                return False
+            gone = [remove_file(path) for path in (self._key_path, self._fingerprint_path)]
+            return any(gone)
 
     def _sweep(self) -> None:
         """Remove what killed runs of other rotations have left long ago."""
@@ -170,14 +171,22 @@ class Session:
         :raises KeyturnError: ``fenced`` for a lower epoch than the host has seen; ``host-busy`` when another change
             does not end.
         """
-        if check_mode or not self.rotation_id:
+        is_fenced = not check_mode and bool(self.rotation_id)
+        with self._alone(is_fenced):
+            if is_fenced:
+                self._check_epoch()
+            yield
+
+    @contextlib.contextmanager
+    def _alone(self, is_wanted: bool) -> Iterator[None]:
+        """Hold the host's mutex, where that is wanted."""
+        if not is_wanted:
             yield
             return
         folder = private_dir(os.path.join(self.state_dir, "host"))
         handle = os.open(os.path.join(folder, "mutex"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._wait_for(handle)
-            self._check_epoch()
             yield
         finally:
             os.close(handle)
@@ -211,10 +220,6 @@ class Session:
         path = self._epochs_path
         seen: dict[str, int] = json.loads(read_file(path)) if os.path.exists(path) else {}
         return seen
-
-    def _highest_epoch(self) -> int:
-        """The highest epoch that this host has seen of this rotation."""
-        return self._epochs().get(self.rotation_id, 0)
 
     def _check_epoch(self) -> None:
         seen = self._epochs()

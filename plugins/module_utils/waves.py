@@ -104,15 +104,25 @@ def _named_behind(
     return found
 
 
-def restart_batches(services: Iterable[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+_FILES = ("files", "env_files")
+
+
+def restart_batches(
+    services: Iterable[Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[list[dict[str, Any]]]:
     """Services in the order given, those together that one call can treat.
 
     Together are neighbours with commands of their own, and those of Docker Compose of one project and one wave; a
     rolling service is by itself, and so is one of Compose without a wave.
+
+    :param found: what ``compose_info`` found of each: the files that it was started with, for those that say none.
     """
     batches: list[list[dict[str, Any]]] = []
     last: tuple[Any, ...] | None = None
-    for service in services:
+    for entry in services:
+        started = (found or {}).get(str(entry.get("name")), {})
+        besides = {field: started[field] for field in _FILES if started.get(field) and not entry.get(field)}
+        service = {**entry, **besides}
         key: tuple[Any, ...] | None = ("command",) if service.get("manager") == "command" else None
         if service.get("manager") == "compose" and "wave" in service and not service.get("rolling"):
             known = ("docker_host", "project_dir", "project", "files", "env_files", "wave")

@@ -98,7 +98,7 @@ unknown:
 columns:
   description:
     - Each column's type, primary key, rows, bytes, owner, triggers, policies, and side table.
-    - C(left_by_prefix) is how many cells begin with the id of the old key, where cells name their key; null elsewhere.
+    - C(left_by_prefix) is how many cells begin with the id of the old key, where cells name it and an index can tell.
       No cell is opened for it, so it is a hint, and RV(coverage) the proof.
   returned: success, without O(detect)
   type: list

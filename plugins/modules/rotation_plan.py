@@ -50,7 +50,7 @@ options:
     type: str
     default: ''
   restarts:
-    description: Whether the services of O(mode=services) are to be restarted.
+    description: Whether the services of the plan may be restarted.
     type: bool
     default: false
   digest:

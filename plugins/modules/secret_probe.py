@@ -120,7 +120,7 @@ options:
         description: For V(container_env) and V(log), the service in the Compose files.
         type: str
       variables:
-        description: For V(container_env), variables that must not be empty in a container without the new value.
+        description: For V(container_env), variables that are told where they are empty.
         type: list
         elements: str
       project:

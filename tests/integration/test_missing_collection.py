@@ -41,7 +41,7 @@ def _project(folder: Path, service: dict[str, Any]) -> tuple[Controller, Path, P
 
 @pytest.mark.parametrize(
     ("playbook", "more"),
-    [("validate", {}), ("plan", {"only": "TOKEN"}), ("rotate", {"only": "TOKEN"}), ("restart", {"restart": "all"})],
+    [("plan", {"only": "TOKEN"}), ("rotate", {"only": "TOKEN"}), ("restart", {"restart": "all"})],
 )
 def test_compose_needs_a_collection(tmp_path: Path, playbook: str, more: dict[str, str]) -> None:
     service = {"manager": "compose", "project_dir": str(tmp_path)}
@@ -59,3 +59,12 @@ def test_other_services_do_without(tmp_path: Path) -> None:
     ended = controller.run(inventory, "rotate", only="TOKEN")
     assert ended.code == 0, ended.output
     assert settings.read_text() != _CONTENT
+
+
+def test_what_starts_no_container_does_without(tmp_path: Path) -> None:
+    controller, inventory, settings = _project(tmp_path, {"manager": "compose", "project_dir": str(tmp_path)})
+    for playbook in ("validate", "status", "restore"):
+        ended = controller.run(inventory, playbook)
+        assert ended.code == 0, ended.output
+        assert (_SAID in ended.output) is (playbook == "validate"), "there it is a warning"
+    assert settings.read_text() == _CONTENT

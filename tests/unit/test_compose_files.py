@@ -91,3 +91,16 @@ def test_services_with_other_files_are_treated_by_themselves() -> None:
     common = {"manager": "compose", "project_dir": "/srv/shop", "wave": 0}
     services = [{**common, "name": name} for name in ("a", "b")] + [{**common, "name": "c", "env_files": ["c.env"]}]
     assert [[service["name"] for service in batch] for batch in restart_batches(services)] == [["a", "b"], ["c"]]
+
+
+def test_services_that_were_started_with_other_files_are_treated_by_themselves() -> None:
+    common = {"manager": "compose", "project_dir": "/srv/shop", "wave": 0}
+    services = [{**common, "name": name} for name in ("a", "b", "c")] + [{**common, "name": "d", "files": ["own.yml"]}]
+    plain, more = {"files": ["/srv/shop/compose.yml"], "env_files": []}, {"files": [], "env_files": ["/srv/prod.env"]}
+    batches = restart_batches(services, {"a": plain, "b": plain, "c": more, "d": plain})
+    assert [[service["name"] for service in batch] for batch in batches] == [["a", "b"], ["c"], ["d"]]
+    assert [(batch[0].get("files"), batch[0].get("env_files")) for batch in batches] == [
+        (["/srv/shop/compose.yml"], None),
+        (None, ["/srv/prod.env"]),
+        (["own.yml"], None),
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import check_primary, explained
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import Database
@@ -26,10 +27,15 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     database = Database(session, params)
     link = database.open()
     crew = Crew(link, database.open, params["workers"])
+    rotation: Rotation | None = None
     try:
         with explained(database.place):
             check_primary(link, database.place)
-            result = reach(Rotation(session, params, check_mode, database, crew))
+            rotation = Rotation(session, params, check_mode, database, crew)
+            result = reach(rotation)
+    except KeyturnError as error:
+        overtaken = rotation.overtaken() if rotation is not None and error.code == "connection-lost" else None
+        raise overtaken or error from None
     finally:
         link.close()
     result["seconds"] = round(time.perf_counter() - started, 3)

@@ -13,6 +13,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 
 try:
+    import psycopg
     from psycopg import sql
 except ImportError:
     if TYPE_CHECKING:
@@ -42,12 +43,21 @@ def _escaped(prefix: str) -> str:
 
 
 def left_by_prefix(link: Link, target: Target) -> int | None:
-    """How many cells begin as those under the old key do; None where that does not tell them from those of the new."""
+    """How many cells begin as those under the old key do.
+
+    None where that does not tell them from those of the new, and where no index can say it soon.
+    """
     prefixes = [prefix.decode() for prefix in target.old.key_prefixes]
     new = (target.new.key_prefix or b"").decode()
     is_shared = new and any(new.startswith(prefix) or prefix.startswith(new) for prefix in prefixes)
     if not prefixes or is_shared or target.shape is not None or target.column.type_name not in _TEXTS:
         return None
     query, values = count_by_prefix(target.column, prefixes)
-    row = link.execute(query, values).fetchone()
+    try:
+        plan = link.execute(sql.SQL("EXPLAIN {}").format(query), values).fetchall()
+        if not any(sign in line[0] for line in plan for sign in ("Index Cond", "Index Only Scan")):
+            return None  # it would read the whole table
+        row = link.execute(query, values).fetchone()
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled):
+        return None
     return int(row[0]) if row else None

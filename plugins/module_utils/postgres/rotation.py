@@ -24,6 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes 
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.clear import find_clearing, find_index
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
+    explained,
     is_retryable,
     transaction,
 )
@@ -267,6 +268,23 @@ class Rotation:
         self.fence.end_former(self.link)
         self.face()
         self.read_shadows()
+
+    def overtaken(self) -> KeyturnError | None:
+        """The refusal of a later run, where one has taken over; it ends the connections of this one."""
+        if not self.fence.token:
+            return None
+        try:
+            link = self._open_link()
+        except KeyturnError:
+            return None
+        try:
+            with explained("fence"), transaction(link):
+                self.fence.hold(link)
+        except KeyturnError as error:
+            return error if error.code == "fenced" else None
+        finally:
+            link.close()
+        return None
 
     def face(self) -> None:
         """Tell the columns which key is to be left."""

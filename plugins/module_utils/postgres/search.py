@@ -61,6 +61,16 @@ _COLUMNS = """
     ORDER BY n.nspname, c.relname, c.oid, a.attnum"""
 
 
+#: What may stand in the way of a look at a table, by SQLSTATE.
+_PASSED_OVER = {
+    "55P03": "somebody else holds a lock on it",
+    "42501": "this role may not read it",
+    "42P01": "it is gone meanwhile",
+    "42703": "it changed meanwhile",
+    "57014": "a look at it took too long",
+}
+
+
 class _Found(NamedTuple):
     """One column of the database; the first five are those of its table."""
 
@@ -155,9 +165,10 @@ def _taken(link: Link, columns: Sequence[_Found], reasons: list[str]) -> Iterato
         try:
             extent = extent or extent_of(link, table)
             samples = take(link, column, extent)
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege) as error:
-            is_locked = isinstance(error, psycopg.errors.LockNotAvailable)
-            reasons.append("somebody else holds a lock on it" if is_locked else "this role may not read it")
+        except psycopg.Error as error:
+            if error.sqlstate not in _PASSED_OVER:
+                raise
+            reasons.append(_PASSED_OVER[error.sqlstate])
             return
         if samples.hidden:
             reasons.append(f"this role may not read some of the large objects that {one.name} names")

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import states
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Limits, connect
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import SAME, Fence
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
@@ -112,3 +113,21 @@ def test_a_rule_that_does_more_for_each_update_is_no_obstacle(rig: Rig, does: st
     rig.sql.execute(f"CREATE RULE seen AS ON UPDATE TO creds DO {does}")
     assert rig.run("in_place")["coverage"][0]["new"] == _ROWS
     assert rig.sql.execute("SELECT count(*), count(DISTINCT id) FROM audit").fetchone() == (_ROWS, _ROWS)
+
+
+@pytest.mark.parametrize(("is_overtaken", "code"), [(True, "fenced"), (False, "connection-lost")])
+def test_a_run_whose_connections_a_later_one_ends_says_so(
+    rig: Rig, is_overtaken: bool, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.fill(_ROWS)
+
+    def overtake(work: Any, *_arguments: Any) -> None:
+        if is_overtaken:
+            rig.sql.execute("UPDATE keyturn.fence SET token = token + 1, epoch = epoch + 1")
+        rig.sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keyturn'")
+        work.link.execute("SELECT 1")
+
+    monkeypatch.setattr(states, "re_encrypt", overtake)
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("in_place")
+    assert refused.value.code == code

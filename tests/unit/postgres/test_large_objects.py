@@ -292,7 +292,7 @@ def test_content_that_is_not_the_one_read_is_never_written_over(mfa: Mfa) -> Non
     mfa.rig.run("prepared")
     (cell,) = mfa.cells().values()
     query = "SELECT keyturn.rewrite_object(secret_enc, %s, %s) FROM mfa_secrets"
-    for was in (cell[:-1], cell + b"x", b"x" + cell[1:], b"x" * 5000):
+    for was in (cell[:-1], cell + b"x", bytes([cell[0] ^ 1]) + cell[1:], b"x" * 5000):
         with pytest.raises(psycopg.errors.SerializationFailure):
             mfa.app.execute(query, (was, b"other"))
         assert list(mfa.cells().values()) == [cell]

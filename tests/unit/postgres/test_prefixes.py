@@ -9,10 +9,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.prefixes import count_by_prefix
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column, Table
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.prefixes import count_by_prefix, left_by_prefix
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
+    Column,
+    Table,
+    find_column,
+    find_table,
+)
 from psycopg import sql
 
 from tests.support.reencryption import KEYS, Rig
@@ -42,6 +49,7 @@ def _cells(rig: Rig, envelope: Any, *counts: tuple[bytes, int], kind: str = "tex
     cells = [cell for key, count in counts for cell in Envelope(load_spec(envelope), key).seal_many([b"x"] * count)]
     rig.sql.execute(f"CREATE TABLE creds (id bigint PRIMARY KEY, secret {kind}, app int DEFAULT 1)")
     rig.insert([(number, cell.decode()) for number, cell in enumerate(cells)])
+    rig.sql.execute("CREATE INDEX by_beginning ON creds (secret text_pattern_ops)")
 
 
 @pytest.mark.parametrize("kind", ["text", "varchar(200)"])
@@ -51,6 +59,21 @@ def test_what_begins_with_the_old_keys_id_is_counted(rig: Rig, kind: str) -> Non
     assert _left(rig, "twenty-v2", KEYS["old"]) == 7
     rig.sql.execute("UPDATE creds SET app = 2 WHERE id < 3")
     assert _left(rig, "twenty-v2", KEYS["old"], KEYS["new"], where={"column": "app", "is": 1}) == 4
+
+
+def test_a_whole_table_is_not_read_for_a_hint_nor_a_lock_waited_for(rig: Rig) -> None:
+    _cells(rig, "twenty-v2", (KEYS["old"], 7))
+    assert _left(rig, "twenty-v2", KEYS["old"], KEYS["new"]) == 7
+    column = find_column(rig.sql, find_table(rig.sql, "creds"), "secret")
+    target = Target(column, load_spec("twenty-v2"), KEYS["new"], KEYS["old"])
+    with psycopg.connect(rig.dsn) as other, psycopg.connect(rig.dsn, autocommit=True) as link:
+        link.execute("SET enable_seqscan = off")
+        link.execute("SET lock_timeout = '20ms'")
+        assert left_by_prefix(link, target) == 7
+        other.execute("LOCK TABLE creds IN ACCESS EXCLUSIVE MODE")
+        assert left_by_prefix(link, target) is None
+    rig.sql.execute("DROP INDEX by_beginning")
+    assert _left(rig, "twenty-v2", KEYS["old"], KEYS["new"]) is None
 
 
 def test_each_key_of_an_old_list_is_old_and_odd_letters_mean_themselves(rig: Rig) -> None:
@@ -67,6 +90,7 @@ def test_nothing_is_said_where_the_beginning_does_not_tell(rig: Rig) -> None:
     assert _left(rig, _STORED, *same) is None
     assert _left(rig, _STORED, same[0], None, list=",") is None
     assert _left(rig, {**_STORED, "prefix": "v{key_id}"}, _named("b", "old"), _named("b2", "new")) is None
+    rig.sql.execute("DROP INDEX by_beginning")
     rig.sql.execute("ALTER TABLE creds ALTER secret TYPE bytea USING convert_to(secret, 'UTF8')")
     assert _left(rig, _STORED, same[0]) is None
     rig.sql.execute("DROP TABLE creds")

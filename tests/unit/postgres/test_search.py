@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import PRESETS, Envelope, load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import search
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, UNKNOWN, Counts
 from psycopg import sql
 
@@ -200,6 +201,41 @@ def test_a_table_that_somebody_locked_is_told_and_holds_nothing_up(rig: Rig) -> 
         result = rig.info(search=True)
     assert result["unreadable"] == [{"table": "public.locked", "reason": "somebody else holds a lock on it"}]
     assert [row["table"] for row in result["found"]] == ["public.before", "public.other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("DROP TABLE moving", "it is gone meanwhile"),
+        ("ALTER TABLE moving RENAME secret TO other", "it changed meanwhile"),
+    ],
+)
+def test_a_table_that_changes_meanwhile_is_told_and_ends_nothing(
+    rig: Rig, change: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.fill(3)
+    _table(rig, "moving", [seal("old", b"x")])
+    _table(rig, "other", [seal("old", b"x")])
+    extent_of = search.extent_of
+
+    def changed(link: Any, table: Any) -> Any:
+        if table.name == "moving":
+            rig.sql.execute(change)
+        return extent_of(link, table)
+
+    monkeypatch.setattr(search, "extent_of", changed)
+    result = rig.info(search=True)
+    assert result["unreadable"] == [{"table": "public.moving", "reason": reason}]
+    assert [row["table"] for row in result["found"]] == ["public.other"]
+
+
+def test_members_named_by_an_id_are_looked_at_up_to_a_number(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE docs (id int PRIMARY KEY, doc jsonb)")
+    cell = seal("old", b"x").decode()
+    rig.sql.execute("INSERT INTO docs VALUES (1, %s)", (json.dumps({f"m{n:04}": cell for n in range(1000)}),))
+    rig.columns = []
+    found = rig.info(search=True)["found"]
+    assert [row["path"] for row in found] == [f"$.m{number:04}" for number in range(199)]  # and the whole value
 
 
 def test_large_objects_that_could_not_be_read_are_told(stranger: Rig) -> None:
