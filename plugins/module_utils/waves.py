@@ -16,6 +16,9 @@ __all__ = ["merge_depends_on", "restart_batches", "restart_waves"]
 #: A service of the catalog (its ``depends_on`` counts), or just the list of names it depends on.
 Service = Union[Mapping[str, Any], Iterable[str], str, None]
 
+#: What Docker Compose can be started with besides the folder.
+_FILES = ("files", "env_files")
+
 
 def restart_waves(
     services: Mapping[str, Service], affected: Iterable[str], dependants: bool = False
@@ -102,9 +105,6 @@ def _named_behind(
         else:
             queue.extend(depends_on.get(other, ()))
     return found
-
-
-_FILES = ("files", "env_files")
 
 
 def restart_batches(
