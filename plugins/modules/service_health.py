@@ -257,7 +257,7 @@ msg:
   type: str
 """
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.health import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.health.call import run
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 
 HEALTH = {

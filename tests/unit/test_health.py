@@ -15,15 +15,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.health import (
-    CHECKERS,
-    Outcome,
-    check,
-    observe,
-    parse_unit,
-    run,
-    worse,
-)
+from ansible_collections.keyturn.rotation.plugins.module_utils.health.call import run
+from ansible_collections.keyturn.rotation.plugins.module_utils.health.look import CHECKERS, check, observe, worse
+from ansible_collections.keyturn.rotation.plugins.module_utils.health.systemd import parse_unit
+from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import Outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
