@@ -268,6 +268,9 @@ _SERVICE = Shape(
         "start": Field("list", "The command that starts it"),
         "stop": Field("list", "The command that stops it"),
         "restart": Field("list", "The command that restarts it; stop and start by default"),
+        "command_timeout": Field(
+            "int", "Seconds in which each of these commands must end, or it is killed; 300 by default", minimum=1
+        ),
         "health": Field("map", "How to see that it is well", shape=_HEALTH),
         "depends_on": Field("list", "Services that must be well before it"),
         "quiesce": Field("str", "What it does while the key turns", choices=("stop", "writes", "none")),

@@ -22,10 +22,12 @@ class Ending:
 
     :param code: the exit code; None when it did not end by itself.
     :param reason: why there is no code.
+    :param late: whether it was killed because its time was over.
     """
 
     code: int | None
     reason: str = ""
+    late: bool = False
 
 
 def run_quietly(argv: Sequence[str], timeout: float | None, value: bytes | None = None) -> Ending:
@@ -60,7 +62,7 @@ def _run(argv: Sequence[str], timeout: float | None, value: bytes | None, output
     try:
         printed, _errors = process.communicate(value, timeout)
     except subprocess.TimeoutExpired:
-        return Ending(None, f"no end within {timeout or 0:g} s"), b""
+        return Ending(None, f"no end within {timeout or 0:g} s", late=True), b""
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

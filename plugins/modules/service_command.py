@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Runs the commands of one service after the other. When one does not end with 0, none after it is run.
   - What a service prints while it starts may hold a secret, so nothing of it is read or shown.
-  - A command runs without a shell, and for as long as it takes. A program that it leaves behind is not waited for.
+  - A command runs without a shell. A program that it leaves behind is not waited for.
+  - One that does not end in time is killed with all that it started in its session, and counts as failed.
 author: keyturn.rotation contributors (@keyturn)
 attributes:
   check_mode:
@@ -29,6 +30,7 @@ options:
       - Each has C(name), C(start) and C(stop), and C(restart) if there is such a command.
       - A command is a list of words. C(~) and C($NAME) are filled in. The words show in the arguments of the task, so
         they must hold no secret.
+      - C(command_timeout) is how many seconds each may take, 300 by default.
     type: list
     elements: dict
     required: true

@@ -142,6 +142,9 @@ options:
       restart:
         description: Not used here.
         type: raw
+      command_timeout:
+        description: Not used here.
+        type: float
       quiesce:
         description: Not used here.
         type: str
@@ -292,6 +295,7 @@ SERVICE = {
     "start": {"type": "raw"},
     "stop": {"type": "raw"},
     "restart": {"type": "raw"},
+    "command_timeout": {"type": "float"},
     "quiesce": {"type": "str"},
     "depends_on": {"type": "list", "elements": "str"},
     "hosts": {"type": "raw"},

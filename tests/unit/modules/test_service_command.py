@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.health.look import check
 
 from tests.support.modules import Ran, run_module_process
+from tests.support.peers import until
 
 _CANARY = "canary-71c2e90ab3"
 
@@ -107,3 +109,22 @@ def test_a_program_that_a_command_leaves_behind_is_not_waited_for_and_not_ended(
 def test_a_command_that_a_signal_ends_is_no_success(calls: Path) -> None:
     said = _run([{**_service(calls, "a"), "start": ["/bin/sh", "-c", "kill -9 $$"]}], "started")
     assert "a: its start command ended by signal 9" in said["msg"]
+
+
+def test_a_command_that_hangs_is_killed_with_what_it_started_and_nothing_is_done_after_it(calls: Path) -> None:
+    child = calls.with_name("child")
+    hanging = ["/bin/sh", "-c", f"sleep 600 & echo $! > {child}; echo a stop >> {calls}; wait"]
+    said = _run([{**_service(calls, "a"), "stop": hanging, "command_timeout": 1}, _service(calls, "b")])
+    assert (said["code"], said["where"]) == ("service-command-failed", "a")
+    assert said["msg"].startswith("a: its stop command had not ended after 1 s and was killed.")
+    assert "command_timeout" in said["msg"]
+    assert calls.read_text().splitlines() == ["a stop"]
+    ended = {"name": "child", "health": {"process": {"pid_file": str(child)}}}
+    until(lambda: check(ended).detail.endswith("has ended"), "what the command started has not ended")
+
+
+@pytest.mark.parametrize("seconds", ["soon", -1, [5]])
+def test_a_time_that_is_none_is_refused_before_any_command(calls: Path, seconds: object) -> None:
+    said = _run([_service(calls, "a"), {**_service(calls, "b"), "command_timeout": seconds}])
+    assert (said["code"], said["where"]) == ("service-invalid", "b")
+    assert calls.read_text() == ""
