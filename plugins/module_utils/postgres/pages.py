@@ -4,6 +4,11 @@
 
 A row that moves to another page meanwhile may be read twice or not at all: whoever writes does so by key and whole
 cell, and the proof at the end reads everything in one snapshot, where nothing moves.
+
+Rows have to come in the order in which they lie, or a window that ends before its range would leave some out. An index
+whose condition fits would give them in its own order, so the condition is one that the planner cannot look into: what
+is left to it is to read pages (a Tid Range Scan, which streams). That it does is looked at: no row is read twice, and
+where one has come out of its order, the rest of the range is sorted.
 """
 
 from __future__ import annotations
@@ -132,8 +137,11 @@ class Reading:
     where: sql.Composable
     lies_apart: bool = False
 
-    def query(self, pages: Pages, limit: int, most_bytes: int) -> sql.Composed:
-        """Parameters are the row before the first, and the first row no more, as texts of a ``tid``."""
+    def query(self, pages: Pages, limit: int, most_bytes: int, sort: bool = False) -> sql.Composed:
+        """Parameters are the row before the first, and the first row no more, as texts of a ``tid``.
+
+        :param sort: sort the rows of the whole range first, whatever the planner does.
+        """
         named: list[sql.Composable] = [
             sql.SQL("{} f{}").format(field, sql.SQL(str(number))) for number, field in enumerate(self.fields)
         ]
@@ -144,20 +152,30 @@ class Reading:
         elif pages.has_toast:
             sizes = [sql.SQL("coalesce(pg_column_size({}), 0)").format(self.fields[field]) for field in self.wide]
             named.append(sql.SQL("{} w").format(sql.SQL(" + ").join(sizes)))
-        inner = sql.SQL("SELECT {} FROM {} c {} WHERE {} AND c.ctid > %s::tid AND c.ctid < %s::tid LIMIT {}").format(
+        inner = sql.SQL(
+            "SELECT {} FROM {} c {} WHERE CASE WHEN {} THEN true END"
+            " AND c.ctid > %s::tid AND c.ctid < %s::tid {} LIMIT {}"
+        ).format(
             sql.SQL(", ").join(named),
             identifier(pages.schema, pages.name),
             self.join,
             self.where,
+            sql.SQL("ORDER BY c.ctid" if sort else ""),
             sql.Literal(limit),
         )
         if not pages.has_toast and not self.lies_apart:
             return inner
         names = sql.SQL(", ").join([sql.SQL(f"f{number}") for number in range(len(self.fields))])
         return sql.SQL(
-            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER (ROWS UNBOUNDED PRECEDING) - ({w}) before"
+            "SELECT {names}, t FROM (SELECT i.*, sum({w}) OVER ({order} ROWS UNBOUNDED PRECEDING) - ({w}) before"
             " FROM ({inner}) i) o WHERE before < {most}"
-        ).format(names=names, w=sql.SQL(width), inner=inner, most=sql.Literal(most_bytes))
+        ).format(
+            names=names,
+            w=sql.SQL(width),
+            order=sql.SQL("ORDER BY t" if sort else ""),
+            inner=inner,
+            most=sql.Literal(most_bytes),
+        )
 
 
 def tid_text(raw: bytes) -> str:
@@ -211,15 +229,21 @@ def windows(
 ) -> Iterator[Window]:
     """The rows of these pages, a window at a time; their last field is the ``tid`` in binary form."""
     last, end = f"({pages.first},0)", f"({pages.end},0)"
+    at, sort = len(reading.fields), False
     while True:
         limit = STRIPES * size.now
-        query = reading.query(pages, limit, size.window_bytes)
+        query = reading.query(pages, limit, size.window_bytes, sort)
         window = patiently(partial(fetch, link, query, (last, end)))
         if not window:
             return
+        is_whole = len(window) < limit and not pages.has_toast and not reading.lies_apart
+        latest = b"" if is_whole else max(window.column(at))
+        if not (is_whole or sort) and latest != window.column(at, (len(window) - 1,))[0]:
+            sort = True  # some may have been left out
+            continue
         yield window
         some = range(0, len(window), STRIPES)
         size.learn(len(some), sum(len(cell or b"") for field in reading.wide for cell in window.nullable(field, some)))
-        if len(window) < limit and not pages.has_toast and not reading.lies_apart:
+        if is_whole:
             return
-        last = tid_text(window.column(len(reading.fields), (len(window) - 1,))[0])
+        last = tid_text(latest)

@@ -11,14 +11,20 @@ import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import classes
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Limits, connect
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pages import (
+    BatchSize,
     Pages,
+    Reading,
+    fetch,
     finer_at_the_end,
     page_ranges,
+    windows,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import find_column, find_table
+from psycopg import sql
 
-from tests.support.reencryption import KEYS, Rig
+from tests.support.reencryption import KEYS, Rig, opens, seal
 
 
 def _ranges(*lengths: int) -> list[Pages]:
@@ -77,3 +83,36 @@ def test_how_long_a_cell_takes_is_the_mean_of_many_unless_one_takes_long(
     monkeypatch.setattr(Envelope, "seal_many", counted)
     assert target.seconds_to_seal() > 0
     assert counts == sealed
+
+
+def _out_of_order(rig: Rig) -> None:
+    """A table with an index that fits the condition of a reading, costs less than its pages, and has another order."""
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text, rank int, pad text)")
+    with rig.sql.cursor() as cursor, cursor.copy("COPY creds FROM STDIN") as copy:
+        for number in range(1, 7001):
+            cell = seal("old", f"{number}".encode()).decode() if number % 6 == 0 else None
+            copy.write_row((number, cell, number if number % 700 else 7000 - number, "x" * 1500))
+    rig.sql.execute("CREATE INDEX ON creds (rank) WHERE secret IS NOT NULL")
+    rig.sql.execute("ANALYZE creds")
+
+
+@pytest.mark.parametrize("has_toast", [False, True])
+@pytest.mark.parametrize("join", ["", "JOIN (SELECT id FROM creds ORDER BY rank DESC OFFSET 0) s ON s.id = c.id"])
+def test_a_reading_leaves_no_row_out_whatever_the_planner_does(rig: Rig, has_toast: bool, join: str) -> None:
+    _out_of_order(rig)
+    (pages,) = page_ranges(rig.sql, find_table(rig.sql, "creds"), 1_000_000)
+    fields = [sql.SQL("c.id"), sql.SQL("c.secret")]
+    reading = Reading(fields, (1,), sql.SQL(join), sql.SQL("c.secret IS NOT NULL"))
+    with connect(rig.dsn.encode(), "app", Limits()) as link:
+        plain = fetch(link, reading.query(pages, 100, 1 << 20), ("(0,0)", f"({pages.end},0)")).column(2)
+        read = windows(link, pages._replace(has_toast=has_toast), reading, BatchSize(20, 1 << 20))
+        found = [int.from_bytes(key, "big") for window in read for key in window.column(0)]
+    assert (plain == sorted(plain)) == (join == ""), "the planner gives another order by itself"
+    assert sorted(found) == list(range(6, 7001, 6))
+
+
+def test_no_row_is_passed_over_where_an_index_has_another_order(rig: Rig) -> None:
+    _out_of_order(rig)
+    assert rig.run("in_place", batch_rows=500)["coverage"][0]["new"] == 1166
+    cells = rig.sql.execute("SELECT secret, id FROM creds WHERE secret IS NOT NULL").fetchall()
+    assert {opens("new", cell) == f"{number}".encode() for cell, number in cells} == {True}
