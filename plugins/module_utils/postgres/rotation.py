@@ -212,6 +212,16 @@ class Rotation:
         self.before = self.before or self.covered
         self.work.totals = {one.target.place: one.counts.total for one in self.covered}
 
+    def has_strays(self) -> bool:
+        """Whether rows are under the new key and nothing here says why: what was kept of them is gone, or was renamed.
+
+        A service that has both keys writes such rows too, before any row is re-encrypted.
+        """
+        if all(shadow.fact != NONE for shadow in self.shadows):
+            return False
+        self.cover()
+        return any(one.behind_old for one, shadow in zip(self.covered, self.shadows) if shadow.fact == NONE)
+
     def is_complete(self, back: bool) -> bool:
         """Whether no row is under the key to leave."""
         return not self.left(back)

@@ -244,13 +244,17 @@ def _rolled_back(rotation: Rotation) -> Told:
     if not rotation.has_fence:
         if rotation.shadows and not rotation.all_are(NONE):
             raise leftover(next(shadow for shadow in rotation.shadows if shadow.fact != NONE))
-        if not rotation.check_mode:
-            rotation.forbid()
-        return {}
+        if rotation.fence.is_over or not rotation.has_strays():
+            if not rotation.check_mode:
+                rotation.forbid()
+            return {}
     rotation.is_changed = not rotation.fence.turned_back or any(shadow.fact == PREV for shadow in rotation.shadows)
     if rotation.check_mode:
         return {}
     rotation.take(BACK)
+    if not rotation.fence.in_place and (not rotation.has_fence or rotation.has_strays()):
+        rotation.take(BACK, in_place=True)
+        rotation.has_fence = True
     rotation.release_writes()
     rotation.swap(PREV, back=True, holds=rotation.quiesce == "writes" and rotation.step == "swap")
     if rotation.step == "swap" and any(shadow.swapped for shadow in rotation.shadows):

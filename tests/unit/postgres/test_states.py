@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-from tests.support.reencryption import Rig, seal
+from tests.support.reencryption import Rig, opens, seal
 
 _ALL = {number: f"{number}:0" for number in range(1, 31)}
 _NONE = dict.fromkeys(range(1, 31))
@@ -123,6 +123,74 @@ def test_nothing_to_roll_back(rig: Rig) -> None:
     before = rig.snapshot()
     assert not rig.run("rolled_back")["changed"]
     assert rig.snapshot() == before
+
+
+#: What is done in the middle, and where the column is then.
+_LOST = {
+    "renamed": ("ALTER TABLE creds RENAME TO creds2", "creds2", "secret"),
+    "column": ("ALTER TABLE creds RENAME secret TO secret2", "creds", "secret2"),
+    "moved": ("CREATE SCHEMA x; ALTER TABLE creds SET SCHEMA x", "x.creds", "secret"),
+    "dropped": ("DROP SCHEMA keyturn CASCADE", "creds", "secret"),
+}
+
+
+def _bring_back(rig: Rig, step: str) -> None:
+    assert rig.run("rolled_back", check=True, step=step)["changed"]
+    assert rig.run("rolled_back", step=step)["changed"]
+    for state in ("swept", "cleaned"):
+        rig.run(state)
+
+
+@pytest.mark.parametrize("step", ["all", "swap"])
+@pytest.mark.parametrize("lost", list(_LOST))
+def test_rows_come_back_or_are_refused_where_what_was_kept_of_them_is_not_found(
+    rig: Rig, way: str, lost: str, step: str
+) -> None:
+    rig.fill()
+    rig.run("prepared")
+    rig.run("cut_over")
+    rig.insert([(31, seal("new", b"31:0").decode())])
+    statements, table, column = _LOST[lost]
+    rig.sql.execute(statements)
+    rig.columns = [rig.column(table, column)]
+    refused = {"columns column": "table-changed", "columns dropped": "leftover-shadow"}.get(f"{way} {lost}")
+    if refused:  # the shadow is in the table, and its trigger knows the former name
+        with pytest.raises(KeyturnError) as caught:
+            _bring_back(rig, step)
+        assert caught.value.code == refused
+        return
+    _bring_back(rig, step)
+    rig.sql.execute("SET search_path = public, x")
+    cells = rig.cells(table.removeprefix("x."), column)
+    assert {number: opens("old", cell) for number, cell in cells.items()} == {
+        number: f"{number}:0".encode() for number in range(1, 32)
+    }
+    assert not rig.run("rolled_back", step=step)["changed"]
+
+
+def test_rows_that_the_service_wrote_before_anything_was_re_encrypted_come_back(rig: Rig) -> None:
+    rig.fill()
+    rig.insert([(31, seal("new", b"31:0").decode())])
+    assert rig.run("rolled_back")["changed"]
+    for state in ("swept", "cleaned"):
+        rig.run(state)
+    assert rig.plaintexts("old") == {**_ALL, 31: "31:0"}
+
+
+def test_the_schema_is_dropped_in_the_middle_and_rows_in_place_come_back(rig: Rig) -> None:
+    rig.fill()
+    rig.run("in_place")
+    rig.sql.execute("DROP SCHEMA keyturn CASCADE")
+    assert rig.run("rolled_back", step="all")["changed"]
+    assert rig.plaintexts("old") == _ALL
+
+
+def test_what_is_over_is_not_brought_back(rig: Rig) -> None:
+    rig.fill()
+    for state in ("in_place", "swept", "cleaned"):
+        rig.run(state)
+    assert not rig.run("rolled_back", step="all")["changed"]
+    assert rig.plaintexts("new") == _ALL
 
 
 @pytest.mark.usefixtures("way")
