@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.strangers import find_stranger
 
 try:
     import psycopg
@@ -62,7 +63,13 @@ class Limits:
 
 
 _IDLE_SECONDS = 10  # within a snapshot
-_LOOKUP_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+_LOOKUP_PLANS = {
+    "enable_tidscan": "on",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
 _RETRYABLE = ("55P03", "40P01", "40001")
 _CONFLICTS_INSIDE = ("simple_heap_update", "simple_heap_delete")
 
@@ -217,8 +224,17 @@ def _settle(link: Link, where: str, limits: Limits) -> None:
         "transaction_timeout": "0",
         "DateStyle": "ISO",
         "bytea_output": "hex",
+        "extra_float_digits": "1",
         **_LOOKUP_PLANS,
     }
+    stranger = find_stranger(link)
+    if stranger:
+        raise KeyturnError(
+            "search-path-unsafe",
+            f"{stranger} has the name of one of PostgreSQL's own and could run with our rights",
+            where=where,
+            hint="Drop or rename it, or take its schema out of the search_path of the rotator's role",
+        )
     query = """
         SELECT set_config(s.name, v.setting, false) FROM unnest(%s::text[], %s::text[]) v(name, setting)
         JOIN pg_settings s ON lower(s.name) = lower(v.name)"""  # those that this version of the server knows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link, transaction
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.private import close_schema, close_table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import NO_PARAMETERS, identifier
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.statements import Statement
 
@@ -32,9 +33,10 @@ _TABLE = """
         name text PRIMARY KEY, rotation text NOT NULL, epoch bigint NOT NULL, token bigint NOT NULL,
         pid integer NOT NULL, backend_start timestamptz NOT NULL, taken_at timestamptz NOT NULL,
         turned_back boolean NOT NULL, in_place boolean NOT NULL, closed boolean NOT NULL, cleared text[] NOT NULL)"""
+# A session that has switched to another role does not see when it began, and could end no other one either
 _TAKE = """
     INSERT INTO {fence} AS f
-    SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, backend_start, clock_timestamp(),
+    SELECT %(name)s, %(rotation)s, %(epoch)s, 1, pid, coalesce(backend_start, clock_timestamp()), clock_timestamp(),
            %(direction)s::text = 'back', %(in_place)s, false, '{{}}'
     FROM pg_stat_activity WHERE pid = pg_backend_pid()
     ON CONFLICT (name) DO UPDATE SET
@@ -70,8 +72,10 @@ def ensure_schema(link: Link, schema: str, pace: Pace) -> None:
             known = link.execute("SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL", (schema,)).fetchone()
             if known is None or not known[0]:
                 link.execute(sql.SQL("CREATE SCHEMA {}").format(identifier(schema)), NO_PARAMETERS)
+                close_schema(link, schema)
             if not fence_exists(link, schema):
                 link.execute(sql.SQL(_TABLE).format(fence=fence), NO_PARAMETERS)
+                close_table(link, fence)
 
     try:
         retrying(pace, f"schema {schema}", make)

@@ -17,6 +17,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.cells im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import Link
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.gate import Gate
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.private import close_table
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.quoting import (
     NO_PARAMETERS,
     aliased,
@@ -107,6 +108,7 @@ class Side(Shadow):
         ]
         fields.append(sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(names)))
         link.execute(sql.SQL("CREATE TABLE {} ({})").format(side.identifier, sql.SQL(", ").join(fields)), NO_PARAMETERS)
+        close_table(link, side.identifier)
         quiet = "ALTER TABLE {} ALTER k0 SET STATISTICS 0, ALTER k1 SET STATISTICS 0"
         link.execute(sql.SQL(quiet).format(side.identifier), NO_PARAMETERS)
         side._comment(link)
