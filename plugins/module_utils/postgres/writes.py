@@ -256,6 +256,19 @@ class Writer:
         )
         return written(self._column, link.execute(asking(self._column, update, self._is(other)), NO_PARAMETERS))
 
+    def count_swapped(self, link: Link, side: Side) -> int:
+        """How many rows hold the cell that :meth:`swap` put into them."""
+        query = sql.SQL("SELECT count(*) FROM {table} c JOIN {side} s ON {join} WHERE {cell} = {other}{chosen}").format(
+            table=self._table.identifier,
+            side=side.identifier,
+            join=join_on_key(self._table, "s", is_text=False),
+            cell=self._cells.compare(self._cell),
+            other=self._cells.compare_kept(sql.SQL("s.{}").format(side.other_cell)),
+            chosen=self._column.chosen,
+        )
+        row = link.execute(query, NO_PARAMETERS).fetchone()
+        return int(row[0]) if row else 0
+
     def count(self, link: Link) -> int:
         """How many of the rows that are meant hold something, counted by the database."""
         query = sql.SQL("SELECT count(*) FROM {} c WHERE {} IS NOT NULL{}").format(
