@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Callable
 
+import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from psycopg import sql
@@ -163,3 +164,92 @@ def test_large_objects_need_temporary_where_the_row_guards_nothing(
         content = limited.sql.execute("SELECT lo_get(secret) FROM creds").fetchone()
         assert content is not None
         assert opens("new", bytes(content[0]), "aesgcm-raw") == b"1:0"
+
+
+# -- logical replication -----------------------------------------------------------------------------------------------
+
+_PUBLISHED = {
+    "table": "CREATE PUBLICATION p FOR TABLE creds",
+    "all tables": "CREATE PUBLICATION p FOR ALL TABLES",
+    "schema": "CREATE PUBLICATION p FOR TABLES IN SCHEMA public",
+}
+
+
+@pytest.fixture
+def sending(rig: Rig) -> Iterator[Rig]:
+    """A database with five rows, and a publication that goes at the end: it belongs to no schema."""
+    rig.fill(5)
+    yield rig
+    rig.sql.execute("DROP PUBLICATION IF EXISTS p")
+
+
+@pytest.mark.parametrize("published", _PUBLISHED)
+@pytest.mark.parametrize("way", ["in_place", "rows"])
+def test_a_table_whose_updates_cannot_be_sent_is_refused(sending: Rig, way: str, published: str) -> None:
+    sending.sql.execute(_PUBLISHED[published])
+    sending.sql.execute("ALTER TABLE creds REPLICA IDENTITY NOTHING")
+    before = sending.snapshot()
+    for call in (sending.info, lambda: sending.run(_STATES[way][0], check=True), lambda: sending.run(_STATES[way][0])):
+        with pytest.raises(KeyturnError) as refused:
+            call()
+        assert (refused.value.code, refused.value.where) == ("replica-identity-missing", "public.creds")
+        assert "publication p" in refused.value.message
+    assert sending.snapshot() == before
+    sending.sql.execute("ALTER TABLE creds REPLICA IDENTITY FULL")
+    for state in _STATES[way]:
+        sending.run(state)
+    assert None not in sending.plaintexts("new").values()
+
+
+@pytest.mark.parametrize("root", ["true", "false"])
+def test_a_partition_whose_updates_cannot_be_sent_is_refused(sending: Rig, root: str) -> None:
+    sending.sql.execute("DROP TABLE creds")
+    sending.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text NOT NULL) PARTITION BY RANGE (id)")
+    sending.sql.execute("CREATE TABLE low PARTITION OF creds FOR VALUES FROM (0) TO (3)")
+    sending.sql.execute("CREATE TABLE high PARTITION OF creds DEFAULT")
+    sending.insert([(number, seal("old", f"{number}:0".encode()).decode()) for number in range(5)])
+    sending.sql.execute(f"CREATE PUBLICATION p FOR TABLE creds WITH (publish_via_partition_root = {root})")
+    sending.info()
+    sending.sql.execute("ALTER TABLE high REPLICA IDENTITY NOTHING")
+    with pytest.raises(KeyturnError) as refused:
+        sending.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("replica-identity-missing", "public.high")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE PUBLICATION p FOR TABLE creds WITH (publish = 'insert, delete')",
+        "CREATE TABLE other (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE other",
+        "SELECT 1",
+    ],
+    ids=["no updates", "another table", "none"],
+)
+def test_a_table_whose_updates_nobody_is_sent_is_turned(sending: Rig, statement: str) -> None:
+    sending.sql.execute(statement)
+    sending.sql.execute("ALTER TABLE creds REPLICA IDENTITY NOTHING")
+    for state in ("prepared", "cut_over"):
+        sending.run(state)
+    assert None not in sending.plaintexts("new").values()
+
+
+@pytest.mark.parametrize("identity", ["index", "dropped index", "deferrable key"])
+def test_what_the_server_takes_for_an_identity(sending: Rig, identity: str) -> None:
+    """Each refusal is one of the server as well, and each table that goes on takes an UPDATE."""
+    sending.sql.execute("CREATE PUBLICATION p FOR TABLE creds")
+    if identity == "deferrable key":
+        sending.sql.execute("ALTER TABLE creds DROP CONSTRAINT creds_pkey, ADD PRIMARY KEY (id) DEFERRABLE")
+    else:
+        sending.sql.execute("CREATE UNIQUE INDEX other ON creds (id)")
+        sending.sql.execute("ALTER TABLE creds REPLICA IDENTITY USING INDEX other")
+        if identity == "dropped index":
+            sending.sql.execute("DROP INDEX other")
+    taken = []
+    for call in (lambda: sending.sql.execute("UPDATE creds SET ver = 1"), sending.info):
+        try:
+            call()
+        except (KeyturnError, psycopg.errors.ObjectNotInPrerequisiteState):
+            taken.append(False)
+        else:
+            taken.append(True)
+    assert taken == [identity == "index"] * 2
