@@ -16,6 +16,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import NEW, OLD, Target
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connection import (
     Link,
+    explain,
     is_retryable,
     transaction,
 )
@@ -32,6 +33,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides im
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.ways import Pairs, ShadowWriter, Way
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.work import Work
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.writes import Writer
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.written import find_undoing, undone
 
 try:
     import psycopg
@@ -121,14 +124,16 @@ class ByRows(Way):
     ) -> list[Shadow]:
         """One UPDATE for each column, in one transaction.
 
-        :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``fenced``, ``writes-not-held``.
+        :raises KeyturnError: ``lock-unavailable``, ``swap-count-wrong``, ``trigger-rewrites``, ``fenced``,
+            ``writes-not-held``, and what the database says, with the tables.
         """
         sides = [_side(shadow) for shadow in shadows]
+        tables = ", ".join(sorted({str(side.column.table) for side in sides}))
         cap = _carry_cap(targets)
         patience: Patience | None = None
         while True:
             settle_all(work, self, targets, sides, back)
-            patience = patience or work.pace.patience(", ".join(str(side.column.table) for side in sides))
+            patience = patience or work.pace.patience(tables)
             hold.start()
             started = time.perf_counter()
             try:
@@ -137,18 +142,16 @@ class ByRows(Way):
                     work.lock_tables([side.column.table for side in sides], lock_mode(side.column for side in sides))
                     locked = time.perf_counter()
                     be_the_writer(work.link)
-                    turned: list[Side] = []
                     for target, side in zip(targets, sides):
                         self._carry(work, target, side, back, cap)
-                    for target, side in zip(targets, sides):
-                        _exchange(work.link, target, side)
-                        turned.append(side.turn(work.link))
+                    _exchange_all(work.link, targets, sides)
+                    turned = [side.turn(work.link) for side in sides]
                     if hold.is_wanted:  # now that the rows are swapped: a trigger would fire for each of them
                         turned = [side.with_gate(work.link) for side in turned]
                         hold.take()
             except psycopg.Error as error:
                 if not is_retryable(error):
-                    raise
+                    raise explain(error, tables) from None
             except _TooManyError:
                 pass
             else:
@@ -189,9 +192,32 @@ def _carry_cap(targets: Sequence[Target]) -> int:
     return max(1, min(_CARRY_ROWS, int(_CARRY_SECONDS / max(3 * slowest, 1e-6))))
 
 
-def _exchange(link: Link, target: Target, side: Side) -> None:
-    writer = writer_for(target.column, side.schema, OLD if side.truth == NEW else NEW)
-    exchanged, filled = writer.swap(link, side), writer.count(link)
+def _exchange_all(link: Link, targets: Sequence[Target], sides: Sequence[Side]) -> None:
+    """Every cell of every column, and then, where something may have undone it, a look at what the tables hold."""
+    exchanged = [_exchange(link, target, side) for target, side in zip(targets, sides)]
+    undoing = {table.oid: find_undoing(link, table) for table in {target.column.table for target in targets}}
+    if any(undoing.values()):
+        link.execute("SET CONSTRAINTS ALL IMMEDIATE", NO_PARAMETERS)  # what is deferred would come after the look
+    for target, side, count in zip(targets, sides, exchanged):
+        names = undoing[target.column.table.oid]
+        kept = _swapping(target, side).count_swapped(link, side) if names else count
+        if kept != count:
+            raise undone(target.column, count - kept, count, names)
+
+
+def _swapping(target: Target, side: Side) -> Writer:
+    return writer_for(target.column, side.schema, OLD if side.truth == NEW else NEW)
+
+
+def _exchange(link: Link, target: Target, side: Side) -> int:
+    """One column; how many rows that is."""
+    writer = _swapping(target, side)
+    try:
+        exchanged, filled = writer.swap(link, side), writer.count(link)
+    except psycopg.Error as error:
+        if is_retryable(error):
+            raise
+        raise explain(error, target.place) from None
     if exchanged != filled:
         raise KeyturnError(
             "swap-count-wrong",
@@ -199,3 +225,4 @@ def _exchange(link: Link, target: Target, side: Side) -> None:
             where=target.place,
             hint="Look for a trigger or rule on the table that suppresses updates",
         )
+    return exchanged

@@ -32,9 +32,11 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.rows imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.sides import Side
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.statements import Statement
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import Column
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.temporary import temporary_missing
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.written import asking, written
 
 try:
+    import psycopg
     from psycopg import sql
 except ImportError:
     if TYPE_CHECKING:
@@ -203,12 +205,16 @@ class Writer:
         """Send raw values by COPY into a temporary table, with those that were read as ``o``.
 
         :param values: one for each row, by the name of the temporary table's column.
+        :raises KeyturnError: ``privilege-missing``.
         """
         link.execute("DROP TABLE IF EXISTS pg_temp.keyturn_plain")
         keys = [sql.SQL("{} text").format(identifier(name)) for name in self._names]
         cells = [sql.SQL("{} {}").format(identifier(name), self._cells.staging_sql) for name in ("o", *values)]
         create = sql.SQL("CREATE TEMPORARY TABLE keyturn_plain ({}) ON COMMIT DROP")
-        link.execute(create.format(sql.SQL(", ").join([*keys, *cells])), NO_PARAMETERS)
+        try:
+            link.execute(create.format(sql.SQL(", ").join([*keys, *cells])), NO_PARAMETERS)
+        except psycopg.errors.InsufficientPrivilege:
+            raise temporary_missing(str(self._column)) from None
         with link.cursor().copy("COPY pg_temp.keyturn_plain FROM STDIN (FORMAT binary)") as copy:
             copy.write(copy_rows(zip(*rows.key_parts, rows.raws, *values.values())))
 
@@ -255,6 +261,19 @@ class Writer:
             truth=self._cells.compare(truth),
         )
         return written(self._column, link.execute(asking(self._column, update, self._is(other)), NO_PARAMETERS))
+
+    def count_swapped(self, link: Link, side: Side) -> int:
+        """How many rows hold the cell that :meth:`swap` put into them."""
+        query = sql.SQL("SELECT count(*) FROM {table} c JOIN {side} s ON {join} WHERE {cell} = {other}{chosen}").format(
+            table=self._table.identifier,
+            side=side.identifier,
+            join=join_on_key(self._table, "s", is_text=False),
+            cell=self._cells.compare(self._cell),
+            other=self._cells.compare_kept(sql.SQL("s.{}").format(side.other_cell)),
+            chosen=self._column.chosen,
+        )
+        row = link.execute(query, NO_PARAMETERS).fetchone()
+        return int(row[0]) if row else 0
 
     def count(self, link: Link) -> int:
         """How many of the rows that are meant hold something, counted by the database."""
