@@ -56,6 +56,7 @@ FUNCTIONS = (
     "pg_get_viewdef",
     "pg_has_role",
     "pg_is_in_recovery",
+    "pg_partition_ancestors",
     "pg_partition_tree",
     "pg_relation_filenode",
     "pg_relation_size",
