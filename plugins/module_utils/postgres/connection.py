@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.strangers import find_stranger
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.strangers import FUNCTIONS, STRANGER
 
 try:
     import psycopg
@@ -207,7 +207,8 @@ def _refused(text: str, where: str) -> KeyturnError:
 
 
 def _settle(link: Link, where: str, limits: Limits) -> None:
-    row = link.execute("SELECT pg_backend_pid(), current_setting('session_replication_role')").fetchone()
+    facts = f"SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('session_replication_role'), ({STRANGER})"
+    row = link.execute(facts, (list(FUNCTIONS),)).fetchone()
     if row is None:
         raise KeyturnError("dsn-failed", "the server does not answer", where=where, hint="Check the server")
     check_direct(link.info.backend_pid, row[0], where)  # before any setting: it would stay in the pool
@@ -227,11 +228,10 @@ def _settle(link: Link, where: str, limits: Limits) -> None:
         "extra_float_digits": "1",
         **_LOOKUP_PLANS,
     }
-    stranger = find_stranger(link)
-    if stranger:
+    if row[2]:
         raise KeyturnError(
             "search-path-unsafe",
-            f"{stranger} has the name of one of PostgreSQL's own and could run with our rights",
+            f"{row[2]} has the name of one of PostgreSQL's own and could run with our rights",
             where=where,
             hint="Drop or rename it, or take its schema out of the search_path of the rotator's role",
         )

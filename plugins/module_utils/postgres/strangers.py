@@ -8,12 +8,7 @@ path stays as it is: triggers of the service's tables may need it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import psycopg
-
-__all__ = ["FUNCTIONS", "find_stranger"]
+__all__ = ["FUNCTIONS", "STRANGER"]
 
 #: The functions of PostgreSQL that our statements call.
 FUNCTIONS = (
@@ -78,9 +73,10 @@ FUNCTIONS = (
     "unnest",
 )
 #: Those, and operators of built-in types, in a schema that is searched, of somebody who is not trusted anyway. Every
-#: name of PostgreSQL's is qualified here.
-_STRANGERS = """
-    SELECT n.nspname OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) f.name, pg_catalog.pg_get_userbyid(f.owner)
+#: name of PostgreSQL's is qualified here. The parameter is :data:`FUNCTIONS`, the answer ``schema.name of role owner`` of
+#: the first one.
+STRANGER = """
+    SELECT pg_catalog.format('%%s.%%s of role %%s', n.nspname, f.name, r.rolname)
     FROM (
         SELECT p.oid, p.pronamespace AS place, p.proname::text AS name, p.proowner AS owner
         FROM pg_catalog.pg_proc p WHERE p.proname::text OPERATOR(pg_catalog.=) ANY (%s::text[])
@@ -98,9 +94,3 @@ _STRANGERS = """
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
                       WHERE e.objid OPERATOR(pg_catalog.=) f.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::"char")
     ORDER BY 1 LIMIT 1"""
-
-
-def find_stranger(link: psycopg.Connection[tuple[Any, ...]]) -> str:
-    """The first one, as ``schema.name of role owner``; empty for none."""
-    found = link.execute(_STRANGERS, (list(FUNCTIONS),)).fetchone()
-    return "" if found is None else f"{found[0]} of role {found[1]}"
