@@ -344,6 +344,19 @@ def test_rolling_back_what_was_not_staged_is_no_change(host: Host) -> None:
     assert (answer["changed"], answer["secrets"]["KEY"]["state"]) == (False, "")
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_rolling_back_what_was_not_staged_needs_no_store(host: Host, is_link: bool) -> None:
+    path = host.folder / ".env"
+    if is_link:
+        path.symlink_to(host.write("elsewhere", b"KEY=old\n"))
+    other = host.write("other.env", b"OTHER=old\n")
+    host.turn("staged", {"name": "OTHER", "stores": [_env(other)], "new": {"value": "new"}})
+    host.turn("promoted", {"name": "OTHER", "stores": [_env(other)]})
+    answer = host.turn("rolled_back", _key(_env(path)), {"name": "OTHER", "stores": [_env(other)]})
+    assert answer["secrets"]["KEY"]["stores"] == [{"path": str(path), "variable": "KEY", "holds": "unknown"}]
+    assert (answer["secrets"]["OTHER"]["state"], other.read_bytes()) == ("rolled_back", b"OTHER=old\n")
+
+
 @pytest.mark.parametrize(
     ("before", "state"), [("staged", "retired"), ("retired", "rolled_back"), ("rolled_back", "promoted")]
 )
