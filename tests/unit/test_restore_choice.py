@@ -11,6 +11,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import gates, kee
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import backup_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import newest_with
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.restarts import affected
 
 from tests.unit.test_catalog import GROUPS, catalog
@@ -55,6 +56,20 @@ def test_the_latest_is_never_one_that_a_restore_made_nor_a_damaged_one() -> None
     assert (gates.chosen_backup(known, "latest") or {})["name"] == "secrets-backup-20261121-100000"
     assert gates.chosen_backup([], "latest") is None
     assert gates.chosen_backup(known, "") is None
+
+
+def test_of_a_lost_file_the_newest_sound_backup_is_named() -> None:
+    known = [
+        _backup(path="/b/older"),
+        _backup(path="/b/newer"),
+        _backup(path="/b/other", files=["/srv/.env.local"]),
+        _backup(path="/b/replaced", reason="before restoring x"),
+        _backup(path="/b/damaged", checksums="wrong"),
+        _backup(path="/b/half", complete=False),
+    ]
+    assert newest_with(known, "/srv/.env: does not exist.") == "/b/newer"
+    assert newest_with([_backup(path="/b/one", encryption="age")], "/srv/.env: x") == "/b/one (age)"
+    assert newest_with(known, "/srv/elsewhere: does not exist.") == ""
 
 
 def test_every_host_must_have_it_and_it_must_be_as_it_was_made() -> None:

@@ -376,8 +376,31 @@ def test_trap_39_a_store_that_somebody_edited_is_refused(host: Host, state: str)
     path.write_bytes(b"KEY=edited\n")
     error = _refusal(host, state, _key(_env(path)))
     assert (error.code, error.where) == ("store-drifted", str(path))
+    kept = host.state_dir / "secrets/KEY/r1"
+    assert f"the old or the new value of KEY (here: {kept}/old, {kept}/new)" in error.hint
+    assert error.hint.endswith("changed nothing on this host")
     assert host.mark("KEY", b"edited") in error.message
     assert "edited" not in str(error).replace("somebody changed", "")
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist, so KEY"), (b"A=1\n", "KEY is not set, so KEY")])
+def test_a_store_that_is_lost_on_the_way_back_is_to_be_put_back_by_hand(
+    host: Host, content: bytes | None, words: str
+) -> None:
+    path = host.write(".env", b"KEY=old\n")
+    for state in ("staged", "promoted"):
+        host.turn(state, _given(_env(path)))
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    error = _refusal(host, "rolled_back", _key(_env(path)))
+    assert (error.code, error.where, error.message.startswith(words)) == ("store-lost", str(path), True)
+    assert str(host.state_dir / "secrets/KEY/r1/old") in error.hint
+    assert error.hint.endswith("ansible-playbook keyturn.rotation.rollback -e keyturn_only=KEY")
+    assert "if_missing" not in str(error)
+    path.write_bytes(b"KEY=new\n")
+    host.turn("rolled_back", _key(_env(path)))
+    assert path.read_bytes() == b"KEY=old\n"
 
 
 def test_trap_39_an_old_value_that_came_back_is_not_retired(host: Host) -> None:
