@@ -170,6 +170,38 @@ def test_the_services_of_the_backup_and_the_readers_of_its_files_are_affected() 
     assert not any("read none of these secrets" in line for line in found["lines"])
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_people_are_told_which_values_change_what_restarts_and_which_overlap_is_astray(check: bool) -> None:
+    services = [{"name": "web", "wave": 1}, {"name": "api", "wave": 0}]
+    names = ("KEY", "OTHER", "THIRD")
+    stores = [{"name": name, "stores": [{"path": "/srv/.env"}]} for name in names]
+    built = {
+        "secrets": [{"name": name, "consumers": ["web"]} for name in names],
+        "hosts": {"one": {"secrets": stores, "services": services}, "two": {"secrets": stores, "services": []}},
+        "waves": [["api"], ["web"]],
+    }
+    said = {"backup": _backup(), "restored": ["/srv/.env"], "replaced": ""}
+    answers = {
+        "one": {**said, "differing": ["KEY", "OTHER", "THIRD"], "astray": ["OTHER", "THIRD"]},
+        "two": {**said, "differing": [], "astray": []},
+    }
+    lines = affected(built, answers, ["api", "web"], check=check, overlaps={"KEY": "r1", "OTHER": "r2"})["lines"]
+    words = ("would restore", "would change", "would restart", "would")
+    restore, change, again, match = words if check else ("restored   ", "changed    ", "restarts   ", "does")
+    assert lines == [
+        "",
+        f"  {restore} one: secrets-backup-20261121-100000: /srv/.env",
+        f"  {change} one: the values of KEY, OTHER, THIRD",
+        f"  {restore} two: secrets-backup-20261121-100000: /srv/.env",
+        f"  {change} two: no value of the catalog",
+        f"  {again} api, web",
+        f"  warning     OTHER: rotation r2 is in overlap and {match} not match these files any more. End it: "
+        "ansible-playbook keyturn.rotation.rollback -e keyturn_only=OTHER",
+    ]
+    quiet = affected(built, answers, ["api", "web"], restarts=False)["lines"]
+    assert quiet[-1] == "  note        not restarted, as asked: api, web"
+
+
 def test_a_service_that_the_catalog_knows_and_that_reads_nothing_of_it_is_named_as_that() -> None:
     services = [{"name": "api", "wave": 0}]
     work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "services": services}
