@@ -71,6 +71,9 @@ class ActionModule(KeyturnAction):
         order = [name for wave in plan["waves"] for name in wave]
         for line in report(seen, compared, order, bool(args.get("verbose"))):
             display.display(line)
+        note = str(args.get("note") or "")
+        if note:
+            display.display(f"  {note}")
         result: dict[str, Any] = {
             "changed": changed,
             "services": seen,
@@ -83,6 +86,7 @@ class ActionModule(KeyturnAction):
             lost = ", ".join(sorted({entry["name"] for entry in result["worse"]} - set(seen)))
             hint = "Look at these services"
             hint += f". The catalog does not name {lost}: if that is right, save the state anew" if lost else ""
+            hint += f". {note}" if note else ""
             error = KeyturnError("services-not-healthy", "; ".join(found), hint=hint)
             result.update(error.as_result(), failed=True)
         return result

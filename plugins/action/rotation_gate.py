@@ -73,6 +73,13 @@ class ActionModule(KeyturnAction):
                     answers_of(task_vars, "__rotation_restored"),
                     catalog_services(self._templar, task_vars),
                     everything=bool(args.get("everything")),
+                    restarts=bool(args.get("restarts", True)),
+                    check=bool(self._task.check_mode),
+                    overlaps={
+                        row["name"]: row["rotation_id"]
+                        for row in task_vars["__rotation_planned"]["secrets"]
+                        if row["status"] == "overlap"
+                    },
                 )
             )
             for line in result["lines"]:

@@ -15,6 +15,9 @@ class ActionModule(KeyturnAction):
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Fill in what only the controller knows and run the module."""
-        return self.call(
-            "secret_backup", with_policy(self._task.args, self._templar, self._loader, task_vars), task_vars
-        )
+        arguments = with_policy(self._task.args, self._templar, self._loader, task_vars)
+        if arguments.get("compare"):  # a plan says more of a secret
+            arguments["compare"] = [
+                {part: entry[part] for part in ("name", "stores")} for entry in arguments["compare"]
+            ]
+        return self.call("secret_backup", arguments, task_vars)

@@ -94,8 +94,9 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
     if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:
         worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
         problems.append(f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it.")
-    for _host, said in sorted(answers["found"].items()):
-        problems += [str(problem["msg"]) for problem in said.get("problems", ())]
+    for host, said in sorted(answers["found"].items()):
+        # Two stores of one file have one trouble
+        problems += dict.fromkeys(f"{host}: {problem['msg']}" for problem in said.get("problems", ()))
     if check_health:
         problems += [
             f"{name}: hosts hold different values ({hosts}). Bring them to the same one first."

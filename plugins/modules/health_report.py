@@ -57,6 +57,10 @@ options:
         What is not healthy is a failure either way. Not used with O(compare).
     type: str
     default: ''
+  note:
+    description: What people have to know besides. It is shown at the end, and in the message of a failure.
+    type: str
+    default: ''
   verbose:
     description: Whether healthy services, and the last lines of logs, are shown too.
     type: bool

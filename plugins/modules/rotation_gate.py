@@ -49,6 +49,14 @@ options:
   confirmed:
     description: With V(readable), secrets, joined by commas, of which a person said to restore them all the same.
     type: str
+  everything:
+    description: With V(affected), whether every service of the plan restarts.
+    type: bool
+    default: false
+  restarts:
+    description: With V(affected), whether any service restarts.
+    type: bool
+    default: true
   check_health:
     description: Whether services must be healthy.
     type: bool

@@ -285,7 +285,9 @@ secrets:
       description: Of the versions C(new) and C(old) that are private JWKs.
       type: dict
     stores:
-      description: For each store its C(path), C(variable), and which version it C(holds).
+      description:
+        - For each store its C(path), C(variable), and which version it C(holds).
+        - A store of which this rotation never staged a version is not read, and C(holds) is V(unknown).
       type: list
       elements: dict
       sample: [{path: /srv/app/.env, variable: APP_KEY, holds: new}]

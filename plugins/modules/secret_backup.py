@@ -131,6 +131,21 @@ options:
     description: Restore even when values in the backup were retired on this host since.
     type: bool
     default: false
+  compare:
+    description: With V(restored), secrets of which it is told whether their values change with the files.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: The name.
+        type: str
+        required: true
+      stores:
+        description: Its stores on this host, as in O(keyturn.rotation.secret#module:secrets[].stores).
+        type: list
+        elements: dict
+        default: []
 seealso:
   - module: keyturn.rotation.secret
 """
@@ -221,6 +236,16 @@ replaced:
   description: The name of the backup of what these files held before.
   returned: restored
   type: str
+differing:
+  description: The secrets in O(compare) that have another value than before.
+  returned: restored, with O(compare)
+  type: list
+  elements: str
+astray:
+  description: Those of them that a rotation turned which may still be rolled back, and that have not its new value now.
+  returned: restored, with O(compare)
+  type: list
+  elements: str
 removed:
   description: The backups that were removed, each with C(name), C(time) and C(why).
   returned: pruned

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import bring, public_key
 
-__all__ = ["from_backup", "vault_password", "with_policy"]
+__all__ = ["from_backup", "newest_with", "vault_password", "with_policy"]
 
 _CREATING = ("created", "restored")
 _IN_PROJECT = "backups/secrets"
@@ -99,3 +99,22 @@ def from_backup(
     name = arguments.pop("backup", None)
     opening = _opening(arguments, policy, templar, loader, task_vars)
     return {"name": name, **_place(policy, project), **opening} if name else None
+
+
+def newest_with(backups: Iterable[Mapping[str, Any]], message: str) -> str:
+    """The folder of the newest sound backup that holds the file which an error is about; empty where none does.
+
+    :param backups: as ``secret_backup`` lists them, the oldest first.
+    :param message: ``<path>: ...``, as an error's text begins.
+    """
+    sound = [
+        backup
+        for backup in backups
+        if backup["complete"]
+        and backup["checksums"] != "wrong"
+        and not backup["reason"]
+        and any(message.startswith(f"{path}: ") for path in backup["files"])
+    ]
+    if not sound:
+        return ""
+    return str(sound[-1]["path"]) + (f" ({sound[-1]['encryption']})" if sound[-1]["encryption"] else "")

@@ -18,6 +18,9 @@ def affected(
     catalog: Collection[str],
     *,
     everything: bool = False,
+    restarts: bool = True,
+    check: bool = False,
+    overlaps: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The services of the backups' own lists, and those that read a secret of a restored file.
 
@@ -26,12 +29,16 @@ def affected(
     :param answers: what ``secret_backup`` said on each host after a restore.
     :param catalog: the services of the catalog.
     :param everything: whether all services of the plan restart.
+    :param restarts: whether any does.
+    :param check: whether nothing was restored and nothing restarts, so that the lines say what would be.
+    :param overlaps: by secret, the rotation that has turned it and may still be rolled back.
     :returns: ``services`` (those that the plan has), ``running`` (by host and wave, what restarts there), and
         ``lines`` for people.
     """
     readers = {secret["name"]: secret.get("consumers", ()) for secret in plan["secrets"]}
     named: set[str] = set()
     found: set[str] = set()
+    astray: set[str] = set()
     lines = [""]
     for host, said in sorted(answers.items()):
         backup = said["backup"]
@@ -41,7 +48,11 @@ def affected(
             if files & {store["path"] for store in entry["stores"]}:
                 found.update(readers[entry["name"]])
         changed = ", ".join(said["restored"]) or "every file is as it was in the backup"
-        lines.append(f"  restored    {host}: {backup['name']}: {changed}")
+        lines.append(_line("would restore" if check else "restored", f"{host}: {backup['name']}: {changed}"))
+        if "differing" in said:
+            values = f"the values of {', '.join(said['differing'])}" if said["differing"] else "no value of the catalog"
+            lines.append(_line("would change" if check else "changed", f"{host}: {values}"))
+            astray.update(said["astray"])
         if said["replaced"]:
             lines.append(f"  replaced    {host}: what was there is in {said['replaced']}")
         if backup["checksums"] == "none":
@@ -60,4 +71,39 @@ def affected(
         host: by_wave(plan, [each for each in work["services"] if everything or each["name"] in services])
         for host, work in plan["hosts"].items()
     }
+    lines += _restarts(plan, running, restarts, check)
+    lines += _astray(astray, overlaps or {}, check)
     return {"services": sorted(services), "running": running, "lines": lines}
+
+
+def _line(label: str, text: str) -> str:
+    return f"  {label:<11} {text}"
+
+
+def _restarts(
+    plan: Mapping[str, Any], running: Mapping[str, list[list[Mapping[str, Any]]]], restarts: bool, check: bool
+) -> list[str]:
+    """What restarts, in its order."""
+    names = {service["name"] for waves in running.values() for wave in waves for service in wave}
+    if not names:
+        return []
+    text = ", ".join(service for wave in plan["waves"] for service in wave if service in names)
+    if not restarts:
+        return [_line("note", f"not restarted, as asked: {text}")]
+    return [_line("would restart" if check else "restarts", text)]
+
+
+def _astray(names: Collection[str], overlaps: Mapping[str, str], check: bool) -> list[str]:
+    """Rotations in overlap that the files do not match any more."""
+    by_rotation: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if name in overlaps:
+            by_rotation.setdefault(overlaps[name], []).append(name)
+    return [
+        _line(
+            "warning",
+            f"{', '.join(found)}: rotation {rotation} is in overlap and {'would' if check else 'does'} not match these "
+            f"files any more. End it: ansible-playbook keyturn.rotation.rollback -e keyturn_only={','.join(found)}",
+        )
+        for rotation, found in by_rotation.items()
+    ]

@@ -50,7 +50,11 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
 
     dry = project.run("restore", "--check", restore="latest")
     assert dry.code == 0, dry.output
-    assert f"restored    {one}: {made.name}: {project.env(one)}" in dry.output
+    assert f"would restore {one}: {made.name}: {project.env(one)}" in dry.output
+    assert f"would change {one}: the values of {SECRET}\n" in dry.output
+    assert "would restart api\n" in dry.output
+    assert "is in overlap and would not match these files any more" in dry.output
+    assert "restored  " not in dry.output
     assert (project.values(), len(project.backups(one)), project.restarts()) == ({second}, 1, restarted)
 
     project.env(one).chmod(0o640)
@@ -60,6 +64,10 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
     assert project.env(one).stat().st_mode & 0o777 == 0o600
     replaced = project.backups(one)[-1]
     assert f"what was there is in {replaced.name}" in done.output
+    assert f"restored    {one}: {made.name}: {project.env(one)}" in done.output
+    assert f"changed     {one}: the values of {SECRET}\n" in done.output
+    assert "restarts    api\n" in done.output
+    assert f"rollback -e keyturn_only={SECRET}\n" in done.output
     assert second in (replaced / ".env").read_text()
 
     (rotation_id,) = registry(project.state(one))["rotations"]
@@ -67,8 +75,11 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
         project.env(host).write_text("broken\n")
     by_rotation = project.run("restore", restore=rotation_id, restart="none")
     assert by_rotation.code == 0, by_rotation.output
+    assert "not restarted, as asked: api\n" in by_rotation.output
     assert (project.values(), project.restarts()) == ({FIRST}, restarted + 1)
     assert project.left_in_tmp() == []
+    ended = project.run("rollback", only=SECRET)
+    assert (ended.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), ended.output
 
 
 def test_a_backup_that_was_tampered_with_is_refused_everywhere(project: Project) -> None:

@@ -433,6 +433,28 @@ def test_restoring_retired_values_needs_a_word_of_its_own(tmp_path: Path) -> Non
     assert (done["changed"], done["restored"], path.read_bytes()) == (True, [str(path)], b"KEY=first\n")
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_a_restore_names_the_secrets_whose_values_change(tmp_path: Path, check: bool) -> None:
+    host = Host(tmp_path)
+    path = host.write(".env", b"KEY=first\nOTHER=one\nSAME=x\nGONE=y\n")
+    names = ("KEY", "OTHER", "SAME", "GONE")
+    secrets = [{"name": name, "stores": [{"type": "env_file", "path": str(path)}]} for name in names]
+    elsewhere = host.write("other.env", b"AWAY=1\n")
+    secrets.append({"name": "AWAY", "stores": [{"type": "env_file", "path": str(elsewhere)}]})
+    backup.run(_params(host, "created", files=[str(path)], secrets=["KEY"]), False)
+    for state in ("staged", "promoted"):
+        host.turn(state, {**secrets[0], "new": {"value": "second"}})
+    elsewhere.write_bytes(b"AWAY=2\n")
+    path.write_bytes(path.read_bytes().replace(b"OTHER=one", b"OTHER=two").replace(b"GONE=y\n", b""))
+    later = host.rotation("r2")
+    told = backup.run(_params(later, "restored", name="latest", compare=secrets), check)
+    assert (told["differing"], told["astray"]) == (["GONE", "KEY", "OTHER"], ["KEY"])
+    if not check:
+        undone = backup.run(_params(later, "restored", name=told["replaced"], compare=secrets), False)
+        assert (undone["differing"], undone["astray"]) == (["GONE", "KEY", "OTHER"], [])
+    assert "differing" not in backup.run(_params(later, "restored", name="latest"), True)
+
+
 def test_missing_arguments_are_refused(tmp_path: Path) -> None:
     host = Host(tmp_path)
     assert _code(lambda: backup.run(_params(host, "created"), False)) == "files-missing"

@@ -56,6 +56,13 @@ def test_a_clock_that_is_off_and_a_full_disk_are_named() -> None:
     assert [problem.split(":")[0] for problem in problems] == ["db", "api1"]
 
 
+def test_what_two_stores_of_one_file_have_in_common_is_said_once_with_its_host() -> None:
+    said = answers()
+    gone = {"code": "env-file-missing", "where": "/srv/.env", "msg": "/srv/.env: does not exist."}
+    said["found"] = {"api1": {"problems": [gone, dict(gone)]}, "api2": {"problems": [gone]}}
+    assert gates.preflight(PLAN, said, True) == [f"{host}: /srv/.env: does not exist." for host in ("api1", "api2")]
+
+
 def test_a_sick_service_stops_a_new_rotation_but_not_one_that_goes_on() -> None:
     said = answers()
     said["baseline"] = {"api1": {"services": {"api": {"status": "unknown", "detail": "no check"}}}}

@@ -208,6 +208,32 @@ def test_a_restart_says_who_got_worse_and_who_was_not_well_before(daemons: Daemo
     assert (code, "all 2 healthy" in output, CANARY in output) == (0, True, False), output
 
 
+@pytest.mark.parametrize("fault", ["unhealthy", "cannot start", "cannot start, and nobody looks after it"])
+def test_what_a_restart_that_stopped_has_left_is_said_with_the_command_for_it(daemons: Daemons, fault: str) -> None:
+    for name in ("db", "api"):
+        daemon.main("start", daemons.folder / name)
+    daemons.calls()
+    asked: dict[str, Any] = {"keyturn_restart": "all", "keyturn_wait": 1}
+    services: dict[str, Any] = {name: {"hosts": "localhost", **daemons.service(name)} for name in ("db", "api")}
+    services = {name: {k: v for k, v in entry.items() if k not in ("name", "wave")} for name, entry in services.items()}
+    services["api"]["depends_on"] = ["db"]
+    if fault == "unhealthy":
+        (daemons.folder / "db/sick").touch()
+    else:
+        services["db"]["start"] = ["false"]
+        asked["keyturn_health"] = fault == "cannot start"
+    code, output = restart(daemons, "db", "api", keyturn_services=services, **asked)
+    assert (code, "api stop" in daemons.calls()) == (2, False), output
+    half, names = ("", "api") if fault == "unhealthy" else ("Stopped half way: db. ", "db,api")
+    words = "When what failed is mended: ansible-playbook keyturn.rotation.restart -e keyturn_restart="
+    place = (
+        '"msg": "Nobody has looked whether the services are healthy.'
+        if fault.endswith("after it")
+        else '"hint": "Look at these services.'
+    )
+    assert f'{place} {half}Not restarted: api. {words}{names}"' in output, output
+
+
 def test_without_a_name_the_services_of_the_last_rotation_are_restarted(daemons: Daemons) -> None:
     register = registry.empty()
     for day, name in (("01", "DB_TOKEN"), ("02", "API_TOKEN")):

@@ -11,6 +11,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import gates, kee
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import backup_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import newest_with
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.restarts import affected
 
 from tests.unit.test_catalog import GROUPS, catalog
@@ -55,6 +56,20 @@ def test_the_latest_is_never_one_that_a_restore_made_nor_a_damaged_one() -> None
     assert (gates.chosen_backup(known, "latest") or {})["name"] == "secrets-backup-20261121-100000"
     assert gates.chosen_backup([], "latest") is None
     assert gates.chosen_backup(known, "") is None
+
+
+def test_of_a_lost_file_the_newest_sound_backup_is_named() -> None:
+    known = [
+        _backup(path="/b/older"),
+        _backup(path="/b/newer"),
+        _backup(path="/b/other", files=["/srv/.env.local"]),
+        _backup(path="/b/replaced", reason="before restoring x"),
+        _backup(path="/b/damaged", checksums="wrong"),
+        _backup(path="/b/half", complete=False),
+    ]
+    assert newest_with(known, "/srv/.env: does not exist.") == "/b/newer"
+    assert newest_with([_backup(path="/b/one", encryption="age")], "/srv/.env: x") == "/b/one (age)"
+    assert newest_with(known, "/srv/elsewhere: does not exist.") == ""
 
 
 def test_every_host_must_have_it_and_it_must_be_as_it_was_made() -> None:
@@ -153,6 +168,38 @@ def test_the_services_of_the_backup_and_the_readers_of_its_files_are_affected() 
     assert any("the catalog does not know gone" in line for line in found["lines"])
     assert "  replaced    one: what was there is in safety" in found["lines"]
     assert not any("read none of these secrets" in line for line in found["lines"])
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_people_are_told_which_values_change_what_restarts_and_which_overlap_is_astray(check: bool) -> None:
+    services = [{"name": "web", "wave": 1}, {"name": "api", "wave": 0}]
+    names = ("KEY", "OTHER", "THIRD")
+    stores = [{"name": name, "stores": [{"path": "/srv/.env"}]} for name in names]
+    built = {
+        "secrets": [{"name": name, "consumers": ["web"]} for name in names],
+        "hosts": {"one": {"secrets": stores, "services": services}, "two": {"secrets": stores, "services": []}},
+        "waves": [["api"], ["web"]],
+    }
+    said = {"backup": _backup(), "restored": ["/srv/.env"], "replaced": ""}
+    answers = {
+        "one": {**said, "differing": ["KEY", "OTHER", "THIRD"], "astray": ["OTHER", "THIRD"]},
+        "two": {**said, "differing": [], "astray": []},
+    }
+    lines = affected(built, answers, ["api", "web"], check=check, overlaps={"KEY": "r1", "OTHER": "r2"})["lines"]
+    words = ("would restore", "would change", "would restart", "would")
+    restore, change, again, match = words if check else ("restored   ", "changed    ", "restarts   ", "does")
+    assert lines == [
+        "",
+        f"  {restore} one: secrets-backup-20261121-100000: /srv/.env",
+        f"  {change} one: the values of KEY, OTHER, THIRD",
+        f"  {restore} two: secrets-backup-20261121-100000: /srv/.env",
+        f"  {change} two: no value of the catalog",
+        f"  {again} api, web",
+        f"  warning     OTHER: rotation r2 is in overlap and {match} not match these files any more. End it: "
+        "ansible-playbook keyturn.rotation.rollback -e keyturn_only=OTHER",
+    ]
+    quiet = affected(built, answers, ["api", "web"], restarts=False)["lines"]
+    assert quiet[-1] == "  note        not restarted, as asked: api, web"
 
 
 def test_a_service_that_the_catalog_knows_and_that_reads_nothing_of_it_is_named_as_that() -> None:

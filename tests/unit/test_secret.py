@@ -344,6 +344,19 @@ def test_rolling_back_what_was_not_staged_is_no_change(host: Host) -> None:
     assert (answer["changed"], answer["secrets"]["KEY"]["state"]) == (False, "")
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_rolling_back_what_was_not_staged_needs_no_store(host: Host, is_link: bool) -> None:
+    path = host.folder / ".env"
+    if is_link:
+        path.symlink_to(host.write("elsewhere", b"KEY=old\n"))
+    other = host.write("other.env", b"OTHER=old\n")
+    host.turn("staged", {"name": "OTHER", "stores": [_env(other)], "new": {"value": "new"}})
+    host.turn("promoted", {"name": "OTHER", "stores": [_env(other)]})
+    answer = host.turn("rolled_back", _key(_env(path)), {"name": "OTHER", "stores": [_env(other)]})
+    assert answer["secrets"]["KEY"]["stores"] == [{"path": str(path), "variable": "KEY", "holds": "unknown"}]
+    assert (answer["secrets"]["OTHER"]["state"], other.read_bytes()) == ("rolled_back", b"OTHER=old\n")
+
+
 @pytest.mark.parametrize(
     ("before", "state"), [("staged", "retired"), ("retired", "rolled_back"), ("rolled_back", "promoted")]
 )
@@ -363,8 +376,31 @@ def test_trap_39_a_store_that_somebody_edited_is_refused(host: Host, state: str)
     path.write_bytes(b"KEY=edited\n")
     error = _refusal(host, state, _key(_env(path)))
     assert (error.code, error.where) == ("store-drifted", str(path))
+    kept = host.state_dir / "secrets/KEY/r1"
+    assert f"the old or the new value of KEY (here: {kept}/old, {kept}/new)" in error.hint
+    assert error.hint.endswith("changed nothing on this host")
     assert host.mark("KEY", b"edited") in error.message
     assert "edited" not in str(error).replace("somebody changed", "")
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist, so KEY"), (b"A=1\n", "KEY is not set, so KEY")])
+def test_a_store_that_is_lost_on_the_way_back_is_to_be_put_back_by_hand(
+    host: Host, content: bytes | None, words: str
+) -> None:
+    path = host.write(".env", b"KEY=old\n")
+    for state in ("staged", "promoted"):
+        host.turn(state, _given(_env(path)))
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    error = _refusal(host, "rolled_back", _key(_env(path)))
+    assert (error.code, error.where, error.message.startswith(words)) == ("store-lost", str(path), True)
+    assert str(host.state_dir / "secrets/KEY/r1/old") in error.hint
+    assert error.hint.endswith("ansible-playbook keyturn.rotation.rollback -e keyturn_only=KEY")
+    assert "if_missing" not in str(error)
+    path.write_bytes(b"KEY=new\n")
+    host.turn("rolled_back", _key(_env(path)))
+    assert path.read_bytes() == b"KEY=old\n"
 
 
 def test_trap_39_an_old_value_that_came_back_is_not_retired(host: Host) -> None:

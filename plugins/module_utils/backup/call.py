@@ -8,9 +8,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import checksums, find, listing, verify
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import (
+    checksums,
+    contents,
+    find,
+    listing,
+    verify,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.make import create
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model import Backup, Order
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import DEFAULT_FORMAT, check_format
@@ -22,6 +28,9 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.ignored import ke
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import Versions
+
+if TYPE_CHECKING:
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
 
 __all__ = ["BACKUP_OPTIONS", "STATES", "Place", "backup_key", "run"]
 
@@ -53,6 +62,15 @@ BACKUP_OPTIONS: dict[str, dict[str, Any]] = {
     "needed": {"type": "list", "elements": "str", "default": []},
     "release": {"type": "list", "elements": "str", "default": []},
     "confirm_old": {"type": "bool", "default": False},
+    "compare": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "stores": {"type": "list", "elements": "dict", "default": []},
+        },
+    },
 }
 
 
@@ -168,12 +186,14 @@ def _restored(
     _check_age(session, backup, bool(params["confirm_old"]))
     safety = _order(session, params, place)
     key = backup_key(session, params)
+    differing = _differing(session, params["compare"], contents(backup, key)) if params["compare"] else {}
     changed, made = restore(backup, place.folder, safety, now, key=key, check_mode=check_mode)
     return {
         "changed": bool(changed),
         "backup": {**backup.summary(), "checksums": checksums(backup)},
         "restored": changed,
         "replaced": made,
+        **differing,
         "diff": [
             {
                 "before_header": path,
@@ -184,6 +204,39 @@ def _restored(
             for path in changed
         ],
     }
+
+
+def _differing(
+    session: Session, secrets: Iterable[Mapping[str, Any]], wanted: Mapping[str, bytes | None]
+) -> dict[str, list[str]]:
+    """The secrets that have another value once the files are as in the backup: their names, never a value.
+
+    :returns: ``differing``, and ``astray``, those of them that are neither retired here nor what they were turned to.
+    """
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Workspace
+    from ansible_collections.keyturn.rotation.plugins.module_utils.stores.catalog import open_store
+
+    now, then = Workspace(), Workspace(wanted)
+    differing, astray = set(), set()
+    for secret in secrets:
+        name = secret["name"]
+        stores = [open_store(name, options) for options in secret["stores"] if options.get("path") in wanted]
+        values = [(_primary(store, now), _primary(store, then)) for store in stores]
+        if all(before == after for before, after in values):
+            continue
+        differing.add(name)
+        last = next(reversed(Versions(session.state_dir, name).all()), None)
+        if last is not None and last.state == "promoted" and any(after != last.new for _before, after in values):
+            astray.add(name)
+    return {"differing": sorted(differing), "astray": sorted(astray)}
+
+
+def _primary(store: Store, workspace: Workspace) -> bytes | None:
+    """What a store holds; nothing where that cannot be read."""
+    try:
+        return store.layout.primary(store.read(workspace))
+    except KeyturnError:
+        return None
 
 
 def _check_age(session: Session, backup: Backup, confirmed: bool) -> None:

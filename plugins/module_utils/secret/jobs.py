@@ -30,6 +30,7 @@ __all__ = [
     "drifted",
     "held_by",
     "keyset_layout",
+    "lost",
     "open_jobs",
     "place_of",
 ]
@@ -95,6 +96,13 @@ class Job:
                 hint="Finish or roll back this rotation with the stores it began with",
             )
         return store.layout.wanted(state, store.original(record), version.old, version.value())
+
+    def in_words(self) -> str:
+        """The old or the new value, with the files in which this host keeps them; what is not kept has none."""
+        version = self.version
+        values = {"old": version.old, "new": version.new} if version else {}
+        paths = [self.versions.path(version.rotation_id, part) for part in values if values[part]] if version else []
+        return f"the old or the new value of {self.name}" + (f" (here: {', '.join(paths)})" if paths else "")
 
 
 def open_jobs(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[Job]:
@@ -207,5 +215,16 @@ def drifted(session: Session, job: Job, store: Store, value: bytes | None) -> Ke
         "store-drifted",
         f"{place_of(store, mark)} does not hold what {job.name} should have there, so somebody changed it",
         where=store.path,
-        hint="Put the old or the new value there, or roll back by hand; nothing was changed",
+        hint=f"Put {job.in_words()} there, or roll back by hand; this step changed nothing on this host",
+    )
+
+
+def lost(job: Job, store: Store, cause: KeyturnError) -> KeyturnError:
+    """The error for a store that is not there any more when it is to go back."""
+    return KeyturnError(
+        "store-lost",
+        f"{cause.message}, so {job.name} cannot go back there; this step changed nothing on this host",
+        where=store.path,
+        hint=f"Put it back by hand, with {job.in_words()}, then run: "
+        f"ansible-playbook keyturn.rotation.rollback -e keyturn_only={job.name}",
     )

@@ -80,8 +80,9 @@ def answer_of(session: Session, job: Job, workspace: Workspace) -> dict[str, Any
     version = job.version
     stores = []
     for store in job.stores:
-        value = store.layout.primary(store.read(workspace))
-        holds = holds_of(session, version, job.name, value)
+        holds = "unknown"
+        if version:  # else this rotation never wrote there: the way back needs no such store
+            holds = holds_of(session, version, job.name, store.layout.primary(store.read(workspace)))
         stores.append({"path": store.path, "variable": store.variable, "holds": holds})
     kids = kids_of(version)
     return {

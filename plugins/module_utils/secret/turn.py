@@ -15,10 +15,17 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.secret.jobs import Job, Sources, drifted, open_jobs
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.jobs import (
+    Job,
+    Sources,
+    drifted,
+    lost,
+    open_jobs,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.told import answer_of, fingerprints_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
-from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Workspace
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores import Store, Workspace
+from ansible_collections.keyturn.rotation.plugins.module_utils.stores.layouts import Slots
 from ansible_collections.keyturn.rotation.plugins.module_utils.versions import Version, Versions, moves, save_all
 
 __all__ = ["WITHDRAWN", "Sources", "apply", "run"]
@@ -103,7 +110,7 @@ def _move_stores(session: Session, job: Job, state: str, workspace: Workspace) -
     """Plan every store of a secret into ``state``; each must hold a form that this rotation made."""
     version = job.current()
     for store in job.stores:
-        present = store.read(workspace)
+        present = _present(job, store, state, workspace)
         primary = store.layout.primary(present)
         record = version.original(store.path, store.variable) or {}
         forms = {form: job.wanted(store, form) for form in _FORMS[state]}
@@ -112,6 +119,23 @@ def _move_stores(session: Session, job: Job, state: str, workspace: Workspace) -
         if state == "staged" and present in (forms["promoted"], forms["retired"]) and present != forms["rolled_back"]:
             continue  # promoted before this call's metadata was written: never demoted
         store.plan(workspace, forms[state], record)
+
+
+#: Codes of what is not there. What to do about it is another thing once it has been there.
+_MISSING = ("env-file-missing", "file-missing", "variable-missing")
+
+
+def _present(job: Job, store: Store, state: str, workspace: Workspace) -> Slots:
+    """What a store holds.
+
+    :raises KeyturnError: ``store-lost`` on the way back, and what reading raises.
+    """
+    try:
+        return store.read(workspace)
+    except KeyturnError as error:
+        if state != "rolled_back" or error.code not in _MISSING:
+            raise
+        raise lost(job, store, error) from None
 
 
 def _diff(session: Session, jobs: Sequence[Job], workspace: Workspace) -> list[dict[str, str]]:
