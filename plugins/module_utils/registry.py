@@ -159,6 +159,13 @@ def _describe(rotation_id: str, rotation: Mapping[str, Any]) -> str:
     return f"rotation {rotation_id} of {names} is open, started by {who} at {rotation['started_at']}"
 
 
+def _finish_first(rotation: Mapping[str, Any]) -> str:
+    """What ends an open rotation, as a hint."""
+    ways = {"open": "the rotate playbook to go on with it, or rollback", _RETIRING: "the retire playbook"}
+    only = f"keyturn_only={','.join(rotation['secrets'])}"
+    return f"Finish it first: {ways.get(rotation['status'], 'the rollback playbook')}, with {only}"
+
+
 def _check_holder(
     rotation_id: str, rotation: Mapping[str, Any], run: Mapping[str, Any], now: float, force: bool
 ) -> None:
@@ -283,9 +290,16 @@ def acquire(
     if outside:
         raise KeyturnError(
             "rotation-other",
-            f"{_describe(found, rotation)}; {', '.join(outside)} is not part of it",
+            f"{_describe(found, rotation)}; {', '.join(outside)} {'is' if len(outside) == 1 else 'are'} not part of it",
             where="keyturn_only",
-            hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
+            hint=_finish_first(rotation),
+        )
+    if mode == "retire" and rotation["status"] not in (_TURNED, _RETIRING):
+        raise KeyturnError(
+            "rotation-other",
+            f"{_describe(found, rotation)}, and what it began from is still needed",
+            where="state host",
+            hint=_finish_first(rotation),
         )
     if rotation["status"] == _RETIRING and mode != "retire":
         raise KeyturnError(

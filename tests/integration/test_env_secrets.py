@@ -318,6 +318,21 @@ def test_trap_30_a_child_alone_is_signed_with_the_parent_that_there_is(
     assert project.bytes()["kong"] == files["kong"]
 
 
+def test_one_of_a_group_turns_again_and_goes_back_by_itself(project: EnvProject, controller: Controller) -> None:
+    first, alone = "DASHBOARD_PASSWORD", {"only": "DASHBOARD_PASSWORD"}
+    controller.run(project.inventory, "rotate", only=f"JWT_SECRET,{first}")
+    turned = project.bytes()
+    ended = controller.run(project.inventory, "rotate", until="stage", **alone)
+    assert f"way back    ansible-playbook keyturn.rotation.rollback -e keyturn_only={first}" in ended.output
+    refused = controller.run(project.inventory, "rollback", only="JWT_SECRET")
+    assert refused.code == 2
+    assert f"rollback, with keyturn_only={first}." in refused.output
+    back = controller.run(project.inventory, "rollback", **alone)
+    assert back.code == 0, back.output
+    assert project.bytes() == turned
+    assert project.statuses() == ["overlap", "rolled_back"]
+
+
 @pytest.fixture
 def unwritable(project: EnvProject) -> Iterator[Path]:
     """A folder that can be made unwritable for root too."""

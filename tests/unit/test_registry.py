@@ -115,6 +115,34 @@ def test_another_id_is_refused_while_one_is_open() -> None:
     assert raised.value.code == "rotation-other"
 
 
+@pytest.mark.parametrize(
+    ("status", "way"),
+    [
+        ("open", "the rotate playbook to go on with it, or rollback, with keyturn_only=KEY"),
+        ("stuck", "the rollback playbook, with keyturn_only=KEY"),
+        ("retiring", "the retire playbook, with keyturn_only=KEY"),
+    ],
+)
+def test_what_is_not_part_of_the_open_one_is_refused_with_the_way_to_end_that(status: str, way: str) -> None:
+    content = registry.empty()
+    _first, rotation = acquire(content)
+    rotation["status"] = status
+    with pytest.raises(KeyturnError, match="MORE, OTHER are not part of it") as raised:
+        acquire(content, "run2", names=["KEY", "MORE", "OTHER"], mode="retire" if status == "retiring" else "rollback")
+    assert (raised.value.code, raised.value.hint) == ("rotation-other", f"Finish it first: {way}")
+
+
+@pytest.mark.parametrize("status", ["open", "rolling_back", "rollback_pending", "stuck"])
+def test_what_is_open_is_not_retired(status: str) -> None:
+    content = registry.empty()
+    _first, rotation = acquire(content)
+    rotation["status"] = status
+    before = json.dumps(content)
+    with pytest.raises(KeyturnError, match="is still needed") as raised:
+        acquire(content, "run2", mode="retire", take_over=True)
+    assert (raised.value.code, json.dumps(content)) == ("rotation-other", before)
+
+
 def test_trap_43_a_pending_rollback_keeps_the_lock() -> None:
     content = registry.empty()
     rotation_id, _rotation = acquire(content)
