@@ -153,10 +153,22 @@ def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | Non
 
 
 def _describe(rotation_id: str, rotation: Mapping[str, Any]) -> str:
-    holder = rotation.get("holder") or {}
-    who = f"{holder.get('user', 'unknown')} on {holder.get('controller', 'unknown')}"
+    began = next(iter(rotation.get("runs", ())), rotation.get("who", {}))
+    who = f"{began.get('user', 'unknown')} on {began.get('controller', 'unknown')}"
     names = ", ".join(rotation["secrets"])
     return f"rotation {rotation_id} of {names} is open, started by {who} at {rotation['started_at']}"
+
+
+def _at_work(rotation: Mapping[str, Any], holder: Mapping[str, Any]) -> str:
+    """Whose run holds it, where that is not the one that began it."""
+    runs = rotation["runs"]
+    return f" by {holder['user']} on {holder['controller']} since {runs[-1]['started_at']}" if len(runs) > 1 else ""
+
+
+def _process(holder: Mapping[str, Any]) -> str:
+    """The process of a run of this controller, as its id has it: place, process, start."""
+    found = str(holder["run_id"])[len(holder["place"]) :].lstrip(".").partition(".")[0]
+    return f" (process {found})" if found.isdigit() else ""
 
 
 def _finish_first(rotation: Mapping[str, Any]) -> str:
@@ -179,12 +191,16 @@ def _check_holder(
     left = int(rotation.get("lease_until", 0) - now)
     if alive is None and left <= 0:
         return
-    wait = "It is running on this controller" if alive else f"If that run is dead, wait {left} s"
+    phase = f"{_at_work(rotation, holder)} (phase {rotation.get('phase') or 'none'})"
     raise KeyturnError(
         "rotation-busy",
-        f"{_describe(rotation_id, rotation)}, and may still be running (phase {rotation.get('phase') or 'none'})",
+        f"{_describe(rotation_id, rotation)}, and {'is' if alive else 'may still be'} running{phase}",
         where="state host",
-        hint=f"{wait}, or take over with keyturn_take_over=true, or go back with the rollback playbook",
+        hint=f"It is running on this controller{_process(holder)}: wait until it ends. If it hangs, end that process, "
+        "then run the same command again, or the rollback playbook"
+        if alive
+        else f"If that run is dead, wait {left} s, or take over with keyturn_take_over=true, or go back with the "
+        "rollback playbook and keyturn_take_over=true",
     )
 
 

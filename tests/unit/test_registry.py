@@ -54,19 +54,44 @@ def test_the_same_command_goes_on_when_its_run_is_dead() -> None:
 def test_trap_23_a_run_that_lives_is_not_disturbed() -> None:
     content = registry.empty()
     acquire(content)
-    with pytest.raises(KeyturnError, match="ann on c1") as raised:
+    with pytest.raises(KeyturnError, match=r"ann on c1 at .*, and is running \(phase none\)") as raised:
         acquire(content, "run2", alive={"run1": True})
     assert raised.value.code == "rotation-busy"
-    assert all(way in raised.value.hint for way in ("keyturn_take_over", "rollback"))
+    assert raised.value.hint.startswith("It is running on this controller: wait until it ends")
+    assert "keyturn_take_over" not in raised.value.hint
+    assert "rollback" in raised.value.hint
+
+
+def test_a_run_that_lives_is_named_by_its_process() -> None:
+    content = registry.empty()
+    acquire(content, "p.4711.99")
+    with pytest.raises(KeyturnError, match=r"on this controller \(process 4711\): wait"):
+        acquire(content, "run2", alive={"p.4711.99": True})
 
 
 def test_a_run_elsewhere_is_dead_only_after_its_lease() -> None:
     content = registry.empty()
     acquire(content)
-    with pytest.raises(KeyturnError, match="wait 120 s"):
+    with pytest.raises(KeyturnError, match=r"may still be running.*wait 120 s") as raised:
         acquire(content, "run2")
+    assert all(way in raised.value.hint for way in ("keyturn_take_over", "rollback"))
     assert acquire(content, "run2", now=NOW + 121)[1]["epoch"] == 2
     assert acquire(content, "run3", now=NOW + 122, take_over=True)[1]["epoch"] == 3
+
+
+def test_who_began_and_who_runs_are_named() -> None:
+    content = registry.empty()
+    acquire(content)
+    with pytest.raises(KeyturnError, match=r"ann on c1 at [^,]+, and may still be running \(phase"):
+        acquire(content, "run2")
+    run = {**a_run("run2", run1=False), "user": "ben", "controller": "c2"}
+    arguments: dict[str, Any] = {"mode": "rotate", "names": ["KEY"], "new_id": "no", "details": {}, "now": NOW}
+    registry.acquire(content, run=run, stamp="later", **arguments)
+    with pytest.raises(KeyturnError, match=r"ann on c1 at .* running by ben on c2 since later \(phase"):
+        acquire(content, "run3")
+    registry.release(content, "id-run1", 2)
+    with pytest.raises(KeyturnError, match="open, started by ann on c1 at"):
+        acquire(content, "run3", rotation_id="mine")
 
 
 @pytest.mark.parametrize(
