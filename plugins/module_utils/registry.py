@@ -18,6 +18,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import pri
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 __all__ = [
+    "ASKED",
     "FORWARD",
     "SCHEMA_VERSION",
     "Register",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+#: The cause of a way back that a person has asked for.
+ASKED = "the way back was asked for"
 #: A run that cannot be seen from here is taken for dead when it has said nothing for so many seconds.
 LEASE_SECONDS = 120
 #: The same while rows are re-encrypted or counted, services restart, or a new key is waited for everywhere.
@@ -490,14 +493,14 @@ def advance(
 def turn_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float, cause: str = "") -> dict[str, Any]:
     """Change direction; the epoch grows, so that what this run left behind going forward is refused.
 
+    :param cause: what failed; empty where this run was to go back from its start.
     :raises KeyturnError: ``fenced``.
     """
     rotation = _mine(content, rotation_id, epoch)
     rotation["epoch"] = _next_epoch(content)
     rotation["status"] = "rolling_back"
     rotation["restarted"] = []
-    if cause:
-        rotation["cause"] = cause
+    rotation["cause"] = cause or rotation.get("cause") or ASKED
     _lease(rotation, now)
     return rotation
 

@@ -132,6 +132,15 @@ def test_going_back_fences_what_the_way_forward_left_behind() -> None:
         registry.advance(content, rotation_id, 1, "promote", NOW)
 
 
+def test_the_cause_of_a_way_back_is_what_failed_first_or_that_it_was_asked_for() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    epoch = registry.turn_back(content, rotation_id, 1, NOW)["epoch"]
+    assert content["rotations"][rotation_id]["cause"] == registry.ASKED
+    epoch = registry.turn_back(content, rotation_id, epoch, NOW, "no")["epoch"]
+    assert registry.turn_back(content, rotation_id, epoch, NOW)["cause"] == "no"
+
+
 def test_another_id_is_refused_while_one_is_open() -> None:
     content = registry.empty()
     acquire(content)
