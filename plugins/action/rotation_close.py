@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
-from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp, tied
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, measured_by
@@ -56,6 +56,7 @@ class ActionModule(KeyturnAction):
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
+            facts["tied"] = tied(run.plan)
         # As it was before somebody asked
         kept = {"kept": "overlap", "refused": "rolled_back"}.get(status, status)
         self.call("rotation_state", {"action": "finish", **logged, "status": kept, "facts": facts}, task_vars)

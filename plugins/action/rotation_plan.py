@@ -155,6 +155,7 @@ class ActionModule(KeyturnAction):
                 emergency=mode == "emergency",
             ),
             "held": held,
+            "losing": registry.losing(register, names) if choice in ("rotate", "emergency") else [],
         }
         if until and names and until not in plan["phases"]:
             raise KeyturnError(

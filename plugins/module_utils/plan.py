@@ -40,6 +40,7 @@ __all__ = [
     "parse_stamp",
     "retire_after",
     "service_plan",
+    "tied",
     "waived",
 ]
 
@@ -681,6 +682,22 @@ def build(
             work.update(split_probes(work["probes"]))
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
+
+
+def tied(plan: Mapping[str, Any]) -> list[list[str]]:
+    """Pairs of a plan's secrets of which neither goes back without the other: a value and what it is made from, and
+    keys of one table.
+    """
+    names = {secret["name"] for secret in plan["secrets"]}
+    parents = {secret["name"]: parent_of(secret) for secret in plan["secrets"]}
+    pairs = {(parent, name) for name, parent in parents.items() if parent in names}
+    tables: dict[tuple[str, str], set[str]] = {}
+    for job in (job for work in plan["hosts"].values() for job in work["jobs"]):
+        for entry in (*job["columns"], *job.get("clear", ())):
+            tables.setdefault((job["database"], entry["table"]), set()).add(job["secret"])
+    for keys in map(sorted, tables.values()):
+        pairs |= set(zip(keys, keys[1:]))
+    return [list(pair) for pair in sorted(pairs)]
 
 
 def _name_probing_hosts(hosts: Mapping[str, dict[str, Any]]) -> None:

@@ -384,6 +384,8 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     found += [f"overlap window of {text}" for text in _windows(run)] if status == "overlap" else []
     found += signing.notes(run.kinds) + emergencies.notes(run, status)
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
+    if status in ("overlap", "replaced"):
+        found += run.plan.get("losing", ())
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
     if rotation.get("cause") and run.mode != "rollback":
@@ -512,6 +514,7 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
     lines += held_lines(plan.get("held", ()))
+    lines += [f"  warning     {text}" for text in plan.get("losing", ())]
     lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
     if plan.get("emergency"):
         lines += emergencies.announced(run)

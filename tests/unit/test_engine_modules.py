@@ -188,6 +188,13 @@ def test_the_gap_begins_with_the_first_promote_although_a_run_was_interrupted() 
     assert record["gap_ms"] == 4_000, "what turned before is over"
 
 
+@pytest.mark.parametrize(("status", "said"), [("overlap", True), ("rolled_back", False)])
+def test_the_end_says_who_has_lost_a_way_back_by_it(status: str, said: bool) -> None:
+    ended = replace(run(), plan={**PLAN, "losing": ["OTHER can no longer"]})
+    record = account.evidence_record(ended, status, [], JOURNAL, STAMP.format(5))
+    assert ("OTHER can no longer" in record["messages"]) is said
+
+
 def test_only_hosts_that_are_back_are_counted_where_the_way_back_did_not_finish() -> None:
     stuck = run("rollback", turn={"db": {}}, is_back={"db": {"value": "r1"}, "api1": {"value": "r0"}})
     record = account.evidence_record(stuck, "stuck", [], JOURNAL, STAMP.format(5))

@@ -316,3 +316,16 @@ def test_a_service_keeps_its_own_time_in_the_plan() -> None:
         90,
         False,
     )
+
+
+def test_what_goes_back_only_together_is_a_value_with_its_parent_and_keys_of_one_table() -> None:
+    def job(secret: str, table: str, clear: str = "") -> dict[str, Any]:
+        entries = [{"table": clear}] if clear else []
+        return {"secret": secret, "database": "app", "columns": [{"table": table}], "clear": entries}
+
+    secrets = [{"name": name} for name in ("A", "B", "C", "D", "PARENT")]
+    child = {"name": "CHILD", "derive": {"from": "PARENT"}}
+    alone = {"name": "ALONE", "derive": {"from": "ELSEWHERE"}}
+    jobs = [job("A", "t"), job("B", "u", "t"), job("C", "t"), job("D", "other")]
+    built = {"secrets": [*secrets, child, alone], "hosts": {"db": {"jobs": jobs}, "api": {"jobs": []}}}
+    assert plan.tied(built) == [["A", "B"], ["B", "C"], ["PARENT", "CHILD"]]

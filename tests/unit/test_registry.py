@@ -208,6 +208,81 @@ def test_a_third_version_supersedes_the_first_rotation() -> None:
     assert content["rotations"][first]["status"] == "superseded"
 
 
+# -- a part of a rotation turns again --------------------------------------------------------------------------------
+
+
+def _group(content: dict[str, Any], names: list[str], run: str, stamp: str = STAMP, **facts: Any) -> str:
+    rotation_id, rotation = acquire(content, run, names=names)
+    registry.finish(content, rotation_id, rotation["epoch"], "overlap", stamp, **facts)
+    return rotation_id
+
+
+@pytest.mark.parametrize(("mode", "ended"), [("rollback", "rolled_back"), ("retire", "retired")])
+def test_what_is_left_of_a_group_goes_back_and_is_retired_by_itself(mode: str, ended: str) -> None:
+    content = registry.empty()
+    first = _group(content, ["CHILD", "KEY", "PARENT"], "run1", tied=[["PARENT", "CHILD"]])
+    assert registry.losing(content, ["KEY"]) == []
+    second = _group(content, ["KEY"], "run2", tied=[])
+    assert registry.undoable(content) == [first, second]
+    found, rotation = acquire(content, "run3", mode=mode, names=["CHILD", "PARENT"])
+    assert (found, rotation["secrets"], rotation["followed"]) == (first, ["CHILD", "PARENT"], {"KEY": second})
+    registry.finish(content, first, rotation["epoch"], ended, STAMP)
+    assert content["secrets"]["KEY"] == {"open": None, "current": second, "primary_since": STAMP}
+    assert acquire(content, "run4", mode="rollback")[0] == second
+    assert registry.turned_in(rotation) == ["CHILD", "KEY", "PARENT"]
+
+
+def test_a_rotation_of_which_nothing_is_left_is_superseded() -> None:
+    content = registry.empty()
+    first = _group(content, ["KEY", "OTHER"], "run1", tied=[])
+    _group(content, ["KEY"], "run2", tied=[])
+    _group(content, ["OTHER"], "run3", tied=[])
+    assert content["rotations"][first]["status"] == "superseded"
+    assert content["rotations"][first]["followed"] == {"KEY": "id-run2", "OTHER": "id-run3"}
+
+
+@pytest.mark.parametrize("facts", [{}, {"tied": [["PARENT", "CHILD"]]}], ids=["not-known", "tied"])
+def test_what_is_tied_to_what_turns_again_loses_its_way_back_and_that_is_said(facts: dict[str, Any]) -> None:
+    content = registry.empty()
+    first = _group(content, ["CHILD", "PARENT"], "run1", **facts)
+    assert registry.losing(content, ["CHILD"]) == [
+        f"PARENT can no longer be brought back to the version before: it turned together with CHILD in rotation {first}"
+    ]
+    assert registry.losing(content, ["CHILD", "PARENT"]) == []
+    _group(content, ["CHILD"], "run2", tied=[])
+    assert (content["rotations"][first]["status"], registry.losing(content, ["PARENT"])) == ("superseded", [])
+    for mode, way in (("rollback", "cannot be brought back any more"), ("retire", "then the retire playbook")):
+        with pytest.raises(KeyturnError, match="superseded: CHILD turned again in id-run2") as raised:
+            acquire(content, "run3", mode=mode, names=["PARENT"])
+        assert way in raised.value.hint
+        assert "the rotate playbook with keyturn_only=PARENT" in raised.value.hint
+
+
+def test_names_of_several_rotations_are_told_apart() -> None:
+    content = registry.empty()
+    first = _group(content, ["KEY", "OTHER", "THIRD"], "run1", tied=[])
+    second = _group(content, ["KEY"], "run2", tied=[])
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run3", mode="rollback", names=["KEY", "NEVER", "OTHER", "THIRD"])
+    where = f"KEY in {second}; NEVER in none; OTHER, THIRD in {first}"
+    assert raised.value.message.endswith(f"they turned last in different rotations ({where})")
+    assert raised.value.hint == "Name those of one: keyturn_only=KEY"
+    with pytest.raises(KeyturnError, match="NEVER: never turned, or brought back already"):
+        acquire(content, "run3", mode="rollback", names=["NEVER"])
+
+
+def test_what_left_a_rotation_is_as_old_as_that_after_its_way_back() -> None:
+    for ended in ("", "rollback"):
+        content = registry.empty()
+        _group(content, ["KEY", "OTHER"], "run1", "2026-01-01T00:00:00.000Z", tied=[])
+        _group(content, ["KEY"], "run2", "2026-03-01T00:00:00.000Z", tied=[])
+        if ended:
+            rotation_id, rotation = acquire(content, "run3", mode=ended, names=["OTHER"])
+            registry.finish(content, rotation_id, rotation["epoch"], "rolled_back", STAMP)
+        _gone_back(content, "run4")
+        assert content["secrets"]["KEY"]["primary_since"] == "2026-01-01T00:00:00.000Z"
+
+
 # -- since when a version is primary ---------------------------------------------------------------------------------
 
 
