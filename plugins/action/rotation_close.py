@@ -7,11 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
-from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp, tied
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, measured_by
-from ansible_collections.keyturn.rotation.plugins.plugin_utils import emergencies
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
@@ -19,6 +18,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.notices import event_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice, syslog_choice
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.verdict import verdict
 
 _WANTED = {"rotate": "overlap", "rollback": "rolled_back", "retire": "retired", "emergency": "replaced"}
 _COMMON = ("state_dir", "session_dir", "rotation_id", "epoch")
@@ -56,6 +56,7 @@ class ActionModule(KeyturnAction):
         if status == "overlap":
             facts["retire_after"] = self._retire_after(run, read["now"])
             facts["waived"] = list(run.plan["waived"])
+            facts["tied"] = tied(run.plan)
         # As it was before somebody asked
         kept = {"kept": "overlap", "refused": "rolled_back"}.get(status, status)
         self.call("rotation_state", {"action": "finish", **logged, "status": kept, "facts": facts}, task_vars)
@@ -75,7 +76,7 @@ class ActionModule(KeyturnAction):
             "report": evidence["report"],
         }
         if status != _WANTED[run.mode]:
-            result.update(failed=True, code=status.replace("_", "-"), msg=_verdict(run, status, lost))
+            result.update(failed=True, code=status.replace("_", "-"), msg=verdict(run, status, lost))
         return result
 
     @staticmethod
@@ -93,20 +94,3 @@ def _stopped_at(run: Any) -> list[str]:
     """Where it failed, by host and task: no text of an error, which goes to machines of others."""
     answers = (run.answers.get(name, {}) for name in ("cause", "stuck"))
     return [f"{host}: {said['task']}" for found in answers for host, said in sorted(found.items()) if said.get("task")]
-
-
-def _verdict(run: Any, status: str, lost: list[str]) -> str:
-    cause = run.rotation.get("cause") or "a host was lost"
-    if status in ("replacing", "refused"):
-        return emergencies.verdict(run, lost)
-    if status == "kept":
-        why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))
-        text = why or f"{', '.join(lost)} could not be reached"
-        return f"Nothing was retired or removed, and the way back is open. {text}"
-    if status == "retiring":
-        return "Retire did not finish. The new version is primary everywhere. Run the retire playbook again"
-    if status == "rolled_back":
-        return f"The rotation failed and everything was brought back. {cause}"
-    if status == "rollback_pending":
-        return f"The rotation failed; {', '.join(lost)} could not be brought back and is still to be done. {cause}"
-    return f"The rotation failed and the way back did not finish. {cause}"

@@ -12,6 +12,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.loader import module_loader
 from ansible.utils.collection_loader._collection_finder import _get_collection_path
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
@@ -25,6 +26,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_variables
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.known_variables import refuse_misspelt
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 _COLLECTION = "keyturn.rotation"
@@ -120,6 +122,8 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         mode = args.get("mode", "rotate")
         self._refuse_partial_run()
+        for name in refuse_misspelt(load_extra_vars(self._loader)):
+            display.warning(f"{name} was given, and nothing of this collection reads a variable of that name")
         catalog = self._load(catalog_variables(self._templar, task_vars), task_vars)
         if mode == "validate":
             self._check_recipients(task_vars)
@@ -155,6 +159,7 @@ class ActionModule(KeyturnAction):
                 emergency=mode == "emergency",
             ),
             "held": held,
+            "losing": registry.losing(register, names) if choice in ("rotate", "emergency") else [],
         }
         if until and names and until not in plan["phases"]:
             raise KeyturnError(

@@ -26,7 +26,7 @@ class ActionModule(KeyturnAction):
             sessions = answers_of(task_vars, "__rotation_session")
             args["recipients"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
         if args.get("action") == "turn_back":
-            args["facts"] = {"cause": _cause(task_vars)}
+            args["facts"] = {"cause": _cause(task_vars, args["rotation_id"])}
         result = self.call("rotation_state", args, task_vars)
         result.pop("invocation", None)
         if args.get("action") == "seal":
@@ -36,16 +36,23 @@ class ActionModule(KeyturnAction):
         return result
 
 
-def _cause(task_vars: dict[str, Any]) -> str:
-    """Why the run goes back: what failed, on which host; a host that was lost leaves no result."""
-    causes = answers_of(task_vars, "__rotation_cause")
+def _cause(task_vars: Mapping[str, Any], rotation_id: str) -> str:
+    """Why the run goes back: what failed, on which host; a host that was lost leaves no result.
+
+    Empty for a run that was to go back from its start: it has no cause of its own.
+    """
+    begun = (task_vars.get("__rotation_run") or {}).get("rotation") or {}
+    if begun.get("status", "open") != "open":
+        return ""
+    said = answers_of(task_vars, "__rotation_cause")
+    causes = {host: cause for host, cause in said.items() if cause.get("rotation") == rotation_id}
     if not causes:
         lost = _lost(task_vars)
-        return f"{', '.join(lost)} could not be reached" if lost else "a host was lost, or the way back was asked for"
+        return f"{', '.join(lost)} could not be reached" if lost else "a host was lost"
     return "; ".join(f"{host}: {cause['task']}: {cause['msg']}" for host, cause in sorted(causes.items()))
 
 
-def _lost(task_vars: dict[str, Any]) -> list[str]:
+def _lost(task_vars: Mapping[str, Any]) -> list[str]:
     """Hosts on which a task of this run found nobody."""
     lost = []
     for host in task_vars.get("ansible_play_hosts_all", ()):

@@ -62,7 +62,7 @@ def check_plain_file(path: str) -> os.stat_result:
     try:
         status = os.lstat(path)
     except FileNotFoundError:
-        raise KeyturnError("file-missing", "does not exist", where=path, hint="Check the path in the catalog") from None
+        raise KeyturnError("file-missing", "does not exist", where=path, hint="Check the path") from None
     except OSError as error:
         raise KeyturnError(
             "file-failed", f"cannot be read ({error.strerror})", where=path, hint="Check its permissions"

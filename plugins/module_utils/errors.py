@@ -32,7 +32,8 @@ class KeyturnError(Exception):
             text = f"{self.where}: {text}"
         text += "."
         if self.hint:
-            text += f" {self.hint.rstrip('.')}."
+            hint = self.hint.rstrip(".")
+            text += f" {hint}" if hint.endswith("?") else f" {hint}."
         return text
 
     def as_result(self) -> dict[str, str]:

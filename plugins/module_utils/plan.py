@@ -40,6 +40,7 @@ __all__ = [
     "parse_stamp",
     "retire_after",
     "service_plan",
+    "tied",
     "waived",
 ]
 
@@ -143,8 +144,7 @@ def choose(
         names = still_open or names
     else:
         names = [name for name in catalog.secrets if _can_turn(register, name, mode)]
-        if mode == "retire":
-            names = _due_to_retire(register, names, now)
+        names = _due_to_retire(register, names, now) if mode == "retire" else _free_to_go_back(register, names)
         if len({records[name].get("open") or records[name].get("current") for name in names}) > 1:
             raise KeyturnError(
                 "rotations-several",
@@ -196,6 +196,16 @@ def _due_to_retire(register: Mapping[str, Any], names: Sequence[str], now: float
     return [name for name in due_ones if since(name) == first] or list(names)
 
 
+def _free_to_go_back(register: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Without those that turned together with one that is open in another rotation: that one has to end first."""
+
+    def waits(name: str) -> bool:
+        rotation = register["rotations"][register["secrets"][name]["current"]]
+        return any(registry.open_for(register, each) for each in rotation["secrets"])
+
+    return [name for name in names if registry.open_for(register, name) or not waits(name)] or list(names)
+
+
 def _sharing(catalog: Catalog, names: Iterable[str]) -> list[str]:
     """These secrets and all that lie in the same files: a file is restored as a whole."""
 
@@ -224,8 +234,12 @@ def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Ite
 
 
 def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:
-    """What was turned together goes on, goes back, catches up and is retired together."""
+    """What was turned together goes on, goes back, catches up and is retired together.
+
+    Of a secret that is open only those count that are open with it, not those with which it turned last.
+    """
     found = {registry.open_rotation(register, names)}
+    names = [name for name in names if not registry.open_for(register, name)]
     if mode == "rotate":
         hosts = list(waived_hosts)
         found |= {registry.catching_up(register, name, hosts) for name in names}
@@ -668,6 +682,22 @@ def build(
             work.update(split_probes(work["probes"]))
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     return plan
+
+
+def tied(plan: Mapping[str, Any]) -> list[list[str]]:
+    """Pairs of a plan's secrets of which neither goes back without the other: a value and what it is made from, and
+    keys of one table.
+    """
+    names = {secret["name"] for secret in plan["secrets"]}
+    parents = {secret["name"]: parent_of(secret) for secret in plan["secrets"]}
+    pairs = {(parent, name) for name, parent in parents.items() if parent in names}
+    tables: dict[tuple[str, str], set[str]] = {}
+    for job in (job for work in plan["hosts"].values() for job in work["jobs"]):
+        for entry in (*job["columns"], *job.get("clear", ())):
+            tables.setdefault((job["database"], entry["table"]), set()).add(job["secret"])
+    for keys in map(sorted, tables.values()):
+        pairs |= set(zip(keys, keys[1:]))
+    return [list(pair) for pair in sorted(pairs)]
 
 
 def _name_probing_hosts(hosts: Mapping[str, dict[str, Any]]) -> None:

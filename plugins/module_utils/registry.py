@@ -18,6 +18,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import pri
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 __all__ = [
+    "ASKED",
     "FORWARD",
     "SCHEMA_VERSION",
     "Register",
@@ -29,15 +30,19 @@ __all__ = [
     "find",
     "finish",
     "in_use",
+    "losing",
     "one_way",
     "open_for",
     "open_rotation",
     "release",
     "turn_back",
+    "turned_in",
     "undoable",
 ]
 
 SCHEMA_VERSION = 1
+#: The cause of a way back that a person has asked for.
+ASKED = "the way back was asked for"
 #: A run that cannot be seen from here is taken for dead when it has said nothing for so many seconds.
 LEASE_SECONDS = 120
 #: The same while rows are re-encrypted or counted, services restart, or a new key is waited for everywhere.
@@ -153,10 +158,29 @@ def open_rotation(content: Mapping[str, Any], names: Sequence[str]) -> str | Non
 
 
 def _describe(rotation_id: str, rotation: Mapping[str, Any]) -> str:
-    holder = rotation.get("holder") or {}
-    who = f"{holder.get('user', 'unknown')} on {holder.get('controller', 'unknown')}"
+    began = next(iter(rotation.get("runs", ())), rotation.get("who", {}))
+    who = f"{began.get('user', 'unknown')} on {began.get('controller', 'unknown')}"
     names = ", ".join(rotation["secrets"])
     return f"rotation {rotation_id} of {names} is open, started by {who} at {rotation['started_at']}"
+
+
+def _at_work(rotation: Mapping[str, Any], holder: Mapping[str, Any]) -> str:
+    """Whose run holds it, where that is not the one that began it."""
+    runs = rotation["runs"]
+    return f" by {holder['user']} on {holder['controller']} since {runs[-1]['started_at']}" if len(runs) > 1 else ""
+
+
+def _process(holder: Mapping[str, Any]) -> str:
+    """The process of a run of this controller, as its id has it: place, process, start."""
+    found = str(holder["run_id"])[len(holder["place"]) :].lstrip(".").partition(".")[0]
+    return f" (process {found})" if found.isdigit() else ""
+
+
+def _finish_first(rotation: Mapping[str, Any]) -> str:
+    """What ends an open rotation, as a hint."""
+    ways = {"open": "the rotate playbook to go on with it, or rollback", _RETIRING: "the retire playbook"}
+    only = f"keyturn_only={','.join(rotation['secrets'])}"
+    return f"Finish it first: {ways.get(rotation['status'], 'the rollback playbook')}, with {only}"
 
 
 def _check_holder(
@@ -172,12 +196,16 @@ def _check_holder(
     left = int(rotation.get("lease_until", 0) - now)
     if alive is None and left <= 0:
         return
-    wait = "It is running on this controller" if alive else f"If that run is dead, wait {left} s"
+    phase = f"{_at_work(rotation, holder)} (phase {rotation.get('phase') or 'none'})"
     raise KeyturnError(
         "rotation-busy",
-        f"{_describe(rotation_id, rotation)}, and may still be running (phase {rotation.get('phase') or 'none'})",
+        f"{_describe(rotation_id, rotation)}, and {'is' if alive else 'may still be'} running{phase}",
         where="state host",
-        hint=f"{wait}, or take over with keyturn_take_over=true, or go back with the rollback playbook",
+        hint=f"It is running on this controller{_process(holder)}: wait until it ends. If it hangs, end that process, "
+        "then run the same command again, or the rollback playbook"
+        if alive
+        else f"If that run is dead, wait {left} s, or take over with keyturn_take_over=true, or go back with the "
+        "rollback playbook and keyturn_take_over=true",
     )
 
 
@@ -283,9 +311,16 @@ def acquire(
     if outside:
         raise KeyturnError(
             "rotation-other",
-            f"{_describe(found, rotation)}; {', '.join(outside)} is not part of it",
+            f"{_describe(found, rotation)}; {', '.join(outside)} {'is' if len(outside) == 1 else 'are'} not part of it",
             where="keyturn_only",
-            hint=f"Finish it first: keyturn_only={','.join(rotation['secrets'])}",
+            hint=_finish_first(rotation),
+        )
+    if mode == "retire" and rotation["status"] not in (_TURNED, _RETIRING):
+        raise KeyturnError(
+            "rotation-other",
+            f"{_describe(found, rotation)}, and what it began from is still needed",
+            where="state host",
+            hint=_finish_first(rotation),
         )
     if rotation["status"] == _RETIRING and mode != "retire":
         raise KeyturnError(
@@ -391,16 +426,94 @@ def _reopen(content: dict[str, Any], names: Sequence[str], rotation_id: str | No
     found = ids.pop() if len(ids) == 1 else None
     rotation = content["rotations"].get(found)
     if found is None or rotation is None or rotation["status"] != _TURNED:
-        state = f"rotation {found} is {rotation['status']}" if rotation else "there is no rotation of it"
+        state, hint = _over(content, names, found, mode)
         raise KeyturnError(
             "nothing-to-undo" if mode == "rollback" else "nothing-to-retire",
             f"{', '.join(names)}: {state}",
             where="state host",
-            hint="Run the status playbook to see what each secret allows",
+            hint=hint or "Run the status playbook to see what each secret allows",
         )
     for name in rotation["secrets"]:
         content["secrets"][name]["open"] = found
     return found
+
+
+def _over(content: Mapping[str, Any], names: Sequence[str], found: str | None, mode: str) -> tuple[str, str]:
+    """Why there is nothing to reopen for these secrets, and what can be done, where that can be said."""
+    rotation = content["rotations"].get(found)
+    if rotation is None:
+        last: dict[str, list[str]] = {}
+        for name in names:
+            last.setdefault(content["secrets"].get(name, {}).get("current") or "", []).append(name)
+        if len(last) < 2:
+            return "never turned, or brought back already", ""
+        parts = [f"{', '.join(each)} in {one}" if one else f"{', '.join(each)} in none" for one, each in last.items()]
+        only = next(",".join(each) for one, each in last.items() if one)
+        return (
+            f"they turned last in different rotations ({'; '.join(parts)})",
+            f"Name those of one: keyturn_only={only}",
+        )
+    state = f"rotation {found} is {rotation['status']}"
+    if rotation["status"] != "superseded":
+        return state, ""
+    later = [f"{name} turned again in {one}" for name, one in sorted(rotation.get("followed", {}).items())]
+    why = f"{state}: {', '.join(later) or 'a later one followed it'}"
+    again = f"the rotate playbook with keyturn_only={','.join(names)}"
+    if mode == "rollback":
+        return why, f"The version before cannot be brought back any more. To leave the present one: {again}"
+    return why, f"What it kept is removed with the next version: {again}, then the retire playbook"
+
+
+def _parted(
+    content: Mapping[str, Any], names: Iterable[str], rotation_id: str = ""
+) -> list[tuple[str, list[str], list[str], bool]]:
+    """What a turn of these secrets takes out of the rotations in which they turned last, where those have a way back.
+
+    A part of a rotation may go back by itself unless it is tied to what turns again. Of a rotation that does not know
+    what is tied in it nothing may.
+
+    :param rotation_id: the rotation that turns them.
+    :returns: each rotation with what turns again, what is left, and whether that still may go back or be retired.
+    """
+    turning = set(names)
+    parts = []
+    for found in sorted(
+        {content["secrets"].get(name, {}).get("current") or "" for name in turning} - {"", rotation_id}
+    ):
+        rotation = content["rotations"].get(found, {})
+        if rotation.get("status") != _TURNED:
+            continue
+        left = [name for name in rotation["secrets"] if name not in turning]
+        tied = rotation.get("tied")
+        alone = tied is not None and all((one in left) == (other in left) for one, other in tied)
+        parts.append((found, [name for name in rotation["secrets"] if name in turning], left, alone))
+    return parts
+
+
+def losing(content: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Which other secrets lose their way back when these turn, a line for each rotation."""
+    return [
+        f"{', '.join(left)} can no longer be brought back to the version before: "
+        f"{'it' if len(left) == 1 else 'they'} turned together with {', '.join(again)} in rotation {found}"
+        for found, again, left, alone in _parted(content, names)
+        if left and not alone
+    ]
+
+
+def _follow(content: dict[str, Any], rotation_id: str) -> None:
+    """Take what has turned out of the rotations before: what is left there keeps its way back where it may."""
+    for found, again, left, alone in _parted(content, content["rotations"][rotation_id]["secrets"], rotation_id):
+        earlier = content["rotations"][found]
+        earlier["followed"] = {**earlier.get("followed", {}), **dict.fromkeys(again, rotation_id)}
+        if left and alone:
+            earlier["secrets"] = left
+        else:
+            earlier["status"] = "superseded"
+
+
+def turned_in(rotation: Mapping[str, Any]) -> list[str]:
+    """All secrets that turned in a rotation, those too that have turned again since and left it."""
+    return sorted({*rotation["secrets"], *rotation.get("followed", ())})
 
 
 def catching_up(content: Mapping[str, Any], name: str, waived: Iterable[str]) -> str | None:
@@ -460,14 +573,14 @@ def advance(
 def turn_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float, cause: str = "") -> dict[str, Any]:
     """Change direction; the epoch grows, so that what this run left behind going forward is refused.
 
+    :param cause: what failed; empty where this run was to go back from its start.
     :raises KeyturnError: ``fenced``.
     """
     rotation = _mine(content, rotation_id, epoch)
     rotation["epoch"] = _next_epoch(content)
     rotation["status"] = "rolling_back"
     rotation["restarted"] = []
-    if cause:
-        rotation["cause"] = cause
+    rotation["cause"] = cause or rotation.get("cause") or ASKED
     _lease(rotation, now)
     return rotation
 
@@ -490,6 +603,7 @@ def finish(
 
     ``overlap`` (turned), ``retired``, ``replaced`` and ``rolled_back`` free the lock; ``rollback_pending``, ``stuck``,
     ``retiring`` and ``replacing`` keep it. With ``rolled_back`` an emergency that was refused gives back what it took.
+    What has turned leaves the rotation in which it turned before.
 
     :raises KeyturnError: ``fenced``.
     """
@@ -499,14 +613,13 @@ def finish(
     rotation.update({key: value for key, value in facts.items() if value is not None})
     if status in ("rollback_pending", "stuck", _RETIRING, _REPLACING):
         return rotation
+    if status in (_TURNED, _REPLACED):
+        _follow(content, rotation_id)
     for name in rotation["secrets"]:
         secret = content["secrets"][name]
         secret["open"] = None
         if status in (_TURNED, _REPLACED):
             rotation.setdefault("turned_at", stamp)
-            earlier = content["rotations"].get(secret.get("current"))
-            if earlier is not None and earlier["status"] == _TURNED and secret["current"] != rotation_id:
-                earlier["status"] = "superseded"
             if secret.get("current") != rotation_id:
                 secret["current"] = rotation_id
                 secret["primary_since"] = stamp
@@ -525,7 +638,10 @@ def _since_before(content: dict[str, Any], name: str) -> None:
     turned = [
         rotation["turned_at"]
         for rotation in content["rotations"].values()
-        if name in rotation["secrets"] and rotation["status"] in _WAS_PRIMARY and rotation.get("turned_at")
+        if (
+            name in rotation.get("followed", ()) or (name in rotation["secrets"] and rotation["status"] in _WAS_PRIMARY)
+        )
+        and rotation.get("turned_at")
     ]
     if turned:
         secret["primary_since"] = max(turned)

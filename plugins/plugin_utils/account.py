@@ -61,6 +61,8 @@ STATUSES = (
     "rollback_pending",
     "stuck",
 )
+#: Those of them in which a host is not back.
+_NOT_BACK = ("rollback_pending", "stuck")
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -117,7 +119,7 @@ def outcome(run: Run) -> tuple[str, list[str]]:
         if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
-    returned = {host for host, said in run.answers.get("is_back", {}).items() if said.get("value") == run.rotation_id}
+    returned = _back_on(run)
     touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
     missing = expected - returned
     if not missing or (not touched and not (missing - set(lost))):
@@ -125,6 +127,17 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     if lost and touched:
         return "rollback_pending", sorted(missing if missing <= set(lost) else lost)
     return "stuck", []
+
+
+def _back_on(run: Run) -> set[str]:
+    """The hosts that went all the way back."""
+    return {host for host, said in run.answers.get("is_back", {}).items() if said.get("value") == run.rotation_id}
+
+
+def _done(run: Run, status: str, lost: Sequence[str]) -> list[str]:
+    """The hosts that are where the run has brought the rotation, or was to bring it back."""
+    done = set(run.plan["hosts"]) - set(lost)
+    return sorted(done & _back_on(run) if status in _NOT_BACK else done)
 
 
 def _turning_round_failed(run: Run) -> bool:
@@ -219,14 +232,23 @@ _EVENTS = {
 }
 
 
-def _gap_ms(plan: Mapping[str, Any], phases: Iterable[Mapping[str, Any]]) -> int | None:
-    """From the start of promote to the end of restart, an upper bound of what a one-key reader noticed."""
+def _gap_ms(plan: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> int | None:
+    """From the first start of promote to the last end of restart, an upper bound of what a one-key reader noticed.
+
+    A run that was interrupted enters its phases again, and services have waited since the first of them.
+    """
     if logins.no_gap(plan) or keysets.no_gap(plan):
         return 0
-    times = {phase["name"]: phase for phase in phases}
-    if "promote" not in times or "restart" not in times or times["restart"]["ended_at"] is None:
+    times = {name: [phase for phase in phases if phase["name"] == name] for name in ("promote", "restart")}
+    if not all(times.values()) or times["restart"][-1]["ended_at"] is None:
         return None
-    return round(1000 * _seconds(times["promote"]["started_at"], times["restart"]["ended_at"]))
+    return round(1000 * _seconds(times["promote"][0]["started_at"], times["restart"][-1]["ended_at"]))
+
+
+def _since_turned(journal: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """What came after the last end of a run that had one: hosts that catch up have a gap of their own."""
+    ends = [number for number, entry in enumerate(journal) if entry.get("event") == "finish"]
+    return journal[ends[-1] + 1 :] if ends else journal
 
 
 def evidence_record(
@@ -283,7 +305,7 @@ def evidence_record(
         "phases": phases,
         "hosts": {
             "expected": sorted(run.plan["hosts"]),
-            "done": sorted(set(run.plan["hosts"]) - set(lost)),
+            "done": _done(run, status, lost),
             "waived": list(run.plan["waived"]),
             "lost": list(lost),
         },
@@ -293,7 +315,7 @@ def evidence_record(
         **keysets.told(run.kinds),
         **signing.told(run.kinds, run.mode == "emergency"),
         "health": {**health, "worse": worse},
-        "gap_ms": _gap_ms(run.plan, phases) if status == "overlap" else None,
+        "gap_ms": _gap_ms(run.plan, phases_of(_since_turned(journal), now, failed)) if status == "overlap" else None,
         "backups": [
             {"host": host, "path": said["backup"]["path"], "expires": said["backup"].get("expires") or None}
             for host, said in sorted(run.answers.get("backup", {}).items())
@@ -362,6 +384,8 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     found += [f"overlap window of {text}" for text in _windows(run)] if status == "overlap" else []
     found += signing.notes(run.kinds) + emergencies.notes(run, status)
     found += [f"held back: {entry['name']}, since {entry['reason']}" for entry in run.plan.get("held", ())]
+    if status in ("overlap", "replaced"):
+        found += run.plan.get("losing", ())
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
     if rotation.get("cause") and run.mode != "rollback":
@@ -419,7 +443,8 @@ def summary_lines(
     lines += logins.server_lines(run.kinds)
     lines += keysets.lines(run.kinds)
     hosts = record["hosts"]
-    lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}")
+    back = " are back" if status in _NOT_BACK else ""
+    lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}{back}")
     if hosts["waived"]:
         lines.append(f"  waived      {', '.join(entry['host'] for entry in hosts['waived'])}; run again when back")
     if record.get("gap_ms") is not None:
@@ -489,6 +514,7 @@ def plan_lines(run: Run, overview: Iterable[Mapping[str, Any]]) -> list[str]:
         lines.append(f"  helps       {host}: {names}" + (", but cannot be reached now" if is_lost else ""))
     lines += [f"  waived      {entry['host']} until {entry['until']}: {entry['reason']}" for entry in plan["waived"]]
     lines += held_lines(plan.get("held", ()))
+    lines += [f"  warning     {text}" for text in plan.get("losing", ())]
     lines += [f"  warning     {text}, and the catalog does not name it" for text in _copies(run)]
     if plan.get("emergency"):
         lines += emergencies.announced(run)

@@ -12,18 +12,17 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay 
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import translate
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import catalog_file
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.known_variables import FRAGMENTED
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
 
 __all__ = ["catalog_services", "catalog_variables"]
 
 _SERVICES = ("keyturn_services", "keyturn_services_overlay")
 _NAMES = (*_SERVICES, "keyturn_state_host", "keyturn_backup", "keyturn_escrow", "keyturn_project")
-#: Variables that stand for themselves and for every fragment ``<name>_<anything>``.
-_FRAGMENTED = ("keyturn_secrets", "keyturn_overlay")
 
 
 def _meant(name: str) -> bool:
-    return name in _NAMES or any(name == main or name.startswith(f"{main}_") for main in _FRAGMENTED)
+    return name in _NAMES or any(name == main or name.startswith(f"{main}_") for main in FRAGMENTED)
 
 
 def catalog_variables(templar: Any, task_vars: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import page
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.registry import turned_in
 
 __all__ = ["STYLE", "Version", "picture", "versions_of"]
 
@@ -55,6 +56,11 @@ def _time(rotation: Mapping[str, Any], name: str) -> float | None:
     return parse_stamp(str(rotation[name])) if rotation.get(name) else None
 
 
+def _went_back(name: str, rotation: Mapping[str, Any]) -> bool:
+    """Whether it did with this secret, which may have turned again before."""
+    return rotation["status"] == "rolled_back" and name in rotation["secrets"]
+
+
 def versions_of(name: str, rotations: Mapping[str, Mapping[str, Any]]) -> list[Version]:
     """The versions of a secret, the oldest first, as the register knows them."""
     turned = []
@@ -62,13 +68,13 @@ def versions_of(name: str, rotations: Mapping[str, Mapping[str, Any]]) -> list[V
         began = _time(rotation, "turned_at")
         if began is None and rotation["status"] in ("overlap", "superseded"):
             began = _time(rotation, "ended_at")
-        if name in rotation["secrets"] and began is not None:
+        if began is not None and name in turned_in(rotation):
             turned.append((began, rotation_id, rotation))
     turned.sort(key=lambda entry: entry[:2])
-    lasting = [began for began, _id, rotation in turned if rotation["status"] != "rolled_back"]
+    lasting = [began for began, _id, rotation in turned if not _went_back(name, rotation)]
     found = []
     for began, rotation_id, rotation in turned:
-        back = rotation["status"] == "rolled_back"
+        back = _went_back(name, rotation)
         after = [moment for moment in lasting if moment > began]
         ended = _time(rotation, "ended_at") if back else (after[0] if after else None)
         kept = _time(rotation, "ended_at" if back or rotation["status"] in _OVER else "retire_after")

@@ -102,3 +102,15 @@ def test_trap_4_a_table_without_rows_is_refused(stack: Stack, controller: Contro
     assert "none_yet" in ended.output
     assert "may_be_empty" in ended.output
     assert stack.key() == before
+
+
+def test_a_slip_in_a_variable_is_refused_before_anything_is_read(stack: Stack, controller: Controller) -> None:
+    before = everything(stack)
+    ended = controller.run(stack.inventory, "rotate", onli=SECRET)
+    assert ended.code == 2, ended.output
+    assert "-e: no variable keyturn_onli. Did you mean keyturn_only?" in ended.output
+    assert "only?." not in ended.output
+    assert everything(stack) == before
+    ended = controller.run(stack.inventory, "plan", only=SECRET, colour_of_the_day="x")
+    assert ended.code == 0, ended.output
+    assert "keyturn_colour_of_the_day was given" in ended.output

@@ -318,6 +318,46 @@ def test_trap_30_a_child_alone_is_signed_with_the_parent_that_there_is(
     assert project.bytes()["kong"] == files["kong"]
 
 
+def test_one_of_a_group_turns_again_and_goes_back_by_itself(project: EnvProject, controller: Controller) -> None:
+    first, alone = "DASHBOARD_PASSWORD", {"only": "DASHBOARD_PASSWORD"}
+    before = project.values()
+    controller.run(project.inventory, "rotate", only=f"JWT_SECRET,{first}")
+    turned = project.bytes()
+    ended = controller.run(project.inventory, "rotate", until="stage", **alone)
+    assert f"way back    ansible-playbook keyturn.rotation.rollback -e keyturn_only={first}" in ended.output
+    refused = controller.run(project.inventory, "rollback", only="JWT_SECRET")
+    assert refused.code == 2
+    assert f"rollback, with keyturn_only={first}." in refused.output
+    back = controller.run(project.inventory, "rollback", **alone)
+    assert back.code == 0, back.output
+    assert project.bytes() == turned
+    assert project.statuses() == ["overlap", "rolled_back"]
+    assert controller.run(project.inventory, "rotate", **alone).code == 0
+    again = project.values()
+    back = controller.run(project.inventory, "rollback", only="JWT_SECRET")
+    assert back.code == 0, back.output
+    after = project.values()
+    assert {name: after[name] for name in after if after[name] != before[name]} == {first: again[first]}
+    assert controller.run(project.inventory, "retire", confirm=first, **alone).code == 0
+    assert project.statuses() == ["rolled_back", "rolled_back", "retired"]
+
+
+def test_a_parent_loses_its_way_back_when_a_child_turns_again_and_that_is_said(
+    project: EnvProject, controller: Controller
+) -> None:
+    controller.run(project.inventory, "rotate", only="JWT_SECRET")
+    words = (
+        "JWT_SECRET, SERVICE_ROLE_KEY can no longer be brought back to the version before: they turned together with"
+    )
+    for playbook in ("plan", "rotate"):
+        ended = controller.run(project.inventory, playbook, only="ANON_KEY")
+        assert ended.code == 0, ended.output
+        assert f"{words} ANON_KEY in rotation" in ended.output
+    refused = controller.run(project.inventory, "retire", only="JWT_SECRET", confirm="JWT_SECRET")
+    assert refused.code == 2
+    assert "ANON_KEY turned again in" in refused.output
+
+
 @pytest.fixture
 def unwritable(project: EnvProject) -> Iterator[Path]:
     """A folder that can be made unwritable for root too."""

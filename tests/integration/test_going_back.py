@@ -143,7 +143,12 @@ def test_a_way_back_that_fails_is_stuck_and_says_what_to_do(stack: Stack, contro
     assert ended.code == 2, ended.output
     assert status_of(stack) == ["stuck"]
     assert "keyturn.rotation.rollback" in ended.output
+    assert "The rotation failed and the way back did not finish. api2: " in ended.output
+    assert f"hosts       {len(evidence(stack, 'stuck')['hosts']['done'])} of " in ended.output
+    assert "api2" not in evidence(stack, "stuck")["hosts"]["done"]
     assert evidence(stack, "stuck")["messages"]
+    asked = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert "The way back was asked for and did not finish. api2: " in asked.output
     again = controller.run(stack.inventory, "rotate", only=SECRET, rotation_id="another")
     assert again.code == 2
     assert "rollback playbook" in again.output

@@ -36,3 +36,8 @@ def test_tables_that_were_not_searched_are_one_line() -> None:
     assert _warnings(unreadable=tables[:1]) == [f"{start}public.t0 (this role may not read it)"]
     assert _warnings(unreadable=tables) == [f"{start}{named}, and 2 more"]
     assert _warnings(unreadable=[]) == []
+
+
+def test_the_plan_says_who_loses_a_way_back() -> None:
+    built = {**plan.build(load_catalog(catalog(), GROUPS), ["KEY"], KINDS, {}), "losing": ["OTHER can no longer"]}
+    assert "  warning     OTHER can no longer" in plan_lines(Run(built, "rotate", "", {}, {}, []), [])

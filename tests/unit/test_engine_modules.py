@@ -18,12 +18,14 @@ import pytest
 import yaml
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.keyturn.rotation.plugins.action.rotation_gate import _boxes
-from ansible_collections.keyturn.rotation.plugins.module_utils import host, sealed
+from ansible_collections.keyturn.rotation.plugins.action.rotation_state import _cause
+from ansible_collections.keyturn.rotation.plugins.module_utils import host, registry, sealed
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, standing
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.verdict import verdict
 
 from tests.support.controller import Controller
 from tests.support.local import LOCAL
@@ -173,6 +175,117 @@ def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back
     text = "\n".join(account.summary_lines(run(), "overlap", [], record, {"path": "/e", "report": "/e/report.html"}))
     for words in ("KEY has turned", "5 rows, 5 new", "2 of 2", "keyturn.rotation.rollback -e keyturn_only=KEY"):
         assert words in text
+
+
+def test_the_gap_begins_with_the_first_promote_although_a_run_was_interrupted() -> None:
+    turned = [{"at": STAMP.format(0), "event": "finish"}]
+    again = [{**entry, "at": f"2026-11-21T10:00:2{number}.000Z"} for number, entry in enumerate(JOURNAL)]
+    journal = [*JOURNAL, {"at": STAMP.format(5), "event": "acquire"}, *again]
+    record = account.evidence_record(run(), "overlap", [], journal, "2026-11-21T10:00:25.000Z")
+    assert record["gap_ms"] == 23_000
+    caught_up = [*journal[:3], *turned, *again]
+    record = account.evidence_record(run(), "overlap", [], caught_up, "2026-11-21T10:00:25.000Z")
+    assert record["gap_ms"] == 4_000, "what turned before is over"
+
+
+@pytest.mark.parametrize(("status", "said"), [("overlap", True), ("rolled_back", False)])
+def test_the_end_says_who_has_lost_a_way_back_by_it(status: str, said: bool) -> None:
+    ended = replace(run(), plan={**PLAN, "losing": ["OTHER can no longer"]})
+    record = account.evidence_record(ended, status, [], JOURNAL, STAMP.format(5))
+    assert ("OTHER can no longer" in record["messages"]) is said
+
+
+def test_only_hosts_that_are_back_are_counted_where_the_way_back_did_not_finish() -> None:
+    stuck = run("rollback", turn={"db": {}}, is_back={"db": {"value": "r1"}, "api1": {"value": "r0"}})
+    record = account.evidence_record(stuck, "stuck", [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert record["hosts"]["done"] == ["db"]
+    assert "  hosts       1 of 2 are back" in account.summary_lines(stuck, "stuck", [], record, {})
+
+
+STOPPED = {"rotation": "r1", "task": "Wait", "msg": "api is unhealthy."}
+
+
+@pytest.mark.parametrize(
+    ("mode", "cause", "status", "lost", "stuck", "text"),
+    [
+        (
+            "rollback",
+            registry.ASKED,
+            "stuck",
+            [],
+            {"db": STOPPED},
+            "The way back was asked for and did not finish. db: Wait: api is unhealthy.",
+        ),
+        (
+            "rotate",
+            "api1: Promote: no",
+            "stuck",
+            [],
+            {"db": STOPPED, "api1": STOPPED, "other": {**STOPPED, "rotation": "r0"}},
+            "The rotation failed and the way back did not finish. api1: Wait: api is unhealthy. (and 1 more, see the "
+            "notes). What failed before that: api1: Promote: no",
+        ),
+        (
+            "rotate",
+            "",
+            "stuck",
+            [],
+            {},
+            "The rotation failed and the way back did not finish. a host was lost",
+        ),
+        (
+            "rotate",
+            "api1: Promote: no",
+            "rolled_back",
+            [],
+            {},
+            "The rotation failed and everything was brought back. api1: Promote: no",
+        ),
+        (
+            "rotate",
+            registry.ASKED,
+            "rolled_back",
+            [],
+            {},
+            "The way back was asked for, so everything was brought back and nothing has turned. The same command turns "
+            "it",
+        ),
+        (
+            "rollback",
+            "api1: Promote: no",
+            "rollback_pending",
+            ["api1"],
+            {},
+            "The way back was asked for; api1 could not be brought back and is still to be done.",
+        ),
+    ],
+    ids=["asked", "failed", "unknown", "back", "asked-before", "lost"],
+)
+def test_the_last_line_says_whether_going_back_was_asked_for_and_what_failed(
+    mode: str, cause: str, status: str, lost: list[str], stuck: dict[str, Any], text: str
+) -> None:
+    ended = replace(run(mode, stuck=stuck), rotation={**ROTATION, "cause": cause})
+    assert verdict(ended, status, lost) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "cause"),
+    [
+        ("open", {"__rotation_cause": {"rotation": "r1", "task": "Promote", "msg": "no"}}, "db: Promote: no"),
+        ("open", {"__rotation_cause": {"rotation": "r0", "task": "Promote", "msg": "no"}}, "a host was lost"),
+        ("open", {"__rotation_x": {"unreachable": True}}, "db could not be reached"),
+        ("rolling_back", {"__rotation_cause": {"rotation": "r1", "task": "Promote", "msg": "no"}}, ""),
+    ],
+    ids=["failed", "earlier-rotation", "lost", "asked"],
+)
+def test_going_back_has_a_cause_only_where_something_failed(status: str, said: dict[str, Any], cause: str) -> None:
+    task_vars = {
+        "ansible_play_hosts_all": ["db"],
+        "hostvars": {"db": said},
+        "__rotation_run": {"rotation": {"status": status}},
+    }
+    assert _cause(task_vars, "r1") == cause
 
 
 @pytest.mark.parametrize(

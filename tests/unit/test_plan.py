@@ -70,6 +70,50 @@ def test_rollback_finds_what_has_turned() -> None:
     assert plan.choose(loaded(), turned("2026-05-31T00:00:00.000Z", "retired"), [], "rollback", NOW) == []
 
 
+def _one_of_a_group(status: str) -> dict[str, Any]:
+    """KEY and OTHER turned together in r1; KEY is open in r2 now, and THIRD turned by itself."""
+    content = registry.empty()
+    content["secrets"] = {
+        "KEY": {"open": "r2", "current": "r1"},
+        "OTHER": {"open": None, "current": "r1"},
+        "THIRD": {"open": None, "current": "r3"},
+    }
+    content["rotations"] = {
+        "r1": {"secrets": ["KEY", "OTHER"], "status": "overlap", "waived": [{"host": "api2"}]},
+        "r2": {"secrets": ["KEY"], "status": status},
+        "r3": {"secrets": ["THIRD"], "status": "overlap"},
+    }
+    return content
+
+
+@pytest.mark.parametrize("mode", ["rollback", "rotate"])
+@pytest.mark.parametrize("status", ["open", "stuck", "rolling_back", "rollback_pending"])
+def test_what_is_open_goes_on_and_back_without_those_with_which_it_turned_last(status: str, mode: str) -> None:
+    content = _one_of_a_group(status)
+    catalog = loaded(OTHER={}, THIRD={})
+    assert plan.choose(catalog, content, ["KEY"], mode, NOW) == ["KEY"]
+    assert registry.open_rotation(content, plan.choose(catalog, content, ["OTHER"], mode, NOW)) == "r2"
+
+
+def test_a_retire_goes_on_without_those_with_which_it_turned_last() -> None:
+    content = _one_of_a_group("retiring")
+    catalog = loaded(OTHER={}, THIRD={})
+    assert plan.choose(catalog, content, ["KEY"], "retire", NOW) == ["KEY"]
+    assert plan.choose(catalog, content, [], "retire", NOW) == ["KEY"]
+
+
+def test_without_a_name_what_is_open_goes_back_before_those_with_which_it_turned_last() -> None:
+    content = _one_of_a_group("stuck")
+    assert plan.choose(loaded(OTHER={}), content, [], "rollback", NOW) == ["KEY"]
+    with pytest.raises(KeyturnError, match="could be meant: KEY, THIRD") as raised:
+        plan.choose(loaded(OTHER={}, THIRD={}), content, [], "rollback", NOW)
+    assert raised.value.code == "rotations-several"
+    content["secrets"]["THIRD"]["open"] = "r3"
+    content["rotations"]["r3"]["status"] = "open"
+    with pytest.raises(KeyturnError, match="could be meant: KEY, THIRD"):
+        plan.choose(loaded(OTHER={}, THIRD={}), content, [], "rollback", NOW)
+
+
 def test_a_retire_that_was_killed_while_it_asked_keeps_nobody_from_restoring() -> None:
     content = turned("2026-05-31T00:00:00.000Z", is_open=True)
     content["rotations"]["r1"].update(holder={"run_id": "run2"}, lease_until=NOW + 100)
@@ -272,3 +316,16 @@ def test_a_service_keeps_its_own_time_in_the_plan() -> None:
         90,
         False,
     )
+
+
+def test_what_goes_back_only_together_is_a_value_with_its_parent_and_keys_of_one_table() -> None:
+    def job(secret: str, table: str, clear: str = "") -> dict[str, Any]:
+        entries = [{"table": clear}] if clear else []
+        return {"secret": secret, "database": "app", "columns": [{"table": table}], "clear": entries}
+
+    secrets = [{"name": name} for name in ("A", "B", "C", "D", "PARENT")]
+    child = {"name": "CHILD", "derive": {"from": "PARENT"}}
+    alone = {"name": "ALONE", "derive": {"from": "ELSEWHERE"}}
+    jobs = [job("A", "t"), job("B", "u", "t"), job("C", "t"), job("D", "other")]
+    built = {"secrets": [*secrets, child, alone], "hosts": {"db": {"jobs": jobs}, "api": {"jobs": []}}}
+    assert plan.tied(built) == [["A", "B"], ["B", "C"], ["PARENT", "CHILD"]]

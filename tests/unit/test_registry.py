@@ -54,19 +54,44 @@ def test_the_same_command_goes_on_when_its_run_is_dead() -> None:
 def test_trap_23_a_run_that_lives_is_not_disturbed() -> None:
     content = registry.empty()
     acquire(content)
-    with pytest.raises(KeyturnError, match="ann on c1") as raised:
+    with pytest.raises(KeyturnError, match=r"ann on c1 at .*, and is running \(phase none\)") as raised:
         acquire(content, "run2", alive={"run1": True})
     assert raised.value.code == "rotation-busy"
-    assert all(way in raised.value.hint for way in ("keyturn_take_over", "rollback"))
+    assert raised.value.hint.startswith("It is running on this controller: wait until it ends")
+    assert "keyturn_take_over" not in raised.value.hint
+    assert "rollback" in raised.value.hint
+
+
+def test_a_run_that_lives_is_named_by_its_process() -> None:
+    content = registry.empty()
+    acquire(content, "p.4711.99")
+    with pytest.raises(KeyturnError, match=r"on this controller \(process 4711\): wait"):
+        acquire(content, "run2", alive={"p.4711.99": True})
 
 
 def test_a_run_elsewhere_is_dead_only_after_its_lease() -> None:
     content = registry.empty()
     acquire(content)
-    with pytest.raises(KeyturnError, match="wait 120 s"):
+    with pytest.raises(KeyturnError, match=r"may still be running.*wait 120 s") as raised:
         acquire(content, "run2")
+    assert all(way in raised.value.hint for way in ("keyturn_take_over", "rollback"))
     assert acquire(content, "run2", now=NOW + 121)[1]["epoch"] == 2
     assert acquire(content, "run3", now=NOW + 122, take_over=True)[1]["epoch"] == 3
+
+
+def test_who_began_and_who_runs_are_named() -> None:
+    content = registry.empty()
+    acquire(content)
+    with pytest.raises(KeyturnError, match=r"ann on c1 at [^,]+, and may still be running \(phase"):
+        acquire(content, "run2")
+    run = {**a_run("run2", run1=False), "user": "ben", "controller": "c2"}
+    arguments: dict[str, Any] = {"mode": "rotate", "names": ["KEY"], "new_id": "no", "details": {}, "now": NOW}
+    registry.acquire(content, run=run, stamp="later", **arguments)
+    with pytest.raises(KeyturnError, match=r"ann on c1 at .* running by ben on c2 since later \(phase"):
+        acquire(content, "run3")
+    registry.release(content, "id-run1", 2)
+    with pytest.raises(KeyturnError, match="open, started by ann on c1 at"):
+        acquire(content, "run3", rotation_id="mine")
 
 
 @pytest.mark.parametrize(
@@ -107,12 +132,49 @@ def test_going_back_fences_what_the_way_forward_left_behind() -> None:
         registry.advance(content, rotation_id, 1, "promote", NOW)
 
 
+def test_the_cause_of_a_way_back_is_what_failed_first_or_that_it_was_asked_for() -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content)
+    epoch = registry.turn_back(content, rotation_id, 1, NOW)["epoch"]
+    assert content["rotations"][rotation_id]["cause"] == registry.ASKED
+    epoch = registry.turn_back(content, rotation_id, epoch, NOW, "no")["epoch"]
+    assert registry.turn_back(content, rotation_id, epoch, NOW)["cause"] == "no"
+
+
 def test_another_id_is_refused_while_one_is_open() -> None:
     content = registry.empty()
     acquire(content)
     with pytest.raises(KeyturnError, match="id-run1") as raised:
         acquire(content, "run2", rotation_id="mine", alive={"run1": False})
     assert raised.value.code == "rotation-other"
+
+
+@pytest.mark.parametrize(
+    ("status", "way"),
+    [
+        ("open", "the rotate playbook to go on with it, or rollback, with keyturn_only=KEY"),
+        ("stuck", "the rollback playbook, with keyturn_only=KEY"),
+        ("retiring", "the retire playbook, with keyturn_only=KEY"),
+    ],
+)
+def test_what_is_not_part_of_the_open_one_is_refused_with_the_way_to_end_that(status: str, way: str) -> None:
+    content = registry.empty()
+    _first, rotation = acquire(content)
+    rotation["status"] = status
+    with pytest.raises(KeyturnError, match="MORE, OTHER are not part of it") as raised:
+        acquire(content, "run2", names=["KEY", "MORE", "OTHER"], mode="retire" if status == "retiring" else "rollback")
+    assert (raised.value.code, raised.value.hint) == ("rotation-other", f"Finish it first: {way}")
+
+
+@pytest.mark.parametrize("status", ["open", "rolling_back", "rollback_pending", "stuck"])
+def test_what_is_open_is_not_retired(status: str) -> None:
+    content = registry.empty()
+    _first, rotation = acquire(content)
+    rotation["status"] = status
+    before = json.dumps(content)
+    with pytest.raises(KeyturnError, match="is still needed") as raised:
+        acquire(content, "run2", mode="retire", take_over=True)
+    assert (raised.value.code, json.dumps(content)) == ("rotation-other", before)
 
 
 def test_trap_43_a_pending_rollback_keeps_the_lock() -> None:
@@ -144,6 +206,81 @@ def test_a_third_version_supersedes_the_first_rotation() -> None:
     assert second != first
     registry.finish(content, second, rotation["epoch"], "overlap", STAMP)
     assert content["rotations"][first]["status"] == "superseded"
+
+
+# -- a part of a rotation turns again --------------------------------------------------------------------------------
+
+
+def _group(content: dict[str, Any], names: list[str], run: str, stamp: str = STAMP, **facts: Any) -> str:
+    rotation_id, rotation = acquire(content, run, names=names)
+    registry.finish(content, rotation_id, rotation["epoch"], "overlap", stamp, **facts)
+    return rotation_id
+
+
+@pytest.mark.parametrize(("mode", "ended"), [("rollback", "rolled_back"), ("retire", "retired")])
+def test_what_is_left_of_a_group_goes_back_and_is_retired_by_itself(mode: str, ended: str) -> None:
+    content = registry.empty()
+    first = _group(content, ["CHILD", "KEY", "PARENT"], "run1", tied=[["PARENT", "CHILD"]])
+    assert registry.losing(content, ["KEY"]) == []
+    second = _group(content, ["KEY"], "run2", tied=[])
+    assert registry.undoable(content) == [first, second]
+    found, rotation = acquire(content, "run3", mode=mode, names=["CHILD", "PARENT"])
+    assert (found, rotation["secrets"], rotation["followed"]) == (first, ["CHILD", "PARENT"], {"KEY": second})
+    registry.finish(content, first, rotation["epoch"], ended, STAMP)
+    assert content["secrets"]["KEY"] == {"open": None, "current": second, "primary_since": STAMP}
+    assert acquire(content, "run4", mode="rollback")[0] == second
+    assert registry.turned_in(rotation) == ["CHILD", "KEY", "PARENT"]
+
+
+def test_a_rotation_of_which_nothing_is_left_is_superseded() -> None:
+    content = registry.empty()
+    first = _group(content, ["KEY", "OTHER"], "run1", tied=[])
+    _group(content, ["KEY"], "run2", tied=[])
+    _group(content, ["OTHER"], "run3", tied=[])
+    assert content["rotations"][first]["status"] == "superseded"
+    assert content["rotations"][first]["followed"] == {"KEY": "id-run2", "OTHER": "id-run3"}
+
+
+@pytest.mark.parametrize("facts", [{}, {"tied": [["PARENT", "CHILD"]]}], ids=["not-known", "tied"])
+def test_what_is_tied_to_what_turns_again_loses_its_way_back_and_that_is_said(facts: dict[str, Any]) -> None:
+    content = registry.empty()
+    first = _group(content, ["CHILD", "PARENT"], "run1", **facts)
+    assert registry.losing(content, ["CHILD"]) == [
+        f"PARENT can no longer be brought back to the version before: it turned together with CHILD in rotation {first}"
+    ]
+    assert registry.losing(content, ["CHILD", "PARENT"]) == []
+    _group(content, ["CHILD"], "run2", tied=[])
+    assert (content["rotations"][first]["status"], registry.losing(content, ["PARENT"])) == ("superseded", [])
+    for mode, way in (("rollback", "cannot be brought back any more"), ("retire", "then the retire playbook")):
+        with pytest.raises(KeyturnError, match="superseded: CHILD turned again in id-run2") as raised:
+            acquire(content, "run3", mode=mode, names=["PARENT"])
+        assert way in raised.value.hint
+        assert "the rotate playbook with keyturn_only=PARENT" in raised.value.hint
+
+
+def test_names_of_several_rotations_are_told_apart() -> None:
+    content = registry.empty()
+    first = _group(content, ["KEY", "OTHER", "THIRD"], "run1", tied=[])
+    second = _group(content, ["KEY"], "run2", tied=[])
+    with pytest.raises(KeyturnError) as raised:
+        acquire(content, "run3", mode="rollback", names=["KEY", "NEVER", "OTHER", "THIRD"])
+    where = f"KEY in {second}; NEVER in none; OTHER, THIRD in {first}"
+    assert raised.value.message.endswith(f"they turned last in different rotations ({where})")
+    assert raised.value.hint == "Name those of one: keyturn_only=KEY"
+    with pytest.raises(KeyturnError, match="NEVER: never turned, or brought back already"):
+        acquire(content, "run3", mode="rollback", names=["NEVER"])
+
+
+def test_what_left_a_rotation_is_as_old_as_that_after_its_way_back() -> None:
+    for ended in ("", "rollback"):
+        content = registry.empty()
+        _group(content, ["KEY", "OTHER"], "run1", "2026-01-01T00:00:00.000Z", tied=[])
+        _group(content, ["KEY"], "run2", "2026-03-01T00:00:00.000Z", tied=[])
+        if ended:
+            rotation_id, rotation = acquire(content, "run3", mode=ended, names=["OTHER"])
+            registry.finish(content, rotation_id, rotation["epoch"], "rolled_back", STAMP)
+        _gone_back(content, "run4")
+        assert content["secrets"]["KEY"]["primary_since"] == "2026-01-01T00:00:00.000Z"
 
 
 # -- since when a version is primary ---------------------------------------------------------------------------------

@@ -130,6 +130,14 @@ def test_versions_follow_each_other_and_one_that_was_rolled_back_ends_there() ->
     assert [each.rotation_id for each in versions_of("B", rotations)] == ["r3"]
 
 
+def test_a_version_lasts_until_its_secret_turned_again_also_where_the_rest_of_its_group_went_back() -> None:
+    back = turned("2026-01-01", "B", status="rolled_back", ended_at="2026-02-03T00:00:00.000Z")
+    rotations = {"r1": {**back, "followed": {"A": "r2"}}, "r2": turned("2026-02-01", "A")}
+    ends = {name: [(v.ended, v.rolled_back) for v in versions_of(name, rotations)] for name in ("A", "B")}
+    assert ends["A"] == [(parse_stamp("2026-02-01T00:00:00Z"), False), (None, False)]
+    assert ends["B"] == [(parse_stamp("2026-02-03T00:00:00Z"), True)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3000), max_size=6, unique=True), st.integers(1, 4000), st.integers(-2000, 400))
 def test_nothing_is_drawn_outside_of_the_picture(days: list[int], period: int, due_in: int) -> None:

@@ -75,7 +75,8 @@ def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
     assert _refusal(host, {"file": str(empty)}).code == "value-empty"
     assert _refusal(host, {"file": str(tmp_path / "link")}).code == "file-unsafe"
     assert _refusal(host, {"file": str(tmp_path)}).code == "file-unsafe"
-    assert _refusal(host, {"file": str(tmp_path / "missing")}).code == "file-missing"
+    missing = _refusal(host, {"file": str(tmp_path / "missing")})
+    assert (missing.code, missing.hint) == ("file-missing", "Check the path"), "no catalog has to name it"
 
 
 def test_a_box_for_something_else_does_not_open(tmp_path: Path) -> None:
