@@ -73,8 +73,7 @@ FUNCTIONS = (
     "unnest",
 )
 #: Those, and operators of built-in types, in a schema that is searched, of somebody who is not trusted anyway. Every
-#: name of PostgreSQL's is qualified here. The parameter is :data:`FUNCTIONS`, the answer ``schema.name of role owner`` of
-#: the first one.
+#: name of PostgreSQL's is qualified here. Its parameter is :data:`FUNCTIONS`, its answer ``schema.name of role owner``.
 STRANGER = """
     SELECT pg_catalog.format('%%s.%%s of role %%s', n.nspname, f.name, r.rolname)
     FROM (
