@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
+from ansible_collections.keyturn.rotation.plugins.module_utils.registry import turned_in
 
 __all__ = ["held_by", "held_in_escrow", "over"]
 
@@ -25,19 +26,18 @@ def _time(stamp: str) -> datetime:
 def over(register: Mapping[str, Any]) -> dict[str, str]:
     """The rotations whose previous version is retired, each with the time at which that was.
 
-    One that another followed without a retire of its own is retired with that one.
+    One that another followed without a retire of its own is retired with that one, and so is a part of one.
     """
     found: dict[str, str] = {}
     rotations = register["rotations"]
     for rotation_id, rotation in rotations.items():
-        if rotation["status"] == "retired":
-            found[rotation_id] = rotation["ended_at"]
-        elif rotation["status"] == "superseded":
-            later = [
-                rotations.get(register["secrets"].get(name, {}).get("current"), {}) for name in rotation["secrets"]
-            ]
-            if all(each.get("status") in ("retired", "closed", "replaced") for each in later):
-                found[rotation_id] = max(each["ended_at"] for each in later)
+        if rotation["status"] not in ("retired", "superseded"):
+            continue
+        is_retired = rotation["status"] == "retired"
+        names = rotation.get("followed", ()) if is_retired else turned_in(rotation)
+        later = [rotations.get(register["secrets"].get(name, {}).get("current"), {}) for name in names]
+        if all(each.get("status") in ("retired", "closed", "replaced") for each in later):
+            found[rotation_id] = max(each["ended_at"] for each in [*later, *([rotation] if is_retired else ())])
     return found
 
 
@@ -60,12 +60,13 @@ def held_by(
     :param answers: by host, its backups as ``secret_backup`` tells them.
     """
     rotation = register["rotations"][rotation_id]
+    names = turned_in(rotation)
     planned = {entry["name"] for work in hosts.values() for entry in work["secrets"]}
-    if not set(rotation["secrets"]) <= planned:
+    if not planned.issuperset(names):
         return None
     found: list[str] = []
     for host, work in sorted(hosts.items()):
-        entries = [entry for entry in work["secrets"] if entry["name"] in rotation["secrets"]]
+        entries = [entry for entry in work["secrets"] if entry["name"] in names]
         if not entries:
             continue
         if host not in answers:
@@ -102,7 +103,7 @@ def held_in_escrow(
     :param answers: by host and secret, the rotations of which it has copies.
     """
     rotations = register["rotations"]
-    names = set(rotations[rotation_id]["secrets"]) & set(escrow["secrets"])
+    names = set(turned_in(rotations[rotation_id])) & set(escrow["secrets"])
     if not names:
         return []
     if not set(escrow["hosts"]) <= set(answers):

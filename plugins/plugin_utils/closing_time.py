@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Callable
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import closing
+from ansible_collections.keyturn.rotation.plugins.module_utils.registry import turned_in
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import answers_of
 
 __all__ = ["close_versions", "closed_record", "removal_lines"]
@@ -44,7 +45,7 @@ def closed_record(
         "event": "closed",
         "secrets": [
             {"name": name, "kind": kinds[name], "versions": [{"version": "old", "state": "closed", "at": now}]}
-            for name in rotation["secrets"]
+            for name in turned_in(rotation)
         ],
         "who": {"user": who.get("user", "unknown"), "controller": who.get("controller")},
         "when": {"started_at": rotation["started_at"], "ended_at": now},

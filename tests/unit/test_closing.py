@@ -83,6 +83,21 @@ def test_what_is_retired_by_the_one_after_it_counts_from_there() -> None:
     assert closing.over(_register("overlap")) == {}
 
 
+def test_what_left_a_rotation_counts_until_it_is_retired_with_the_one_after_it() -> None:
+    content = _register(secrets=["OTHER"], followed={"KEY": "r2"})
+    content["secrets"]["KEY"]["current"] = "r2"
+    content["secrets"]["OTHER"] = {"open": None, "current": "r1", "primary_since": _TURNED}
+    content["rotations"]["r2"] = {"secrets": ["KEY"], "status": "overlap", "ended_at": _RETIRED}
+    assert closing.over(content) == {}
+    content["rotations"]["r2"].update(status="retired", ended_at="2026-11-22T18:00:00.000Z")
+    assert closing.over(content)["r1"] == "2026-11-22T18:00:00.000Z"
+    answers = {"one": [_backup("10:00:30")], "two": []}
+    assert closing.held_by(content, "r1", _RETIRED, HOSTS, answers) is None  # OTHER is not in the plan
+    entry = {"name": "OTHER", "stores": [{"path": "/srv/other/.env"}]}
+    hosts = {**HOSTS, "two": {"secrets": [*HOSTS["two"]["secrets"], entry]}}
+    assert closing.held_by(content, "r1", _RETIRED, hosts, answers) == ["one: 10:00:30"]
+
+
 def test_a_copy_elsewhere_of_an_earlier_rotation_holds_it() -> None:
     content = _register()
     content["rotations"]["r0"] = {"secrets": ["KEY"], "status": "superseded", "started_at": "2026-01-01T00:00:00.000Z"}
