@@ -173,12 +173,13 @@ def check_primary(link: Link, where: str) -> None:
         raise KeyturnError(code, message, where=where, hint=hint)
 
 
-def connect(dsn: bytes, where: str, limits: Limits) -> Link:
+def connect(dsn: bytes, where: str, limits: Limits, is_known: bool = False) -> Link:
     """A connection with every setting that matters stated; statements outside of a transaction commit by themselves.
 
     :param dsn: a connection string or URL; never repeated in an error.
     :param where: what errors call the database.
-    :raises KeyturnError: ``libraries-missing``, ``dsn-failed``, ``pooler-refused``.
+    :param is_known: whether a connection of this call has been made before: strangers are not looked for again.
+    :raises KeyturnError: ``libraries-missing``, ``dsn-failed``, ``pooler-refused``, ``search-path-unsafe``.
     """
     if not HAS_PSYCOPG:
         raise KeyturnError("libraries-missing", "needs psycopg 3", where=where, hint="Install psycopg[binary]")
@@ -194,7 +195,7 @@ def connect(dsn: bytes, where: str, limits: Limits) -> Link:
         raise _refused(str(error), where) from None
     try:
         with explained(where):
-            _settle(link, where, limits)
+            _settle(link, where, limits, is_known)
     except BaseException:
         link.close()
         raise
@@ -206,9 +207,11 @@ def _refused(text: str, where: str) -> KeyturnError:
     return KeyturnError("dsn-failed", message, where=where, hint="Check the connection string and the server")
 
 
-def _settle(link: Link, where: str, limits: Limits) -> None:
-    facts = f"SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('session_replication_role'), ({STRANGER})"
-    row = link.execute(facts, (list(FUNCTIONS),)).fetchone()
+def _settle(link: Link, where: str, limits: Limits, is_known: bool) -> None:
+    facts = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('session_replication_role')"
+    row = link.execute(
+        facts if is_known else f"{facts}, ({STRANGER})", () if is_known else (list(FUNCTIONS),)
+    ).fetchone()
     if row is None:
         raise KeyturnError("dsn-failed", "the server does not answer", where=where, hint="Check the server")
     check_direct(link.info.backend_pid, row[0], where)  # before any setting: it would stay in the pool
@@ -228,7 +231,7 @@ def _settle(link: Link, where: str, limits: Limits) -> None:
         "extra_float_digits": "1",
         **_LOOKUP_PLANS,
     }
-    if row[2]:
+    if not is_known and row[2]:
         raise KeyturnError(
             "search-path-unsafe",
             f"{row[2]} has the name of one of PostgreSQL's own and could run with our rights",

@@ -122,6 +122,7 @@ class Database:
         self.old = resolve(session, keys["old"], f"{rotation}/{name}/old") if "old" in keys else None
         self.new = resolve(session, keys["new"], f"{rotation}/{name}/new") if "new" in keys else None
         self._limits = Limits(lock_ms=params.get("lock_timeout_ms") or Limits.lock_ms)
+        self._is_known = False  # workers connect to what the first connection has looked at
 
     @property
     def keys(self) -> dict[str, bytes]:
@@ -130,7 +131,8 @@ class Database:
 
     def open(self) -> Link:
         """A new connection."""
-        link = connect(self._dsn, self.place, self._limits)
+        link = connect(self._dsn, self.place, self._limits, is_known=self._is_known)
+        self._is_known = True
         register(link)
         return link
 
