@@ -122,7 +122,7 @@ class ActionModule(KeyturnAction):
         args = self._task.args
         mode = args.get("mode", "rotate")
         self._refuse_partial_run()
-        for name in refuse_misspelt(load_extra_vars(self._loader)):
+        for name in refuse_misspelt(load_extra_vars(self._loader), mode not in ("rollback", "emergency")):
             display.warning(f"{name} was given, and nothing of this collection reads a variable of that name")
         catalog = self._load(catalog_variables(self._templar, task_vars), task_vars)
         if mode == "validate":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 __all__ = ["Ending", "run_quietly", "run_reading"]
 
 _LONGEST = 1 << 20
+_AFTER_KILL = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,10 @@ def _run(argv: Sequence[str], timeout: float | None, value: bytes | None, output
         return Ending(None, f"no end within {timeout or 0:g} s", late=True), b""
     finally:
         if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # another user's: it cannot be killed
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=_AFTER_KILL)
     if process.returncode < 0:
         return Ending(None, f"ended by signal {-process.returncode}"), b""
     return Ending(process.returncode), printed or b""

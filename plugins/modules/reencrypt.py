@@ -47,6 +47,13 @@ options:
     type: str
     choices: [swap, all]
     default: swap
+  overlap:
+    description:
+      - For O(state=rolled_back). Whether services may have both keys, so that they may write rows under the new one
+        before any row is re-encrypted, and until all of them have the old one again.
+      - Such rows are brought back, by O(state=swept) too.
+    type: bool
+    default: false
   clear:
     description: Columns computed from the key. They are emptied once by O(state=swept); the service fills them again.
     type: list

@@ -26,10 +26,11 @@ KNOWN = frozenset(f"keyturn_{name}" for name in _NAMES.split())
 _NEAR = 0.9
 
 
-def refuse_misspelt(given: Iterable[str]) -> list[str]:
+def refuse_misspelt(given: Iterable[str], may_refuse: bool = True) -> list[str]:
     """The names that begin as ours do, and that nothing here reads.
 
     :param given: the variables of the command line.
+    :param may_refuse: False for what must not be held up by a variable of the user's own.
     :raises KeyturnError: ``variable-unknown`` for one that looks like a variable with a slip in it.
     """
     unread = []
@@ -37,7 +38,7 @@ def refuse_misspelt(given: Iterable[str]) -> list[str]:
         if not name.startswith("keyturn_") or name in KNOWN or name.startswith(tuple(f"{one}_" for one in FRAGMENTED)):
             continue
         near = difflib.get_close_matches(name, sorted(KNOWN), n=1, cutoff=_NEAR)
-        if near:
+        if near and may_refuse:
             raise KeyturnError("variable-unknown", f"no variable {name}", where="-e", hint=f"Did you mean {near[0]}?")
         unread.append(name)
     return unread

@@ -88,6 +88,7 @@ class Rig:
             "epoch": 1,
             "state": state,
             "step": "swap",
+            "overlap": False,
             "name": "KEY",
             "database": "app",
             "dsn": {"value": dsn},

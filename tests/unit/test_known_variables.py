@@ -55,3 +55,7 @@ def test_a_slip_is_refused_with_what_was_meant(slip: str, meant: str) -> None:
         refuse_misspelt(["keyturn_reason", slip])
     assert raised.value.code == "variable-unknown"
     assert str(raised.value) == f"-e: no variable {slip}. Did you mean {meant}?"
+
+
+def test_a_way_back_is_not_held_up_by_a_variable_of_the_users_own() -> None:
+    assert refuse_misspelt(["keyturn_host", "keyturn_onli"], may_refuse=False) == ["keyturn_host", "keyturn_onli"]

@@ -75,6 +75,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "choices": ["in_place", "prepared", "cut_over", "swept", "rolled_back", "cleaned"],
     },
     "step": {"type": "str", "choices": ["swap", "all"], "default": "swap"},
+    "overlap": {"type": "bool", "default": False},
     "clear": {"type": "list", "elements": "dict", "default": [], "options": _CLEAR},
     "indexes": {
         "type": "list",

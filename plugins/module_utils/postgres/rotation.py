@@ -128,6 +128,7 @@ class Rotation:
         self.has_fence = self.fence.read(self.link)
         self.face()
         self.quiesce: str = params["quiesce"]
+        self.overlaps: bool = params["overlap"]
         self._params = params
         self.steps: dict[str, float] = {}
         self._open_link = database.open
@@ -215,12 +216,17 @@ class Rotation:
     def has_strays(self) -> bool:
         """Whether rows are under the new key and nothing here says why: what was kept of them is gone, or was renamed.
 
-        A service that has both keys writes such rows too, before any row is re-encrypted.
+        A service that has both keys writes such rows too, before any row is re-encrypted. Before a first encryption
+        has begun they are the user's own.
         """
-        if all(shadow.fact != NONE for shadow in self.shadows):
-            return False
-        self.cover()
-        return any(one.behind_old for one, shadow in zip(self.covered, self.shadows) if shadow.fact == NONE)
+        at = [
+            number
+            for number, (target, shadow) in enumerate(zip(self.targets, self.shadows))
+            if shadow.fact == NONE and (self.has_fence or not target.is_adoption)
+        ]
+        if at:
+            self.cover()
+        return any(self.covered[number].behind_old for number in at)
 
     def is_complete(self, back: bool) -> bool:
         """Whether no row is under the key to leave."""

@@ -244,7 +244,7 @@ def _rolled_back(rotation: Rotation) -> Told:
     if not rotation.has_fence:
         if rotation.shadows and not rotation.all_are(NONE):
             raise leftover(next(shadow for shadow in rotation.shadows if shadow.fact != NONE))
-        if rotation.fence.is_over or not rotation.has_strays():
+        if rotation.fence.is_over or not (rotation.overlaps or rotation.has_strays()):
             if not rotation.check_mode:
                 rotation.forbid()
             return {}

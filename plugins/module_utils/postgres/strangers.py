@@ -77,11 +77,13 @@ FUNCTIONS = (
 STRANGER = """
     SELECT pg_catalog.format('%%s.%%s of role %%s', n.nspname, f.name, r.rolname)
     FROM (
-        SELECT p.oid, p.pronamespace AS place, p.proname::text AS name, p.proowner AS owner
+        SELECT p.tableoid AS class, p.oid, p.pronamespace AS place, p.proname::text AS name, p.proowner AS owner
         FROM pg_catalog.pg_proc p WHERE p.proname::text OPERATOR(pg_catalog.=) ANY (%s::text[])
         UNION ALL
-        SELECT o.oid, o.oprnamespace, o.oprname::text, o.oprowner FROM pg_catalog.pg_operator o
+        SELECT o.tableoid, o.oid, o.oprnamespace, o.oprname::text, o.oprowner FROM pg_catalog.pg_operator o
         WHERE o.oprright OPERATOR(pg_catalog.<) 16384::oid AND o.oprleft OPERATOR(pg_catalog.<) 16384::oid
+          AND EXISTS (SELECT FROM pg_catalog.pg_operator b WHERE b.oprname OPERATOR(pg_catalog.=) o.oprname
+                      AND b.oprnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace::oid)
     ) f
     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) f.place
     JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) f.owner
@@ -91,5 +93,6 @@ STRANGER = """
       AND f.owner OPERATOR(pg_catalog.<>) d.datdba
       AND r.rolname OPERATOR(pg_catalog.<>) current_user AND r.rolname OPERATOR(pg_catalog.<>) session_user
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e
-                      WHERE e.objid OPERATOR(pg_catalog.=) f.oid AND e.deptype OPERATOR(pg_catalog.=) 'e'::"char")
+                      WHERE e.classid OPERATOR(pg_catalog.=) f.class AND e.objid OPERATOR(pg_catalog.=) f.oid
+                        AND e.deptype OPERATOR(pg_catalog.=) 'e'::"char")
     ORDER BY 1 LIMIT 1"""

@@ -177,6 +177,23 @@ def test_rows_that_the_service_wrote_before_anything_was_re_encrypted_come_back(
     assert rig.plaintexts("old") == {**_ALL, 31: "31:0"}
 
 
+def test_rows_that_the_service_writes_until_it_has_the_old_key_again_come_back_too(rig: Rig) -> None:
+    rig.fill()
+    rig.run("rolled_back", overlap=True)
+    rig.insert([(31, seal("new", b"31:0").decode())])
+    for state in ("swept", "cleaned"):
+        rig.run(state)
+    assert rig.plaintexts("old") == {**_ALL, 31: "31:0"}
+    assert not rig.run("rolled_back", overlap=True)["changed"]
+
+
+def test_rows_that_were_encrypted_before_a_first_encryption_began_stay_so(rig: Rig) -> None:
+    rig.fill(3, "new")
+    rig.old, rig.columns = "", [rig.column("creds", "secret", plaintext="encrypt")]
+    assert not rig.run("rolled_back", step="all")["changed"]
+    assert rig.plaintexts("new") == {number: f"{number}:0" for number in range(1, 4)}
+
+
 def test_the_schema_is_dropped_in_the_middle_and_rows_in_place_come_back(rig: Rig) -> None:
     rig.fill()
     rig.run("in_place")

@@ -74,6 +74,13 @@ def test_functions_of_the_databases_own_people_are_no_strangers(rig: Rig) -> Non
     assert rig.run("in_place")["coverage"][0]["new"] == 3
 
 
+def test_operators_of_their_own_names_are_no_strangers(rig: Rig, web: str) -> None:
+    rig.fill(3)
+    with psycopg.connect(web, autocommit=True) as link:
+        link.execute("CREATE OPERATOR public.<~~~> (LEFTARG = text, RIGHTARG = text, FUNCTION = pg_catalog.texteq)")
+    assert rig.run("in_place")["coverage"][0]["new"] == 3
+
+
 def test_every_function_that_is_called_is_looked_for(rig: Rig) -> None:
     folder = Path(str(postgres.__path__[0]))
     words = {word for path in folder.glob("*.py") for word in re.findall(r"\b([a-z_][a-z_0-9]*)\(", path.read_text())}
