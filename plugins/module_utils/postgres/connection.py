@@ -208,10 +208,9 @@ def _refused(text: str, where: str) -> KeyturnError:
 
 
 def _settle(link: Link, where: str, limits: Limits, is_known: bool) -> None:
-    facts = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('session_replication_role')"
-    row = link.execute(
-        facts if is_known else f"{facts}, ({STRANGER})", () if is_known else (list(FUNCTIONS),)
-    ).fetchone()
+    stranger, names = ("NULL", ()) if is_known else (f"({STRANGER})", (list(FUNCTIONS),))
+    role = "pg_catalog.current_setting('session_replication_role')"
+    row = link.execute(f"SELECT pg_catalog.pg_backend_pid(), {role}, {stranger}", names).fetchone()
     if row is None:
         raise KeyturnError("dsn-failed", "the server does not answer", where=where, hint="Check the server")
     check_direct(link.info.backend_pid, row[0], where)  # before any setting: it would stay in the pool
@@ -231,7 +230,7 @@ def _settle(link: Link, where: str, limits: Limits, is_known: bool) -> None:
         "extra_float_digits": "1",
         **_LOOKUP_PLANS,
     }
-    if not is_known and row[2]:
+    if row[2]:
         raise KeyturnError(
             "search-path-unsafe",
             f"{row[2]} has the name of one of PostgreSQL's own and could run with our rights",
