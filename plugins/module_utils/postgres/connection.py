@@ -63,8 +63,10 @@ class Limits:
 
 
 _IDLE_SECONDS = 10  # within a snapshot
-_LOOKUP_PLANS = {
+_PLANS = {
     "enable_tidscan": "on",
+    "synchronize_seqscans": "off",
+    "max_parallel_workers_per_gather": "0",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -228,7 +230,7 @@ def _settle(link: Link, where: str, limits: Limits, is_known: bool) -> None:
         "DateStyle": "ISO",
         "bytea_output": "hex",
         "extra_float_digits": "1",
-        **_LOOKUP_PLANS,
+        **_PLANS,
     }
     if row[2]:
         raise KeyturnError(

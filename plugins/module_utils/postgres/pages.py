@@ -7,8 +7,8 @@ cell, and the proof at the end reads everything in one snapshot, where nothing m
 
 Rows have to come in the order in which they lie, or a window that ends before its range would leave some out. An index
 whose condition fits would give them in its own order, so the condition is one that the planner cannot look into: what
-is left to it is to read pages (a Tid Range Scan, which streams). That it does is looked at: no row is read twice, and
-where one has come out of its order, the rest of the range is sorted.
+is left to it is to read pages (a Tid Range Scan, which streams), or what is joined first. That it does the former is
+looked at: no row is read twice, and where one has come out of its order, the rest of the range is sorted.
 """
 
 from __future__ import annotations
@@ -137,6 +137,11 @@ class Reading:
     where: sql.Composable
     lies_apart: bool = False
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether the planner may begin with something else than the table."""
+        return bool(self.join.as_string(None))
+
     def query(self, pages: Pages, limit: int, most_bytes: int, sort: bool = False) -> sql.Composed:
         """Parameters are the row before the first, and the first row no more, as texts of a ``tid``.
 
@@ -237,12 +242,12 @@ def windows(
         if not window:
             return
         is_whole = len(window) < limit and not pages.has_toast and not reading.lies_apart
-        latest = b"" if is_whole else max(window.column(at))
-        if not (is_whole or sort) and latest != window.column(at, (len(window) - 1,))[0]:
+        some = range(0, len(window), STRIPES)
+        (latest,) = window.column(at, (len(window) - 1,))
+        if not (is_whole or sort) and max(window.column(at, None if reading.is_joined else some)) > latest:
             sort = True  # some may have been left out
             continue
         yield window
-        some = range(0, len(window), STRIPES)
         size.learn(len(some), sum(len(cell or b"") for field in reading.wide for cell in window.nullable(field, some)))
         if is_whole:
             return
