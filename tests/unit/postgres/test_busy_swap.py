@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres import by_columns, by_rows
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import Target
 
 from tests.support.reencryption import Rig, opens, seal
 
@@ -48,6 +49,8 @@ def _among(rig: Rig, counts: list[int], monkeypatch: pytest.MonkeyPatch) -> _Ser
 
 
 def test_many_rows_are_carried_over_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Measured on a machine that does other work, a cell may take so long that fewer fit
+    monkeypatch.setattr(Target, "seconds_to_seal", lambda _target: 1e-5)
     rig.fill(_ROWS)
     rig.run("prepared")
     service = _among(rig, [900], monkeypatch)
