@@ -173,8 +173,10 @@ options:
     default: 1
   logs:
     description:
-      - Of which services of Docker Compose the last lines of the log are given.
-      - Values that this host keeps, those in the container's environment, and what looks like a secret are masked.
+      - Of which services the last lines of the log are given. It is that of a container of Docker Compose, or of the
+        unit's journal.
+      - Values that this host keeps, those in the container's or unit's environment, and what looks like a secret are
+        masked.
     type: str
     choices: [worse, unhealthy, none]
     default: worse
@@ -241,7 +243,7 @@ services:
       elements: dict
     log:
       description: The last lines of its log, masked.
-      returned: for compose, as O(logs) says
+      returned: for compose and units of systemd, as O(logs) says
       type: list
       elements: str
 healthy:

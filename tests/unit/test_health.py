@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import socket
@@ -24,6 +25,9 @@ from hypothesis import strategies as st
 
 from tests.support.endpoint import Asked, certificate, closed_port, endpoint
 from tests.support.modules import run_module_process
+
+#: What systemd-journald wrote of two units.
+_JOURNAL = Path(__file__).parents[1] / "vectors" / "gateway.journal.gz"
 
 
 def _look(**health: Any) -> tuple[str, str]:
@@ -249,6 +253,35 @@ def test_trap_38_systemd_that_does_not_answer_is_unknown(tmp_path: Path, monkeyp
     assert _look(systemd="api.service", timeout=0.2) == ("unknown", "systemd does not answer")
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     assert _look(systemd="api.service") == ("unknown", "there is no systemctl on this host")
+
+
+@pytest.mark.parametrize("service", [{"manager": "systemd", "unit": "gateway.service"}, {"manager": "command"}])
+def test_trap_16_a_unit_that_is_not_well_is_named_with_its_last_lines_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: dict[str, Any]
+) -> None:
+    journal, kept = gzip.decompress(_JOURNAL.read_bytes()), tmp_path / "environment"
+    (tmp_path / "system.journal").write_bytes(journal)
+    kept.write_text("# clients\nWHO='reports'\n")
+    state = "LoadState=loaded\\nActiveState=failed\\nSubState=failed\\n"
+    environment = f"Environment=KID=new-kid WORD=verified\\nEnvironmentFiles={kept} (ignore_errors=no)\\n"
+    _systemctl(tmp_path, monkeypatch, f'case "$*" in *Env*) printf "{environment}";; *) printf "{state}";; esac')
+    program = tmp_path / "journalctl"
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("journalctl")} --directory={tmp_path} "$@"\n')
+    program.chmod(0o755)
+    services = [{"name": "api", "health": {"systemd": "gateway.service"}, **service}]
+    asked = {"services": services, "wait": 0, "interval": 1, "logs": "worse", "log_lines": 2, "state_dir": ""}
+    answer = run({**asked, "log_lines": 3, "baseline": {"api": "healthy"}}, False)
+    assert answer["worse"][0]["log"] == answer["services"]["api"]["log"]
+    assert answer["services"]["api"]["log"] == [
+        "jwt ******** kid=old-kid client=********",
+        "jwt ******** kid=******** client=web",
+        "binary \ufffd\ufffd kid=******** client=app",
+    ]
+    answer = run({**asked, "logs": "unhealthy", "baseline": {}}, False)
+    assert len(answer["services"]["api"]["log"]) == 2
+    assert "log" not in run({**asked, "baseline": {}}, False)["services"]["api"]
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert "log" not in run({**asked, "logs": "unhealthy", "baseline": {}}, False)["services"]["api"]
 
 
 # -- services ----------------------------------------------------------------------------------------------------------

@@ -42,8 +42,8 @@ def run(params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
         "worse": worse(outcomes, params["baseline"] or {}),
         "msg": problems or "all services are healthy",
     }
-    if any(service.get("manager") == "compose" for service in params["services"]):
-        from ansible_collections.keyturn.rotation.plugins.module_utils.health.containers import add_logs
+    if problems or answer["worse"]:
+        from ansible_collections.keyturn.rotation.plugins.module_utils.health.logged import add_logs
 
         add_logs(params, answer, outcomes)
     return answer

@@ -9,10 +9,10 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import compose
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import kept_values, mask_lines, values_in
-from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import HEALTHY, RANK, UNKNOWN, Outcome
+from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import mask_lines, values_in
+from ansible_collections.keyturn.rotation.plugins.module_utils.outcome import RANK, UNKNOWN, Outcome
 
-__all__ = ["add_logs", "asked_of", "check_compose"]
+__all__ = ["asked_of", "check_compose", "last_lines"]
 
 
 def asked_of(service: Mapping[str, Any], watched: bool) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def check_compose(health: Mapping[str, Any]) -> Outcome:
     return compose.judge(found, bool(health.get("running_is_enough")) or asked["other_checks"])
 
 
-def _logs(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequence[str]) -> list[str]:
+def last_lines(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequence[str]) -> list[str]:
     """The last lines of the worst container of a service, masked; none where the engine does not give them."""
     place = compose.place_of(service)
     try:
@@ -50,24 +50,3 @@ def _logs(service: Mapping[str, Any], outcome: Outcome, lines: int, values: Sequ
             return mask_lines(compose.last_lines(client, container, lines), [*values, *secret])
     except KeyturnError:
         return []
-
-
-def add_logs(params: Mapping[str, Any], answer: dict[str, Any], outcomes: Mapping[str, Outcome]) -> None:
-    """Add ``log`` to what got worse, or to all that is not healthy."""
-    got_worse = {entry["name"] for entry in answer["worse"]}
-    services = {str(service["name"]): service for service in params["services"] if service.get("manager") == "compose"}
-    wanted = {
-        name
-        for name in services
-        if name in got_worse or (params.get("logs") == "unhealthy" and outcomes[name].status != HEALTHY)
-    }
-    lines = int(params.get("log_lines") or 0)
-    if not wanted or lines < 1 or params.get("logs") == "none":
-        return
-    values = kept_values(str(params.get("state_dir") or ""))
-    for name in sorted(wanted):
-        log = _logs(services[name], outcomes[name], lines, values)
-        for entry in answer["worse"]:
-            if entry["name"] == name:
-                entry["log"] = log
-        answer["services"][name]["log"] = log
