@@ -12,6 +12,7 @@ import json
 import smtplib
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
@@ -65,8 +66,9 @@ def send_all(recipients: Sequence[tuple[str, Mapping[str, Any]]], told: Mapping[
     ]
     for thread in threads:
         thread.start()
+    begun = time.monotonic()
     for thread, (_where, recipient) in zip(threads, recipients):
-        thread.join(_timeout(recipient) + _GRACE)
+        thread.join(max(0.0, begun + _timeout(recipient) + _GRACE - time.monotonic()))
     return [(where, answers.get(number, "no end in time")) for number, (where, _entry) in enumerate(recipients)]
 
 

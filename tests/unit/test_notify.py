@@ -213,6 +213,15 @@ def test_one_that_does_not_answer_holds_nobody_up() -> None:
     assert said == [("a", "no answer within 1 s"), ("b", "no answer within 1 s"), ("c", "no end within 1 s"), ("d", "")]
 
 
+def test_several_that_answer_without_an_end_cost_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "_GRACE", 1)
+    monkeypatch.setattr(senders, "send", lambda *_args: time.sleep(12))
+    began = time.monotonic()
+    said = senders.send_all([(name, {"type": "slack", "timeout": 1}) for name in "abc"], TOLD)
+    assert time.monotonic() - began < 4
+    assert said == [(name, "no end in time") for name in "abc"]
+
+
 # -- mail ----------------------------------------------------------------------------------------------------------
 
 
