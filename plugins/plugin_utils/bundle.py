@@ -22,7 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.material import M
 
 __all__ = ["bundle_files", "shown_catalog", "write_bundle"]
 
-_COMMANDS = ("start", "stop", "restart", "command")
+_COMMANDS = ("start", "stop", "restart", "command", "read", "provision", "promote", "remove")
 _TEXTS = ("body", "expect_body", "options", "dsn")
 #: Fields whose names look like a secret's and hold none.
 _PLAIN = ("secrets", "secret", "keyturn_secrets", "sees_alive")
@@ -42,7 +42,9 @@ def _shown(key: str, value: Any) -> Any:
         return MASK
     if key == "headers" and isinstance(value, Mapping):
         return dict.fromkeys(map(str, value), MASK)
-    if key == "url" and isinstance(value, str):
+    if key == "headers" and isinstance(value, (list, tuple)):
+        return [_shown("", {**entry, "text": MASK} if "text" in entry else entry) for entry in value]
+    if key in ("url", "path") and isinstance(value, str):
         return _url(value)
     if isinstance(value, Mapping):
         return {str(name): _shown(str(name), entry) for name, entry in value.items()}

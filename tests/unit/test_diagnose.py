@@ -37,7 +37,17 @@ def catalog() -> dict[str, Any]:
                 {"type": "command", "command": ["psql", f"--password={CANARY}"]},
             ],
             "value_from": {"file": "/given/value"},
-        }
+        },
+        "verifiers": {
+            "stores": [
+                {"type": "keyset_command", **{verb: ["curl", CANARY] for verb in ("read", "provision", "promote")}},
+                {"type": "keyset_command", "remove": ["curl", CANARY]},
+            ],
+            "key_api": {
+                "headers": [{"name": "X-Key", "text": CANARY}, {"name": "X-Env", "env": "API_KEY"}],
+                "promote": {"path": f"/keys/{{kid}}?api_key={CANARY}"},
+            },
+        },
     }
     services = {"api": {"hosts": ["api1"], "manager": "command", "start": ["/bin/ctl", CANARY], "stop": ["/bin/ctl"]}}
     databases = {"app": {"hosts": ["db"], "dsn": f"postgresql://u:{CANARY}@db/app", "rate": 5}}
@@ -70,7 +80,10 @@ def files(**planned: Any) -> dict[str, bytes]:
 def test_no_value_is_in_the_catalog_and_its_shape_is() -> None:
     shown = catalog()
     assert CANARY not in json.dumps(shown)
-    (secret,) = shown["secrets"]
+    secret, keys = shown["secrets"]
+    assert keys["stores"][1]["remove"] == ["curl", "and 1 more words"]
+    assert [header["name"] for header in keys["key_api"]["headers"]] == ["X-Key", "X-Env"]
+    assert keys["key_api"]["promote"]["path"].startswith("/keys/{kid}?")
     assert secret["name"] == "token"
     assert secret["stores"][0]["path"] == "/srv/.env"
     assert secret["probes"][0]["url"].startswith("https://x/p")
