@@ -240,6 +240,23 @@ def test_a_rotation_that_has_told_of_its_end_is_not_told_twice(tmp_path: Path) -
     assert [name for name, _extra in program.calls()] == ["due", "rotate", "due"]
 
 
+def test_a_failure_is_told_although_another_run_of_that_secret_has_come_to_its_end(tmp_path: Path) -> None:
+    """First A was retired, which told of itself; then its turning was refused before it began."""
+    program = Program(tmp_path)
+    first, retired = said(("retire", "A"), ("rotate", "A")), "2026-11-21T10:00:05.000Z"
+    between = {**said(A=retired), "now": "2026-11-21T10:00:06.000Z"}
+    assert program.run(first, between, between, rotate_A=2) == 1
+    calls = program.calls()
+    assert [name for name, _extra in calls] == ["due", "retire", "due", "rotate", "due", "tell"]
+    assert calls[-1][1]["keyturn_commands"] == ["rotate A (exit code 2)"]
+    (tmp_path / "calls").unlink()
+    assert program.run(first, between, said(A="2026-11-21T10:00:09.000Z"), rotate_A=2) == 1
+    assert [name for name, _extra in program.calls()][-1] == "due", "it has told of itself"
+    (tmp_path / "calls").unlink()
+    assert program.run(first, None, between, rotate_A=2) == 1
+    assert [name for name, _extra in program.calls()][-1] == "due", "nobody knows: it counts from the beginning"
+
+
 def test_a_schedule_that_sees_nothing_says_so(tmp_path: Path) -> None:
     program = Program(tmp_path)
     assert program.run(None) == 1
