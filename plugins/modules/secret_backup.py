@@ -36,6 +36,7 @@ options:
     description:
       - Where the backups lie. The default is the folder C(backups) in O(state_dir).
       - A relative path lies in O(root), or in O(state_dir) where O(root) is not given.
+      - Backups in the folders that it was before are found, restored and removed too.
     type: path
   files:
     description: The files. One that does not exist is noted, and removed again by a restore.

@@ -262,3 +262,28 @@ def test_trap_49_a_version_is_closed_when_its_last_backup_is_gone(project: Proje
     assert ": closed" in project.run("status").output
     (record,) = project.state(one).glob("evidence/*.closed/evidence.json")
     assert json.loads(record.read_text())["secrets"][0]["versions"][0]["state"] == "closed"
+
+
+def test_trap_49_another_folder_and_other_names_do_not_hide_the_backups_of_before(project: Project) -> None:
+    """What the catalog said before still holds the version: it is not closed, and restored and pruned as ever."""
+    second = _turned(project)
+    made = {host: project.backups(host)[0] for host in project.hosts}
+    project.write({"directory": "vault/old", "filename_format": "kept-%Y.%m.%d"})
+    retired = project.run("retire", only=SECRET, confirm=SECRET)
+    assert (retired.code, project.statuses()) == (0, ["retired"]), retired.output
+    assert "nothing has had its time" in project.run("prune").output
+    third = _turned(project)
+    assert third != second
+    assert [len(list(project.project(host).glob("vault/old/kept-*"))) for host in project.hosts] == [1, 1]
+    assert project.run("retire", only=SECRET, confirm=SECRET).code == 0
+    project.write({"directory": "elsewhere"})
+    listed = project.run("restore")
+    assert [listed.output.count(name) for name in (made[project.hosts[0]].name, "kept-20")] == [2, 2], listed.output
+    restored = project.run("restore", restore=made[project.hosts[0]].name, confirm=SECRET)
+    assert (restored.code, project.values()) == (0, {FIRST}), restored.output
+    project.write({"directory": "elsewhere", "retention_days": 0})
+    pruned = project.run("prune", confirm=SECRET)
+    assert pruned.code == 0, pruned.output
+    assert not any(path.exists() for path in made.values())
+    assert not list(project.folder.rglob("kept-*"))
+    assert project.statuses() == ["closed", "closed"], pruned.output

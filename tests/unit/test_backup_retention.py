@@ -64,6 +64,13 @@ def test_what_a_rotation_needs_stays() -> None:
     assert _gone(known, keep=1, needed=("r1", "r2")) == []
 
 
+def test_so_many_days_that_no_calendar_has_them_keep_all() -> None:
+    known = [_backup(300, "A"), _backup(1, "A")]
+    assert _gone(known, days=9999999) == []
+    assert known[0].summary(9999999)["expires"] == ""
+    assert _gone(known, days=10**12, keep=1) == [300]
+
+
 def test_pruning_says_why(tmp_path: Path) -> None:
     env = tmp_path / ".env"
     env.write_bytes(b"KEY=x\n")
@@ -138,6 +145,23 @@ def test_the_latest_is_the_one_that_was_made_last_also_where_a_name_was_free_aga
     assert make(2) == "before-2026.11.21"
     assert backup.find(folder, "latest", form=_SHORT).rotation_id == "r2"
     assert [known.rotation_id for known in backup.listing(folder, form=_SHORT)] == ["r1", "r2"]
+
+
+def test_backups_of_a_form_that_the_catalog_had_before_are_still_known(tmp_path: Path) -> None:
+    env = tmp_path / ".env"
+    env.write_bytes(b"KEY=x\n")
+    folder = tmp_path / "b"
+    order = Order((str(env),), "r1", secrets=("KEY",), form=_SHORT)
+    made, _new = backup.create(str(folder), order, NOW)
+    for name in ("mine", "other.partial", ".hidden"):
+        (folder / name).mkdir()
+        if name != "mine":
+            (folder / name / "metadata.json").write_bytes(Path(made.folder, "metadata.json").read_bytes())
+    (known,) = backup.listing(str(folder), form="other-%Y%m%d")
+    assert (known.name, known.made_at, known.rotation_id, known.usable) == (made.name, NOW, "r1", True)
+    assert backup.find(str(folder), made.name, form="other-%Y%m%d").rotation_id == "r1"
+    assert backup.prune(str(folder), Retention(90, release=("KEY",)), NOW + timedelta(days=91), form="other-%Y%m%d")
+    assert sorted(path.name for path in folder.iterdir()) == [".hidden", "mine", "other.partial"]
 
 
 # -- where copies lie -------------------------------------------------------------------------------------------------

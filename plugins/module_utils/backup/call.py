@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.folders import Folder, earlier_folders, remember
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import (
     checksums,
+    choose,
     contents,
-    find,
     listing,
     verify,
 )
@@ -79,11 +80,13 @@ class Place:
     """Where backups lie and how they are called.
 
     :param root: the project's folder, or None.
+    :param others: where they lay when the catalog said so, see :mod:`folders`.
     """
 
     folder: str
     root: str | None
     form: str
+    others: tuple[Folder, ...] = ()
 
     @classmethod
     def of(cls, params: Mapping[str, Any], session: Session) -> Place:
@@ -91,15 +94,18 @@ class Place:
         root = params.get("root") or None
         folder = params.get("backup_dir") or os.path.join(session.state_dir, "backups")
         form = check_format(params.get("filename_format") or DEFAULT_FORMAT)
-        return cls(os.path.join(root or session.state_dir, folder), root, form)
+        place = os.path.join(root or session.state_dir, folder)
+        return cls(place, root, form, tuple(earlier_folders(session.state_dir, place)))
 
     def find(self, name: str) -> Backup:
         """One usable backup, see :func:`listing.find`."""
-        return find(self.folder, name, self.root, self.form)
+        return choose(self.listing(), name, self.folder)
 
     def listing(self) -> list[Backup]:
         """All backups, the oldest first."""
-        return listing(self.folder, self.root, self.form)
+        places = ((self.folder, self.root), *self.others)
+        found = [backup for folder, root in places for backup in listing(folder, root, self.form)]
+        return sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
 
 
 def backup_key(session: Session, params: Mapping[str, Any]) -> bytes | None:
@@ -133,6 +139,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         return _verified(params, place)
     work = {"created": _created, "restored": _restored, "pruned": _pruned}[params["state"]]
     with session.changing(check_mode):
+        if params["state"] != "pruned" and not check_mode:
+            remember(session.state_dir, place.folder, place.root)
         result = work(session, params, place, now, check_mode)
         writes = params["gitignore"] and (result.get("backup") or {}).get("name")
         ignored = writes and keep_out_of_git(place.folder, check_mode=check_mode)
@@ -154,6 +162,7 @@ def _order(session: Session, params: Mapping[str, Any], place: Place) -> Order:
         place.root or "",
         _lock(session, params["encrypt"]),
         place.form,
+        tuple(folder for folder, _root in place.others),
     )
 
 
@@ -263,7 +272,9 @@ def _pruned(
     needed = {*params["needed"], session.rotation_id} - {""}
     retention = Retention(params["retention_days"], params["keep"], tuple(sorted(needed)), tuple(params["release"]))
     before = place.listing()
-    removed = prune(place.folder, retention, now, root=place.root, form=place.form, check_mode=check_mode)
+    removed = prune(
+        place.folder, retention, now, root=place.root, form=place.form, others=place.others, check_mode=check_mode
+    )
     gone = {entry["name"] for entry in removed}
     left = [backup for backup in before if backup.name not in gone]
     return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -19,15 +19,22 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model impo
     Backup,
     BackupFile,
 )
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import DEFAULT_FORMAT, time_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import (
+    DEFAULT_FORMAT,
+    STAMP,
+    is_partial,
+    time_of,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import unlock
 
-__all__ = ["checksums", "contents", "find", "listing", "verify"]
+__all__ = ["checksums", "choose", "contents", "find", "listing", "verify"]
 
 
 def listing(backup_dir: str, root: str | None = None, form: str = DEFAULT_FORMAT) -> list[Backup]:
     """All backups, the oldest first. Half-made ones are not among them.
+
+    One of ours whose name is of another form, which the catalog had before, says in its metadata when it was made.
 
     :param root: the folder to which backups of another program belong; without it those are listed as not usable.
     """
@@ -35,11 +42,25 @@ def listing(backup_dir: str, root: str | None = None, form: str = DEFAULT_FORMAT
         return []
     found = []
     for name in os.listdir(backup_dir):
-        when = time_of(name, form)
         folder = os.path.join(backup_dir, name)
-        if when and os.path.isdir(folder) and not os.path.islink(folder):
+        if os.path.islink(folder) or not os.path.isdir(folder):
+            continue
+        when = time_of(name, form) or _stamped(name, folder)
+        if when:
             found.append(_read(Backup(name, folder, *when, usable=False), root))
     return sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
+
+
+def _stamped(name: str, folder: str) -> tuple[datetime, int] | None:
+    """When a backup of ours was made whose name tells nothing; None for what is none, or not whole."""
+    if name.startswith(".") or is_partial(name):
+        return None
+    try:
+        metadata = json.loads(atomic.read_file(os.path.join(folder, METADATA)))
+        made_at = datetime.strptime(metadata["timestamp"], STAMP).replace(tzinfo=timezone.utc)
+        return (made_at, 0) if "schema_version" in metadata else None
+    except (KeyturnError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -109,7 +130,11 @@ def find(backup_dir: str, name: str, root: str | None = None, form: str = DEFAUL
 
     :raises KeyturnError: ``backup-missing``, ``backup-unusable``.
     """
-    known = listing(backup_dir, root, form)
+    return choose(listing(backup_dir, root, form), name, backup_dir)
+
+
+def choose(known: Sequence[Backup], name: str, backup_dir: str) -> Backup:
+    """One of these backups, the oldest first; see :func:`find`."""
     if name == "latest":
         usable = [backup for backup in known if backup.usable and not backup.reason]
         if usable:

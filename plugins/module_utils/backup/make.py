@@ -107,8 +107,9 @@ def _failed(backup_dir: str, what: str) -> KeyturnError:
 
 
 def _free_name(backup_dir: str, order: Order, now: datetime) -> str:
+    folders = (backup_dir, *order.others)
     number = 0
-    while os.path.lexists(os.path.join(backup_dir, name_of(now, order.form, number))):
+    while any(os.path.lexists(os.path.join(folder, name_of(now, order.form, number))) for folder in folders):
         number += 1
     return name_of(now, order.form, number)
 

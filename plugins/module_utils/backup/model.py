@@ -64,9 +64,12 @@ class Backup:
         return short_name(self.made_at, self.number)
 
     def expires(self, retention_days: int | None = None) -> datetime | None:
-        """When it may be removed, or None when no retention is known."""
+        """When it may be removed, or None when no retention is known, or no calendar has that day."""
         days = self.retention_days if retention_days is None else retention_days
-        return None if days is None else self.made_at + timedelta(days=days)
+        try:
+            return None if days is None else self.made_at + timedelta(days=days)
+        except OverflowError:
+            return None
 
     def summary(self, retention_days: int | None = None) -> dict[str, Any]:
         """What is told of it: nothing from inside the files."""
@@ -95,6 +98,7 @@ class Order:
     :param root: the project's folder: files below it lie at their relative paths.
     :param lock: how copies are encrypted; None for copies in clear.
     :param form: the form of its name, see :mod:`names`.
+    :param others: folders with other backups of this host: a name that one has there is not given again.
     """
 
     files: tuple[str, ...]
@@ -106,3 +110,4 @@ class Order:
     root: str = ""
     lock: Lock | None = None
     form: str = DEFAULT_FORMAT
+    others: tuple[str, ...] = ()

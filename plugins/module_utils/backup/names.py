@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["DEFAULT_FORMAT", "STAMP", "check_format", "is_left", "name_of", "short_name", "time_of"]
+__all__ = ["DEFAULT_FORMAT", "STAMP", "check_format", "is_left", "is_partial", "name_of", "short_name", "time_of"]
 
 DEFAULT_FORMAT = "secrets-backup-%Y%m%d-%H%M%S"
 STAMP = "%Y%m%d-%H%M%S"
@@ -73,7 +73,12 @@ def short_name(made_at: datetime, number: int) -> str:
     return made_at.strftime(STAMP) + (f"-{number}" if number else "")
 
 
+def is_partial(name: str) -> bool:
+    """Whether this is the name of a backup that is not whole."""
+    return name.endswith(_PARTIAL)
+
+
 def is_left(name: str, form: str) -> bool:
     """Whether a folder of this name is what a call that was killed left behind."""
-    whole = name[: -len(_PARTIAL)] if name.endswith(_PARTIAL) else ""
+    whole = name[: -len(_PARTIAL)] if is_partial(name) else ""
     return bool(_SCRATCH.fullmatch(name) or (whole and time_of(whole, form)))

@@ -7,11 +7,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.folders import Folder
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import checksums, listing
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.make import alone
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model import Backup
@@ -25,7 +26,7 @@ __all__ = ["Retention", "expired", "prune"]
 class Retention:
     """How long backups stay.
 
-    :param days: older ones go.
+    :param days: older ones go; so many that no calendar has the day keep all.
     :param keep: of each secret, those go that have so many newer ones; 0 for no limit.
     :param needed: rotations whose backups stay whatever their age, because they are open or may still be undone.
     :param release: secrets of which even the only good backup may go.
@@ -46,7 +47,6 @@ def expired(backups: Sequence[Backup], sound: Collection[str], retention: Retent
     :param backups: the oldest first.
     :param sound: the names of those whose copies are as they were made.
     """
-    limit = now - timedelta(days=retention.days)
     last: dict[str, str] = {}
     for backup in backups:
         if backup.name in sound and not backup.reason:
@@ -61,7 +61,7 @@ def expired(backups: Sequence[Backup], sound: Collection[str], retention: Retent
         newer.update(kinds)
         if backup.name in stay or (backup.rotation_id and backup.rotation_id in retention.needed):
             continue
-        if backup.made_at < limit:
+        if (backup.expires(retention.days) or now) < now:
             found[backup.name] = f"older than {retention.days} days"
         elif many:
             found[backup.name] = f"there are {retention.keep} newer ones"
@@ -75,10 +75,12 @@ def prune(
     *,
     root: str | None = None,
     form: str = DEFAULT_FORMAT,
+    others: Iterable[Folder] = (),
     check_mode: bool = False,
 ) -> list[dict[str, str]]:
     """Remove the backups that have had their time, and what half-made ones left.
 
+    :param others: further folders with backups of this host, each with its project's folder.
     :returns: ``name``, ``time`` and ``why`` of each that went (or would go), the oldest first.
     :raises KeyturnError: ``retention-invalid``, ``prune-failed``.
     """
@@ -89,9 +91,9 @@ def prune(
             where="retention_days, keep",
             hint="Give a number of days, or of backups",
         )
-    if not os.path.isdir(backup_dir):
-        return []
-    backups = listing(backup_dir, root, form)
+    places = [place for place in ((backup_dir, root), *others) if os.path.isdir(place[0])]
+    found = [backup for folder, project in places for backup in listing(folder, project, form)]
+    backups = sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
     sound = {backup.name for backup in backups if backup.usable and checksums(backup) != "wrong"}
     why = expired(backups, sound, retention, now)
     told = [
@@ -101,10 +103,12 @@ def prune(
     ]
     if check_mode:
         return told
-    with alone(backup_dir):
-        for name in [*why, *(left for left in os.listdir(backup_dir) if is_left(left, form))]:
-            _remove(backup_dir, name, name not in why)
-        atomic.fsync_dir(backup_dir)
+    for folder, _project in places:
+        with alone(folder):
+            for name in os.listdir(folder):
+                if name in why or is_left(name, form):
+                    _remove(folder, name, name not in why)
+            atomic.fsync_dir(folder)
     return told
 
 
