@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import backup
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Backup, Order, Retention
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup import Backup, Order, Retention, folders
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import check_format, name_of, time_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.retention import expired
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -162,6 +162,17 @@ def test_backups_of_a_form_that_the_catalog_had_before_are_still_known(tmp_path:
     assert backup.find(str(folder), made.name, form="other-%Y%m%d").rotation_id == "r1"
     assert backup.prune(str(folder), Retention(90, release=("KEY",)), NOW + timedelta(days=91), form="other-%Y%m%d")
     assert sorted(path.name for path in folder.iterdir()) == [".hidden", "mine", "other.partial"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[[", b"{}7", b"[1]", b'["a"]'])
+def test_a_list_of_folders_that_is_damaged_is_named(tmp_path: Path, damaged: bytes) -> None:
+    folders.remember(str(tmp_path), str(tmp_path / "before"), None)
+    (tmp_path / "before").mkdir()
+    assert folders.earlier_folders(str(tmp_path), "/now") == [(str(tmp_path / "before"), None)]
+    (tmp_path / "backup-folders.json").write_bytes(damaged)
+    with pytest.raises(KeyturnError, match="is not what was written") as refused:
+        folders.earlier_folders(str(tmp_path), "/now")
+    assert refused.value.code == "backup-folders-damaged"
 
 
 # -- where copies lie -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import os
 from typing import Optional
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 __all__ = ["Folder", "earlier_folders", "remember"]
 
@@ -24,11 +25,18 @@ def _known(state_dir: str) -> list[Folder]:
     path = os.path.join(state_dir, _FILE)
     if not os.path.lexists(path):
         return []
-    return [(str(folder), root) for folder, root in json.loads(atomic.read_file(path))]
+    try:
+        return [(str(folder), root) for folder, root in json.loads(atomic.read_file(path))]
+    except (ValueError, TypeError):
+        hint = "Move it away; then backups are looked for where the catalog says they lie, and nowhere else"
+        raise KeyturnError("backup-folders-damaged", "is not what was written to it", where=path, hint=hint) from None
 
 
 def earlier_folders(state_dir: str, folder: str) -> list[Folder]:
-    """Those that are there, besides ``folder``."""
+    """Those that are there, besides ``folder``.
+
+    :raises KeyturnError: ``backup-folders-damaged``.
+    """
     here = os.path.realpath(folder)
     return [known for known in _known(state_dir) if known[0] != here and os.path.isdir(known[0])]
 
