@@ -38,6 +38,7 @@ class CellType:
     def __init__(self, column: Column) -> None:
         self._where = str(column)
         self._is_json = column.type_name in ("json", "jsonb")
+        self._is_binary_json = column.type_name == "jsonb"
         self._is_object = column.is_large_object
         self._is_bytes = column.type_name == "bytea" or self._is_object
         self.kept_sql = "bytea" if self._is_object else column.type_sql
@@ -113,7 +114,7 @@ class CellType:
 
     def _encode_plain(self, plaintext: bytes) -> bytes:
         try:
-            text = plain_json(plaintext) if self._is_json else plaintext.decode()
+            text = plain_json(plaintext, self._is_binary_json) if self._is_json else plaintext.decode()
         except ValueError:
             text = "\0"
         if "\0" in text:

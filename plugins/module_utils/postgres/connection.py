@@ -230,6 +230,7 @@ def _settle(link: Link, where: str, limits: Limits, is_known: bool) -> None:
         "DateStyle": "ISO",
         "bytea_output": "hex",
         "extra_float_digits": "1",
+        "array_nulls": "on",
         **_PLANS,
     }
     if row[2]:

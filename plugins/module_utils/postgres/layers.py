@@ -7,7 +7,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, Union
+from decimal import Decimal
+from typing import Any, NamedTuple, Protocol, Union
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
@@ -25,11 +26,11 @@ __all__ = [
 
 
 class Span(NamedTuple):
-    """Where a piece stands in a text, and which path led there (0 where there are no paths)."""
+    """Where a piece stands in a text, and which paths led there."""
 
     start: int
     end: int
-    path: int = 0
+    paths: tuple[int, ...] = ()
 
 
 class Layer(Protocol):
@@ -99,16 +100,46 @@ def read_json(raw: bytes) -> bytes:
     return b"" if raw == b"null" else raw
 
 
-def plain_json(value: bytes) -> str:
+class _RefusedError(ValueError):
+    """The server would refuse it, and quote it in its log."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _RefusedError(name)
+
+
+def _permitted_number(text: str) -> str:
+    """A number that ``numeric`` can hold."""
+    number = Decimal(text)
+    if number.adjusted() >= _MOST_DIGITS or -int(number.as_tuple().exponent) > _MOST_DECIMALS:
+        raise _RefusedError("a number too large")
+    return text
+
+
+_MOST_DIGITS, _MOST_DECIMALS = 131072, 16383
+_PLAIN = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+_PLAIN_BINARY = json.JSONDecoder(
+    parse_int=_permitted_number, parse_float=_permitted_number, parse_constant=_refuse_constant
+)
+
+
+def plain_json(value: bytes, is_binary: bool = False) -> str:
     """The JSON value for a plaintext: an object or array as it is, anything else as a string.
 
-    :raises ValueError: for what is no text, is nested too deep, or has a NUL character, which only bytea holds.
+    :param is_binary: whether it is for ``jsonb``, which takes no half of a surrogate pair, nor any number.
+    :raises ValueError: for what is no text, is nested too deep, has a NUL character, which only bytea holds, or what
+        no JSON has (``NaN``).
     """
     text = value.decode()
     try:
-        is_container = isinstance(_DECODER.decode(text), (dict, list))
+        parsed = (_PLAIN_BINARY if is_binary else _PLAIN).decode(text)
+        is_container = isinstance(parsed, (dict, list))
+        if is_container and is_binary:
+            json.dumps(parsed, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
+    except (_RefusedError, UnicodeEncodeError):
+        raise
     except ValueError:
         is_container = False
     text = text if is_container else json.dumps(text)
@@ -121,9 +152,11 @@ class JsonLayer:
     """The values at some paths of a JSON text. Everything else of it stays as it is, to the byte.
 
     :param paths: as :func:`parse_path` gives them.
+    :param is_binary: see :func:`plain_json`.
     """
 
-    def __init__(self, paths: Sequence[tuple[Step, ...]], holds_text: bool) -> None:
+    def __init__(self, paths: Sequence[tuple[Step, ...]], holds_text: bool, is_binary: bool = False) -> None:
+        self._is_binary = is_binary
         self._active = list(enumerate(paths))
         self._holds_text = holds_text  # a further layer looks into the values
 
@@ -141,7 +174,7 @@ class JsonLayer:
         opening = text[at : at + 1]
         if leaves or not active or opening not in ("{", "["):
             end = _DECODER.raw_decode(text, at)[1]
-            found += [Span(at, end, path) for path in leaves[:1]]
+            found += [Span(at, end, tuple(leaves))] if leaves else []
             return end
         closing, kind = ("}", "member") if opening == "{" else ("]", "element")
         at, number = _past_blanks(text, at + 1), 0
@@ -183,7 +216,7 @@ class JsonLayer:
 
     def write_plain(self, value: bytes) -> str:
         """The piece for a value that is not encrypted."""
-        return plain_json(value)
+        return plain_json(value, self._is_binary)
 
 
 class _TextLayer:
@@ -230,7 +263,7 @@ class PatternLayer(_TextLayer):
 class ArrayLayer:
     """The elements of PostgreSQL's text form of an array (``array_out`` in ``arrayfuncs.c``), of any dimension."""
 
-    _ELEMENT = re.compile(r'"(?:[^"\\]|\\.)*"|[^{},"\\\s]+', re.DOTALL)
+    _ELEMENT = re.compile(r'"(?:[^"\\]|\\.)*"|[^{},"\\ \t\n\r\v\f]+', re.DOTALL)  # quoted for ASCII blanks only
 
     def __init__(self, is_bytes: bool) -> None:
         self._is_bytes = is_bytes

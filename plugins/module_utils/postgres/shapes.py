@@ -29,7 +29,7 @@ class Frame:
     :param around: what stands around the pieces, one more than those.
     :param pieces: the pieces as they stand.
     :param inner: the frames of the pieces where they hold further ones.
-    :param paths: which paths led to the pieces.
+    :param paths: which paths led to the pieces, or to those within them.
     """
 
     around: tuple[str, ...]
@@ -64,7 +64,7 @@ class Shape:
         around, pieces, frames = [], [], []
         cells: list[bytes] = []
         at, spans = 0, layer.spans(text)
-        for start, end, _path in spans:
+        for start, end, _paths in spans:
             around.append(text[at:start])
             pieces.append(text[start:end])
             at = end
@@ -73,7 +73,8 @@ class Shape:
             frames.append(frame)
             cells += within
         around.append(text[at:])
-        paths = frozenset(span.path for span in spans) if depth == 0 else frozenset()
+        inner = (frame.paths for frame in frames if frame is not None)
+        paths = frozenset().union(*(span.paths for span in spans), *inner)
         return Frame(tuple(around), tuple(pieces), tuple(frames), paths), cells
 
     def join(self, frame: Frame, cells: Sequence[tuple[bytes, bool] | None], where: str) -> bytes:
@@ -123,7 +124,7 @@ def parse_shape(entry: Mapping[str, Any], type_name: str, where: str) -> Shape |
     if type_name.startswith("_"):
         layers.append(ArrayLayer(is_bytes=type_name == "_bytea"))
     if paths or (inner is not None and type_name in ("json", "jsonb")):
-        layers.append(JsonLayer(steps or [()], holds_text=inner is not None))
+        layers.append(JsonLayer(steps or [()], holds_text=inner is not None, is_binary=type_name == "jsonb"))
     layers += [] if inner is None else [inner]
     return Shape(layers, paths) if layers else None
 

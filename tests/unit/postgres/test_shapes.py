@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.layers import plain_json
@@ -58,6 +59,14 @@ def _list_in_json(key: str, number: int) -> str:
     return json.dumps({"codes": ", ".join(_cell(key, f"{number}:{one}") for one in "abc"), "n": number})
 
 
+def _documents(key: str, number: int) -> list[str | None]:
+    return [json.dumps({"a": _cell(key, f"{number}:a"), "b": {"c": _cell(key, "c")}}), None, "", '{"a": null}']
+
+
+def _tokens(key: str, number: int) -> str:
+    return json.dumps({"a": {"token": _cell(key, f"{number}:a")}, "b": _cell(key, "b")})
+
+
 _CASES = {
     "paths in text": _Case("text", _document, 4, {"paths": _PATHS}),
     "paths in json": _Case("json", _document, 4, {"paths": _PATHS}),
@@ -71,6 +80,14 @@ _CASES = {
     "bytea[]": _Case(
         "bytea[]", lambda key, _number: [seal(key, b"a", "aesgcm-raw"), None, b""], 1, envelope="aesgcm-raw"
     ),
+    "paths in text[]": _Case("text[]", _documents, 2, {"paths": ["$.a", "$.b.c"]}),
+    "odd blanks in text[]": _Case(
+        "text[]",
+        lambda key, _number: [f"x\u00a0{_cell(key, 'a')}\u3000", None],
+        1,
+        {"pattern": "([A-Za-z0-9+/=]{40,})"},
+    ),
+    "paths that meet": _Case("jsonb", _tokens, 2, {"paths": ["$.*.token", "$.a.token", "$.b"]}),
     "list": _Case("text", lambda key, _number: f"{_cell(key, 'a')},{_cell(key, 'b')}, ,", 2, {"list": ","}),
     "list in json": _Case("jsonb", _list_in_json, 3, {"paths": ["$.codes"], "list": ","}),
     "json string list": _Case("json", lambda key, _number: json.dumps(f"{_cell(key, 'a')};"), 1, {"list": ";"}),
@@ -245,6 +262,66 @@ def test_a_part_in_clear_stops_the_run_where_nothing_is_said(rig: Rig) -> None:
     with pytest.raises(KeyturnError) as refused:
         rig.run("prepared")
     assert (refused.value.code, "keys: 4)" in refused.value.message) == ("rows-plaintext", True)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_elements_that_are_null_stay_so_whatever_the_role_has_set(rig: Rig, way: str) -> None:
+    _fill(rig, _CASES["text[]"], ["old"] * 3)
+    rig.dsn = psycopg.conninfo.make_conninfo(rig.dsn, options="-c array_nulls=off")
+    for state in _WAYS[way]:
+        result = rig.run(state)
+    assert result["coverage"][0]["new"] == 3
+    assert rig.sql.execute("SELECT count(*) FROM t WHERE c[2] IS NULL").fetchone() == (3,)
+
+
+_NO_VALUES_OF_JSONB = ['{"c": "canary-40fe21", "k": "\\ud800"}', '{"c": "canary-40fe21", "k": 1e200000}']
+
+
+@pytest.mark.parametrize("text", [*_NO_VALUES_OF_JSONB, '{"c": "canary-40fe21", "k": NaN}'])
+@pytest.mark.parametrize("more", [{}, {"paths": ["$.a"]}])
+@pytest.mark.parametrize("way", _WAYS)
+def test_a_plaintext_that_jsonb_cannot_hold_is_refused_and_not_sent(
+    rig: Rig, server: EmbeddedPostgres, text: str, more: dict[str, Any], way: str
+) -> None:
+    """The server would quote it in its log."""
+
+    def value(inner: Any) -> str:
+        return json.dumps({"a": inner} if more else inner)
+
+    rig.sql.execute("CREATE TABLE t (id int PRIMARY KEY, c jsonb)")
+    rig.sql.execute("INSERT INTO t VALUES (1, %s)", (value({"k": 1}),))
+    rig.old = ""
+    rig.columns = [rig.column("t", "c", plaintext="encrypt", **more)]
+    for state in _WAYS[way]:
+        rig.run(state)
+    rig.sql.execute("INSERT INTO t VALUES (2, %s)", (value(_cell("new", text)),))
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("rolled_back")
+    assert refused.value.code == "cell-unsupported"
+    assert "canary-40fe21" not in server.log_text()
+
+
+def test_a_plaintext_with_half_a_surrogate_pair_is_text_to_json() -> None:
+    text = _NO_VALUES_OF_JSONB[0]
+    assert plain_json(text.encode()) == text
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        plain_json(text.encode(), is_binary=True)
+
+
+@pytest.mark.parametrize("number", ["1e131071", "1e-16383", "0", "-0.0", "9" * 131072])
+def test_a_number_that_jsonb_holds_is_one_of_its_values(rig: Rig, number: str) -> None:
+    text = f'{{"n": {number}}}'
+    assert plain_json(text.encode(), is_binary=True) == text
+    assert rig.sql.execute("SELECT (%s::jsonb -> 'n') IS NOT NULL", (text,)).fetchone() == (True,)
+
+
+@pytest.mark.parametrize("number", ["1e131072", "-1e131072", "1e-16384", "9" * 131073])
+def test_a_number_that_jsonb_does_not_hold_is_none(rig: Rig, number: str) -> None:
+    text = f'{{"n": {number}}}'
+    with pytest.raises(ValueError, match="too large"):
+        plain_json(text.encode(), is_binary=True)
+    with pytest.raises(psycopg.DataError):
+        rig.sql.execute("SELECT %s::jsonb", (text,))
 
 
 _BAD: dict[str, tuple[dict[str, Any], str, str]] = {
