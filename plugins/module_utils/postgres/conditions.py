@@ -48,16 +48,28 @@ class Companion:
 
     :param new: its value beside a cell under the new key.
     :param old: beside one under the old key.
+    :param of_key: whether the values are made of the keys, so that one that is not made yet is none.
     """
 
     column: str
     new: str | None
     old: str | None
+    of_key: bool = False
 
     def value(self, is_new: bool) -> sql.Composable:
         """What it is set to."""
         wanted = self.new if is_new else self.old
         return sql.SQL("NULL") if wanted is None else literal(wanted)
+
+    @property
+    def is_ever_null(self) -> bool:
+        """Whether it is set to null, on the way forward or back."""
+        return self.old is None or (self.new is None and not self.of_key)
+
+    @property
+    def longest(self) -> int:
+        """The characters of its longest value, without blanks at the end: a column may do without those."""
+        return max(len((value or "").rstrip(" ")) for value in (self.new, self.old))
 
     @property
     def trial(self) -> sql.Composable:
@@ -109,7 +121,7 @@ def parse_companions(value: Any, where: str, new: bytes | None = None, old: byte
             if rule["hash"] not in HASHES:
                 message, known = f"the hash {str(rule['hash'])!r} is not known", f"Known: {', '.join(HASHES)}"
                 raise KeyturnError(code, message, where=where, hint=known)
-            found.append(Companion(column, _digest(rule["hash"], new), _digest(rule["hash"], old)))
+            found.append(Companion(column, _digest(rule["hash"], new), _digest(rule["hash"], old), of_key=True))
         else:
             raise KeyturnError(code, f"what {column} is set to is not understood", where=where, hint=hint)
     return found

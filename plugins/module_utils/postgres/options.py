@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.connecti
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import check_objects
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.shapes import parse_shape
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables import (
+    Column,
     check_columns_beside,
     find_column,
     find_table,
@@ -28,7 +29,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.tables i
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.module_utils.values import VALUE_OPTIONS, resolve
 
-__all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "Database", "find_targets", "rotation_of"]
+__all__ = ["ARGUMENTS", "INFO_ARGUMENTS", "Database", "find_targets", "refuse_clearing", "rotation_of"]
 
 _COLUMN = {
     "table": {"type": "str", "required": True},
@@ -156,12 +157,24 @@ def _declared(entry: Mapping[str, Any]) -> EnvelopeSpec:
     return load_spec(entry["envelope"])
 
 
+def _check_writable(column: Column, specs: Sequence[EnvelopeSpec]) -> None:
+    """Refuse bytes in a column of text.
+
+    :raises KeyturnError: ``column-type-unsupported``.
+    """
+    for spec in specs:
+        if spec.text.encoding == "raw" and not column.holds_bytes:
+            message = f"has the type {column.type_sql}, and {spec.name} writes bytes"
+            hint = "Name an envelope that writes text, such as base64; bytes lie in a bytea column or a large object"
+            raise KeyturnError("column-type-unsupported", message, where=str(column), hint=hint)
+
+
 def find_targets(link: Link, database: Database, params: Mapping[str, Any], need: tuple[str, ...]) -> list[Target]:
     """The columns of a call, found in the catalog, with their keys.
 
     :param need: privileges on the tables.
-    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-missing``, ``envelope-unknown``, and those of
-        ``tables``, ``conditions`` and ``shapes``.
+    :raises KeyturnError: ``column-twice``, ``key-invalid``, ``envelope-missing``, ``envelope-unknown``,
+        ``set-invalid``, ``column-type-unsupported``, and those of ``tables``, ``conditions`` and ``shapes``.
     """
     specs = [
         (_declared(entry), load_spec(entry["new_envelope"]) if entry.get("new_envelope") else None)
@@ -178,6 +191,7 @@ def find_targets(link: Link, database: Database, params: Mapping[str, Any], need
             companions=tuple(parse_companions(entry.get("set"), where, new, old)),
         )
         check_columns_beside(link, column)
+        _check_writable(column, (spec, new_spec or spec))
         if column.is_large_object:
             check_objects(link, column, need)
         target = Target(
@@ -194,4 +208,39 @@ def find_targets(link: Link, database: Database, params: Mapping[str, Any], need
             hint = "Name each column once"
             raise KeyturnError("column-twice", "is named twice", where=target.place, hint=hint)
         targets.append(target)
+    _refuse_entangled(targets)
     return targets
+
+
+def _refuse_entangled(targets: Sequence[Target]) -> None:
+    """Refuse to set what another entry encrypts, or what tells it which rows are meant.
+
+    :raises KeyturnError: ``set-invalid``.
+    """
+    for target in targets:
+        places = {f"{target.column.table}.{one.column}" for one in target.column.companions}
+        for other in targets:
+            asked = {f"{other.column.table}.{one.column}" for one in other.column.conditions}
+            if places & {other.place}:
+                hint = "Set columns beside the cells, not cells"
+                raise KeyturnError("set-invalid", f"is set with {target.place}", where=other.place, hint=hint)
+            if places & asked:
+                message = f"is set with {target.place}, and would take rows away from {other.place}"
+                hint = f"Choose the rows of {other.place} by another column"
+                raise KeyturnError("set-invalid", message, where=min(places & asked), hint=hint)
+
+
+def refuse_clearing(targets: Sequence[Target], places: Sequence[str]) -> None:
+    """Refuse to empty cells, and what tells which rows are meant.
+
+    :param places: the columns to empty.
+    :raises KeyturnError: ``clear-refused``.
+    """
+    for target in targets:
+        column = target.column
+        for name in (column.name, *(one.column for one in column.conditions)):
+            place = f"{column.table}.{name}"
+            if place in places:
+                what = "holds encrypted values" if place == target.place else f"chooses the rows of {target.place}"
+                hint = "Take it out of clear: emptied are columns that the service fills again"
+                raise KeyturnError("clear-refused", f"{what}, and is to be emptied", where=place, hint=hint)

@@ -37,6 +37,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_ob
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
     Database,
     find_targets,
+    refuse_clearing,
     rotation_of,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace, retrying
@@ -87,6 +88,8 @@ class Rotation:
             raise KeyturnError("key-missing", "needs the new key", where="keys.new", hint="Give a reference to it")
         self.schema: str = params["schema"]
         self.clearings = [find_clearing(self.link, entry) for entry in params["clear"]]
+        if self.state in SHARED:  # before anything is written; the way back is not to be held up
+            refuse_clearing(self.targets, [str(one) for one in self.clearings])
         self.indexes = [find_index(self.link, entry) for entry in params["indexes"]]
         progress_path = None if check_mode else params["progress_path"]
         share = params.get("share")

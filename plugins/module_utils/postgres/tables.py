@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import IntegerArray, TextArray
@@ -144,6 +144,11 @@ class Column:
     def is_large_object(self) -> bool:
         """Whether the values lie in large objects, which the column names."""
         return self.type_name == LARGE_OBJECT
+
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether a cell in it may be any bytes, not only text."""
+        return self.type_name in ("bytea", "_bytea") or self.is_large_object
 
     @property
     def chosen(self) -> sql.Composable:
@@ -284,6 +289,33 @@ def find_column(link: Link, table: Table, name: str) -> Column:
     return Column(table, name, type_name, type_sql)
 
 
+class _Beside(NamedTuple):
+    """What a column beside the cell can take.
+
+    :param longest: characters, where there is a limit.
+    """
+
+    is_generated: bool
+    is_required: bool
+    longest: int | None
+
+
+def _check_room(companion: Companion, beside: _Beside, where: str) -> None:
+    """Refuse a value that the column would refuse, perhaps not before the way back.
+
+    :raises KeyturnError: ``set-invalid``.
+    """
+    if beside.is_required and companion.is_ever_null:
+        message = "cannot be null (NOT NULL), as it is to be where there is no key"
+        hint = "Let the column be null (ALTER TABLE ... DROP NOT NULL)"
+        if not companion.of_key:
+            message, hint = "cannot be null (NOT NULL)", "Set it to a value in both directions"
+        raise KeyturnError("set-invalid", message, where=where, hint=hint)
+    if beside.longest is not None and companion.longest > beside.longest:
+        message = f"takes {beside.longest} characters and is to be set to {companion.longest}"
+        raise KeyturnError("set-invalid", message, where=where, hint="Widen the column, or set a shorter value")
+
+
 def check_columns_beside(link: Link, column: Column) -> None:
     """Refuse conditions and companions that the table does not have, or that cannot take the values.
 
@@ -291,9 +323,12 @@ def check_columns_beside(link: Link, column: Column) -> None:
     """
     table = column.table
     query = """
-        SELECT attname, attgenerated <> '' FROM pg_attribute
-        WHERE attrelid = %s::bigint::oid AND attnum > 0 AND NOT attisdropped"""
-    known: dict[str, bool] = dict(link.execute(query, (table.oid,)).fetchall())
+        SELECT a.attname, a.attgenerated <> '', a.attnotnull OR t.typnotnull,
+               CASE WHEN coalesce(nullif(t.typbasetype, 0), t.oid) IN ('varchar'::regtype, 'bpchar'::regtype)
+                    THEN nullif(greatest(a.atttypmod, t.typtypmod), -1) - 4 END
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        WHERE a.attrelid = %s::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped"""
+    known = {row[0]: _Beside(*row[1:]) for row in link.execute(query, (table.oid,)).fetchall()}
     fixed = {column.name, *(part.name for part in table.key), *(one.column for one in column.conditions)}
     beside: tuple[Condition | Companion, ...] = (*column.conditions, *column.companions)
     for one in beside:
@@ -304,9 +339,10 @@ def check_columns_beside(link: Link, column: Column) -> None:
         if isinstance(one, Condition):
             trial, code, what = one.expression, "condition-invalid", "cannot be compared with what the condition says"
         else:
-            if known[one.column] or one.column in fixed:
+            if known[one.column].is_generated or one.column in fixed:
                 hint = "Set columns beside the cell: not generated ones, keys, the cell, or those of a condition"
                 raise KeyturnError("set-invalid", "cannot be set with the cell", where=where, hint=hint)
+            _check_room(one, known[one.column], where)
             trial, code, what = one.trial, "set-invalid", "cannot take what it is to be set to"
         try:
             link.execute(sql.SQL("SELECT {} FROM {} c LIMIT 0").format(trial, table.identifier), NO_PARAMETERS)

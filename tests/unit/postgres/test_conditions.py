@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import pytest
@@ -88,6 +89,13 @@ _BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "condition",
     ),
     "set to an unknown hash": ({"set": {"level": {"hash": "crc32", "of": "key"}}}, "set-invalid", "sha1"),
+    "set to more than it takes": ({"set": {"short": {"hash": "sha256", "of": "key"}}}, "set-invalid", "Widen"),
+    "set to more than its domain takes": ({"set": {"brief": {"new": "12345", "old": 1}}}, "set-invalid", "Widen"),
+    "set to null where it must not be": (
+        {"set": {"filled": {"new": 2, "old": None}}},
+        "set-invalid",
+        "both directions",
+    ),
     "set to half a rule": ({"set": {"level": {"new": 2}}}, "set-invalid", "set:"),
 }
 
@@ -95,6 +103,8 @@ _BAD: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("case", _BAD)
 def test_what_is_refused_before_anything(rig: Rig, case: str) -> None:
     _variables(rig, None)
+    rig.sql.execute("CREATE DOMAIN brief AS varchar(4)")
+    rig.sql.execute("ALTER TABLE creds ADD short char(40), ADD brief brief, ADD filled int NOT NULL DEFAULT 0")
     more, code, hint = _BAD[case]
     rig.columns = [rig.column("creds", "secret", **more)]
     with pytest.raises(KeyturnError) as refused:
@@ -171,3 +181,65 @@ def test_cells_that_stay_as_they_are_keep_what_stands_beside_them(rig: Rig) -> N
         rig.run(state)
     assert _beside(rig)[3] == ("clear", 1)
     assert _beside(rig)[4] == (_hash("new"), 2)
+
+
+def test_a_column_that_cannot_be_null_is_no_hash_of_a_key_that_there_was_not(rig: Rig) -> None:
+    """The way back would be refused by the server."""
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text, key_hash varchar(40) NOT NULL DEFAULT '')")
+    rig.insert([(1, '{"k": 1}')])
+    rig.columns = [rig.column("creds", "secret", plaintext="encrypt", set={"key_hash": {"hash": "sha1", "of": "key"}})]
+    rig.old = ""
+    for call in (rig.info, partial(rig.run, "prepared"), partial(rig.run, "in_place")):
+        with pytest.raises(KeyturnError) as refused:
+            call()
+        assert (refused.value.code, refused.value.where) == ("set-invalid", "public.creds.key_hash")
+        assert "DROP NOT NULL" in refused.value.hint
+    rig.sql.execute("ALTER TABLE creds ALTER key_hash DROP NOT NULL")
+    for state in ("prepared", "cut_over", "swept", *_BACK):
+        rig.run(state)
+    assert rig.sql.execute("SELECT secret, key_hash FROM creds").fetchall() == [('{"k": 1}', None)]
+
+
+def test_values_as_long_as_the_column_are_set(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text, key_hash char(40), tag varchar(2) NOT NULL)")
+    rig.sql.execute("INSERT INTO creds VALUES (1, %s, '', 'o')", (seal("old", b"1").decode(),))
+    companions = {"key_hash": {"hash": "sha1", "of": "key"}, "tag": {"new": "n   ", "old": "ol"}}
+    rig.columns = [rig.column("creds", "secret", set=companions)]
+    rig.run("in_place")
+    assert rig.sql.execute("SELECT key_hash, tag FROM creds").fetchall() == [(_hash("new"), "n ")]
+
+
+_VERSION = {"set": {"level": {"new": 2, "old": 1}}}
+_ENTANGLED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "a condition of the other": (_VERSION, {"where": {"column": "level", "is": 1}}, "public.creds.level"),
+    "a cell of the other": ({"set": {"token": {"new": "n", "old": "o"}}}, {}, "public.creds.token"),
+}
+
+
+@pytest.mark.parametrize("case", _ENTANGLED)
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("state", ["info", "in_place", "prepared"])
+def test_what_another_entry_needs_is_not_set(rig: Rig, case: str, is_first: bool, state: str) -> None:
+    """Its rows would stay under the old key, skipped, or its cells would be lost."""
+    one, other, where = _ENTANGLED[case]
+    rig.sql.execute("CREATE TABLE creds (id int PRIMARY KEY, secret text, token text, level int)")
+    rig.sql.execute("INSERT INTO creds VALUES (1, %s, %s, 1)", [seal("old", b"x").decode()] * 2)
+    before = rig.sql.execute("SELECT * FROM creds").fetchall()
+    rig.columns = [rig.column("creds", "secret", **one), rig.column("public.creds", "token", **other)]
+    if not is_first:
+        rig.columns.reverse()
+    with pytest.raises(KeyturnError) as refused:
+        rig.info() if state == "info" else rig.run(state)
+    assert (refused.value.code, refused.value.where) == ("set-invalid", where)
+    assert rig.sql.execute("SELECT * FROM creds").fetchall() == before
+
+
+@pytest.mark.parametrize("column", ["secret", "level"])
+@pytest.mark.parametrize("state", ["in_place", "prepared"])
+def test_neither_cells_nor_what_chooses_their_rows_are_emptied(rig: Rig, column: str, state: str) -> None:
+    _variables(rig, {"column": "level", "is": 1})
+    with pytest.raises(KeyturnError) as refused:
+        rig.run(state, clear=[{"table": "public.creds", "column": column}])
+    assert (refused.value.code, refused.value.where) == ("clear-refused", f"public.creds.{column}")
+    assert rig.shadows() == []
+    assert rig.run("rolled_back", clear=[{"table": "creds", "column": column}])["changed"] is False

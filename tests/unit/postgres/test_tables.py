@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -187,6 +188,19 @@ def test_a_column_named_twice_is_refused(rig: Rig) -> None:
     with pytest.raises(KeyturnError) as refused:
         rig.run("in_place")
     assert refused.value.code == "column-twice"
+
+
+@pytest.mark.parametrize("type_sql", ["text", "varchar(200)", "jsonb", "text[]"])
+def test_bytes_are_not_written_into_a_column_of_text(rig: Rig, type_sql: str) -> None:
+    rig.sql.execute(sql.SQL("CREATE TABLE creds (id int PRIMARY KEY, secret {})").format(sql.SQL(type_sql)))
+    cell = seal("old", b"x").decode()
+    rig.sql.execute("INSERT INTO creds VALUES (1, %s)", ([cell] if "[]" in type_sql else json.dumps(cell),))
+    rig.columns = [rig.column("creds", "secret", new_envelope="aesgcm-raw")]
+    for call in (rig.info, partial(rig.run, "in_place"), partial(rig.run, "prepared")):
+        with pytest.raises(KeyturnError) as refused:
+            call()
+        assert (refused.value.code, "aesgcm-raw" in refused.value.message) == ("column-type-unsupported", True)
+        assert "bytea" in refused.value.hint
 
 
 def test_a_column_too_narrow_for_the_new_value(rig: Rig) -> None:
