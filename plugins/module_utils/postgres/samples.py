@@ -127,8 +127,8 @@ _PLAIN_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 
 
 def _strings(text: bytes) -> Iterator[tuple[str, bytes]]:
-    """The strings inside of a JSON object or array, with their paths."""
-    if not text.lstrip().startswith((b"{", b"[")):
+    """The strings inside of JSON, with their paths."""
+    if not text.lstrip().startswith((b"{", b"[", b'"')):
         return
     try:
         waiting: list[tuple[str, Any]] = [("$", json.loads(text))]

@@ -41,18 +41,24 @@ __all__ = ["require_keys", "search"]
 
 _WEAK_SAMPLE = 4  # at least so many values must open, and all of them, where that is no proof
 
-#: Domains count as what they are made of, and other types of text (char, citext) as text.
+#: Domains count as what they are made of, other types of text (char, citext) as text, arrays of any of these, and of
+#: JSON, as arrays of text.
 _COLUMNS = """
+    WITH RECURSIVE base(oid, made_of) AS (
+        SELECT oid, oid FROM pg_type WHERE typtype <> 'd'
+        UNION ALL SELECT t.oid, base.made_of FROM pg_type t JOIN base ON base.oid = t.typbasetype)
     SELECT c.oid::bigint, n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE'), row_security_active(c.oid),
            a.attname, has_column_privilege(c.oid, a.attnum, 'SELECT'),
-           CASE WHEN b.typname = ANY (%(types)s) THEN b.typname ELSE 'text' END
+           CASE WHEN b.typname = ANY (%(types)s) THEN b.typname WHEN e.typname = 'bytea' THEN '_bytea'
+                WHEN e.oid IS NOT NULL THEN '_text' ELSE 'text' END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_type t ON t.oid = a.atttypid
-    JOIN pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+    JOIN base w ON w.oid = a.atttypid JOIN pg_type b ON b.oid = w.made_of
+    LEFT JOIN base v ON v.oid = b.typelem AND b.typcategory = 'A' LEFT JOIN pg_type e ON e.oid = v.made_of
     WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
       AND ((b.typname = ANY (%(types)s) AND b.typnamespace = 'pg_catalog'::regnamespace)
-           OR (b.typcategory = 'S' AND b.typlen = -1))
+           OR (b.typcategory = 'S' AND b.typlen = -1) OR (e.typcategory = 'S' AND e.typlen = -1)
+           OR (e.typname IN ('json', 'jsonb', 'bytea') AND e.typnamespace = 'pg_catalog'::regnamespace))
       AND NOT (b.typname IN ('varchar', 'bpchar', '_varchar') AND a.atttypmod BETWEEN 0 AND %(shortest)s + 3)
       AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
       AND (cardinality(%(schemas)s::text[]) = 0 OR n.nspname = ANY (%(schemas)s))

@@ -160,6 +160,26 @@ def test_every_type_that_can_hold_a_cell_and_no_other(rig: Rig, server: Embedded
     assert 'FROM "public"."bare"' not in said
 
 
+def test_domains_of_domains_and_arrays_of_all_these(rig: Rig) -> None:
+    rig.fill(1)
+    rig.sql.execute("CREATE DOMAIN token AS text; CREATE DOMAIN raw AS bytea; CREATE DOMAIN raw2 AS raw")
+    rig.sql.execute("CREATE DOMAIN doc AS jsonb; CREATE DOMAIN doc2 AS doc; CREATE DOMAIN several AS text[]")
+    rig.sql.execute(
+        "CREATE TABLE t (a raw2, b doc2, c jsonb[], d json[], e token[], f varchar(60)[], g raw[], h several, x int[])"
+    )
+    text, raw = _cell(), seal("old", b"x", "aesgcm-raw")
+    document, quoted = json.dumps({"k": text}), json.dumps(text)
+    values = (raw, document, document, quoted, text, text, raw, text)
+    rig.sql.execute(
+        "INSERT INTO t VALUES (%s, %s, ARRAY[%s]::jsonb[], ARRAY[%s]::json[], ARRAY[%s]::token[], ARRAY[%s]::varchar[],"
+        " ARRAY[%s]::raw[], ARRAY[%s], '{1}')",
+        values,
+    )
+    found = {(row["column"], row["path"]) for row in rig.info(search=True)["found"]}
+    inside = {("b", "$.k"), ("c", "$.k"), ("d", "$")}
+    assert found == {*inside, *((column, "") for column in "aefgh")}
+
+
 @pytest.fixture
 def stranger(rig: Rig) -> Rig:
     """A role that may read ``creds``, and little else."""
