@@ -73,7 +73,17 @@ class Throttle:
         self._let_standbys_catch_up(link)
         if self._rate:
             self._next_row = max(self._next_row, self._clock()) + rows / self._rate
-            self._sleep(self._next_row - self._clock())
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """A batch may be worth minutes at a low rate: the hand on the tap is looked at meanwhile."""
+        while (left := self._next_row - self._clock()) > 0:
+            self._sleep(min(left, _LOOK_SECONDS))
+            rate = self._rate
+            self._obey()
+            if self._rate != rate:
+                left = max(0.0, self._next_row - self._clock())
+                self._next_row = self._clock() + (left * rate / self._rate if self._rate else 0.0)
 
     def _read(self) -> tuple[str, float]:
         if self._control is None:

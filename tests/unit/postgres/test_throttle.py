@@ -127,3 +127,40 @@ def test_a_role_that_cannot_see_the_lag_is_told() -> None:
                 Throttle(max_lag=1).hold(link, 1)
             assert raised.value.code == "lag-unknown"
             assert "pg_monitor" in str(raised.value)
+
+
+def test_whoever_waits_for_the_turn_of_a_large_batch_can_be_stopped(tmp_path: Path) -> None:
+    control = tmp_path / "pace-KEY-app.json"
+    control.write_text(json.dumps({"do": "run", "rate": 1}))
+    clock = _Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now > 3:
+            control.write_text(json.dumps({"do": "stop"}))
+
+    throttle = Throttle(control=str(control), clock=lambda: clock.now, sleep=sleep)
+    with pytest.raises(KeyturnError) as raised:
+        throttle.hold(_LINK, 500)
+    assert raised.value.code == "stopped"
+    assert clock.now <= 4
+
+
+@pytest.mark.parametrize(("order", "seconds"), [({"do": "run", "rate": 0}, 10), (None, 10), ({"rate": 98}, 15)])
+def test_what_is_left_of_the_wait_goes_by_the_new_rate(
+    tmp_path: Path, order: dict[str, Any] | None, seconds: float
+) -> None:
+    """500 rows at one a second; after ten seconds 490 of them are left."""
+    control = tmp_path / "pace-KEY-app.json"
+    control.write_text(json.dumps({"do": "run", "rate": 1}))
+    clock = _Clock()
+
+    def sleep(some: float) -> None:
+        clock.sleep(some)
+        if clock.now >= 10 and order is None:
+            control.unlink(missing_ok=True)
+        elif clock.now >= 10:
+            control.write_text(json.dumps(order))
+
+    Throttle(control=str(control), clock=lambda: clock.now, sleep=sleep).hold(_LINK, 500)
+    assert clock.now == pytest.approx(seconds, abs=0.6)
