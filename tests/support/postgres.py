@@ -197,6 +197,30 @@ class EmbeddedPostgres:
             other.stop()
             shutil.rmtree(other.folder, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def base_backup(self) -> Iterator[None]:
+        """A base backup that lasts for the length of a block; this server needs ``wal_level=replica``."""
+        other = EmbeddedPostgres(user=self.user)
+        command = [str(_BIN / "pg_basebackup"), "-D", str(other._room()), "-d", self.dsn(), "-X", "none", "-r", "32k"]
+        process = subprocess.Popen(
+            [*command, "-c", "fast"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.data,
+            env=self._environment(),
+            **self._account,
+        )
+        try:
+            with psycopg.connect(self.dsn(), autocommit=True) as link:
+                while not link.execute("SELECT FROM pg_stat_replication WHERE state = 'backup'").fetchall():
+                    if process.poll() is not None:
+                        raise RuntimeError("the base backup did not begin")
+            yield
+        finally:
+            process.kill()
+            process.wait(30)
+            shutil.rmtree(other.folder, ignore_errors=True)
+
     def log_text(self) -> str:
         """All that the server has logged so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -21,8 +21,9 @@ __all__ = ["Throttle", "control_path"]
 
 _LOOK_SECONDS = 0.5
 _LAG_SECONDS = 0.25
+#: Of others that read WAL (a base backup, an archive) no replay is known; a state is, to a role that may see it.
 _LAG = """
-    SELECT count(*), count(replay_lsn), coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0)::bigint
+    SELECT count(*), count(state), coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0)::bigint
     FROM pg_stat_replication"""
 
 

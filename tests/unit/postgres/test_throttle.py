@@ -118,6 +118,17 @@ def test_a_standby_that_falls_behind_is_waited_for() -> None:
                 thread.join()
 
 
+def test_a_base_backup_is_no_standby() -> None:
+    settings = {"wal_level": "replica", "max_wal_senders": "4"}
+    with (
+        EmbeddedPostgres(settings=settings) as primary,
+        primary.base_backup(),
+        psycopg.connect(primary.dsn(), autocommit=True) as link,
+    ):
+        Throttle(max_lag=1).hold(link, 1)
+        assert link.execute("SELECT state FROM pg_stat_replication").fetchall() == [("backup",)]
+
+
 def test_a_role_that_cannot_see_the_lag_is_told() -> None:
     with EmbeddedPostgres(settings={"wal_level": "replica", "max_wal_senders": "4"}) as primary:
         with psycopg.connect(primary.dsn(), autocommit=True) as link:
