@@ -64,6 +64,10 @@ _RETIRING = "retiring"
 _WAS_PRIMARY = (_TURNED, _RETIRING, _REPLACED, "retired", "closed", "superseded")
 
 
+#: What is in the register besides its version.
+_FORM = {"epoch": int, "secrets": dict, "rotations": dict}
+
+
 def empty() -> dict[str, Any]:
     """A register without rotations."""
     return {"schema_version": SCHEMA_VERSION, "epoch": 0, "secrets": {}, "rotations": {}}
@@ -79,11 +83,17 @@ class Register:
     def read(self) -> dict[str, Any]:
         """Its content; an empty one where there is none yet.
 
-        :raises KeyturnError: ``register-newer`` when a later version of the collection wrote it.
+        :raises KeyturnError: ``register-newer`` when a later version of the collection wrote it,
+            ``register-damaged`` when it is not what any version writes.
         """
         if not os.path.lexists(self._path):
             return empty()
-        content: dict[str, Any] = json.loads(read_file(self._path))
+        try:
+            content: dict[str, Any] = json.loads(read_file(self._path))
+        except ValueError:
+            content = {}
+        if not isinstance(content, dict) or not content.get("schema_version"):
+            raise self._damaged()
         if content.get("schema_version") != SCHEMA_VERSION:
             raise KeyturnError(
                 "register-newer",
@@ -91,7 +101,18 @@ class Register:
                 where=self._path,
                 hint="Use the collection's version that wrote it",
             )
+        if not all(isinstance(content.get(key), kind) for key, kind in _FORM.items()):
+            raise self._damaged()
         return content
+
+    def _damaged(self) -> KeyturnError:
+        return KeyturnError(
+            "register-damaged",
+            "is damaged and cannot be read, so nothing is known of any rotation",
+            where=self._path,
+            hint="Put back the newest copy of it. Without one, move it away: rotations are forgotten then, also open "
+            f"ones, while each host keeps the values in the folder secrets (here: {self._dir}/secrets)",
+        )
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[dict[str, Any]]:

@@ -499,6 +499,23 @@ def test_a_register_of_a_later_version_is_refused(tmp_path: Path) -> None:
         registry.Register(str(tmp_path)).read()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['{"schema_version": 1, "epo', "", "[]", "{}", '{"schema_version": 1, "epoch": 1, "secrets": {}}', "\udcff"],
+    ids=["cut", "empty", "list", "nothing", "part", "bytes"],
+)
+def test_a_damaged_register_is_named_with_what_to_do_and_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "registry.json"
+    content = text.encode("utf-8", "surrogateescape")
+    path.touch(0o600)
+    path.write_bytes(content)
+    register = registry.Register(str(tmp_path))
+    with pytest.raises(KeyturnError, match="Put back the newest copy of it") as raised, register.changing():
+        pass
+    assert (raised.value.code, raised.value.where) == ("register-damaged", str(path))
+    assert path.read_bytes() == content
+
+
 def test_a_failed_change_leaves_the_register_as_it_was(tmp_path: Path) -> None:
     register = registry.Register(str(tmp_path))
     with register.changing() as content:
