@@ -44,7 +44,10 @@ class ActionModule(KeyturnAction):
             problems = gates.agreement(plan, answers_of(task_vars, "__rotation_promoted"), ("promoted",))
         elif gate == "found":
             found = answers_of(task_vars, "__rotation_found")
-            problems = []
+            mode = args.get("mode")
+            later = gates.joined_later(plan, found, str(args.get("rotation_id")), mode == "retire")
+            problems = [text for _host, text in sorted(later.items())] if mode in ("rollback", "retire") else []
+            result["later"] = later
             result["boxes"] = _boxes(found, sessions)
             signs = any(work.get("signing") for work in plan["hosts"].values())
             result["staged"] = (signs and "stage" in (args.get("entered") or ())) or any(

@@ -15,6 +15,7 @@ __all__ = [
     "agreement",
     "backups",
     "chosen_backup",
+    "joined_later",
     "keysets",
     "lost_hosts",
     "preflight",
@@ -137,6 +138,40 @@ def agreement(plan: Mapping[str, Any], answers: Answers, states: Iterable[str]) 
             if entry["state"] not in allowed
         ]
     return problems
+
+
+def joined_later(plan: Mapping[str, Any], found: Answers, rotation_id: str, retiring: bool) -> dict[str, str]:
+    """Hosts that have stores of a secret which turned without them: this rotation has no version there.
+
+    :param found: what ``secret_info`` said on each host.
+    :param retiring: whether nothing may have joined; on the way back only what holds the new version has to be named.
+    :returns: by host what is wrong and what to do.
+    """
+    later: dict[str, str] = {}
+    for name in (secret["name"] for secret in plan["secrets"]):
+        said = {
+            host: found[host]["secrets"][name]
+            for host, work in plan["hosts"].items()
+            if any(entry["name"] == name for entry in work["secrets"])
+            and name in found.get(host, {}).get("secrets", {})
+        }
+        kept = {host: entry["versions"].get(rotation_id) for host, entry in sorted(said.items())}
+        new = {version["fingerprints"].get("new") for version in kept.values() if version} - {"", None}
+        first = next((host for host, version in kept.items() if version), "")
+        for host in [host for host, version in kept.items() if first and not version]:
+            holds = {store["fingerprint"] for store in said[host]["stores"] if store["present"]}
+            if retiring:
+                later[host] = (
+                    f"{host} was not there when {name} turned, so there is nothing that could be retired there. Take "
+                    f"{host} out of the inventory to retire the others, or turn {name} once more, which takes it along."
+                )
+            elif holds & new:
+                later[host] = (
+                    f"{host} holds the new version of {name} and was not there when it turned, so it cannot be brought "
+                    f"back. Put the value of before there (secrets/{name}/{rotation_id}/old in the state folder of "
+                    f"{first}), or take {host} out of the inventory. Then run the rollback playbook."
+                )
+    return later
 
 
 def keysets(plan: Mapping[str, Any], answers: Answers) -> list[str]:

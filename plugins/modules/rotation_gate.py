@@ -39,6 +39,11 @@ options:
   rotation_id:
     description: The rotation whose versions are looked for.
     type: str
+  mode:
+    description:
+      - With V(found), what was asked for. With V(rollback) and V(retire) hosts that a secret has turned without are
+        refused, where that stands in the way.
+    type: str
   entered:
     description: With V(found), the phases that the rotation has entered.
     type: list
@@ -74,6 +79,10 @@ RETURN = r"""
 boxes:
   description: Sealed values by recipient.
   returned: success
+  type: dict
+later:
+  description: What is wrong with hosts that a secret has turned without, by host.
+  returned: found
   type: dict
 backup:
   description: The backup of this host that is asked for.

@@ -17,12 +17,12 @@ def verdict(run: Run, status: str, lost: Sequence[str]) -> str:
     """Why a run did not end as it was asked to: what holds, and what failed first."""
     if status in ("replacing", "refused"):
         return emergencies.verdict(run, list(lost))
-    if status == "kept":
+    if status in ("kept", "retiring"):
         why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))
         text = why or f"{', '.join(lost)} could not be reached"
-        return f"Nothing was retired or removed, and the way back is open. {text}"
-    if status == "retiring":
-        return "Retire did not finish. The new version is primary everywhere. Run the retire playbook again"
+        if status == "kept":
+            return f"Nothing was retired or removed, and the way back is open. {text}"
+        return f"Retire did not finish. {text.rstrip('.')}. Then run the retire playbook again"
     cause = str(run.rotation.get("cause") or "")
     asked = run.mode == "rollback" or cause == registry.ASKED
     first = "The way back was asked for" if asked else "The rotation failed"

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.controller import registry
 from tests.support.project import FIRST, SECRET, Project
@@ -65,5 +66,53 @@ def test_a_rollback_that_one_host_cannot_do_changes_none(project: Project, loss:
         assert f"The newest backup of it on this host: {project.backups(two)[-1]}" in ended.output
         assert "if_missing" not in ended.output
     project.env(two).write_text(kept)
+    again = project.run("rollback", only=SECRET)
+    assert (again.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), again.output
+
+
+@pytest.mark.parametrize("changed", [FIRST, "by-hand"])
+def test_a_retire_that_finds_another_value_in_a_store_begins_nothing(project: Project, changed: str) -> None:
+    """A deploy has written the former value back on one host, or a person another one."""
+    second = _turned(project)
+    one, two = project.hosts
+    project.env(two).write_text(f"A=1\n{SECRET}={changed}\n")
+    ended = project.run("retire", only=SECRET, confirm=SECRET)
+    assert ended.code == 2, ended.output
+    assert "Nothing was retired or removed, and the way back is open" in ended.output
+    (rotation_id,) = registry(project.state(one))["rotations"]
+    folders = [project.state(host) / "secrets" / SECRET / rotation_id for host in project.hosts]
+    assert f"Put the new value of {SECRET} (here: {folders[1]}/new) there; this step changed nothing" in ended.output
+    assert (project.statuses(), project.env(one).read_text()) == (["overlap"], f"A=1\n{SECRET}={second}\n")
+    assert [(folder / "old").read_text() for folder in folders] == [FIRST, FIRST]
+    project.env(two).write_text(f"A=1\n{SECRET}={second}\n")
+    again = project.run("retire", only=SECRET, confirm=SECRET)
+    assert (again.code, project.values(), project.statuses()) == (0, {second}, ["retired"]), again.output
+
+
+def test_a_host_that_joined_after_the_turn_is_named_and_nothing_is_said_to_be_back_there(project: Project) -> None:
+    """It was set up with the value of the others, and has no version of its own."""
+    one, two = project.hosts
+    everywhere = project.inventory.read_text()
+    inventory = yaml.safe_load(everywhere)
+    secret = inventory["all"]["vars"]["keyturn_secrets"][SECRET]
+    secret["stores"] = secret["stores"][:1]
+    project.inventory.write_text(yaml.safe_dump(inventory))
+    assert project.run("rotate", only=SECRET).code == 0
+    turned = project.env(one).read_text()
+    project.env(two).write_text(turned)
+    project.inventory.write_text(everywhere)
+    retired = project.run("retire", only=SECRET, confirm=SECRET)
+    assert retired.code == 2, retired.output
+    assert f"the way back is open. {two} was not there when {SECRET} turned" in retired.output
+    assert project.statuses() == ["overlap"]
+    (rotation_id,) = registry(project.state(one))["rotations"]
+    restarts = project.restarts()
+    ended = project.run("rollback", only=SECRET)
+    assert ended.code == 2, ended.output
+    assert f"{two} holds the new version of {SECRET} and was not there when it turned" in ended.output
+    assert "everything is back" not in ended.output
+    assert (project.env(one).read_text(), project.restarts()) == (turned, restarts)
+    value = (project.state(one) / "secrets" / SECRET / rotation_id / "old").read_text()
+    project.env(two).write_text(f"A=1\n{SECRET}={value}\n")
     again = project.run("rollback", only=SECRET)
     assert (again.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), again.output

@@ -270,6 +270,17 @@ def test_the_last_line_says_whether_going_back_was_asked_for_and_what_failed(
 
 
 @pytest.mark.parametrize(
+    ("cause", "lost", "why"),
+    [({"api2": {"task": "Forget", "msg": "KEY is another one."}}, [], "KEY is another one"),
+     ({}, ["api2"], "api2 could not be reached")],
+    ids=["failed", "lost"],
+)  # fmt: skip
+def test_the_last_line_of_a_retire_says_why_it_did_not_finish(cause: dict[str, Any], lost: list[str], why: str) -> None:
+    text = f"Retire did not finish. {why}. Then run the retire playbook again"
+    assert verdict(run("retire", cause=cause), "retiring", lost) == text
+
+
+@pytest.mark.parametrize(
     ("status", "said", "cause"),
     [
         ("open", {"__rotation_cause": {"rotation": "r1", "task": "Promote", "msg": "no"}}, "db: Promote: no"),

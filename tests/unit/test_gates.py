@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 
 PLAN: dict[str, Any] = {
@@ -82,6 +83,26 @@ def test_n_of_n_hosts_hold_the_same_version() -> None:
     assert (
         "api2: KEY is staged" in gates.agreement(PLAN, {"api1": secret("promoted"), "api2": secret()}, ("promoted",))[0]
     )
+
+
+def found(mark: str, *, staged: bool) -> dict[str, Any]:
+    versions = {"r1": {"fingerprints": {"new": "n", "old": "o"}}} if staged else {}
+    return {"secrets": {"KEY": {"stores": [{"present": True, "fingerprint": mark}], "versions": versions}}}
+
+
+@pytest.mark.parametrize(
+    ("mark", "staged", "back", "retire"),
+    [("n", True, False, False), ("n", False, True, True), ("o", False, False, True), ("x", False, False, True)],
+    ids=["turned", "new", "old", "another"],
+)
+def test_a_host_that_joined_after_the_turn_is_named(mark: str, staged: bool, back: bool, retire: bool) -> None:
+    plan = {**PLAN, "secrets": [{"name": "KEY"}]}
+    said = {"api1": found("n", staged=True), "api2": found(mark, staged=staged), "db": found("n", staged=False)}
+    later = gates.joined_later(plan, said, "r1", retiring=False)
+    assert list(later) == (["api2"] if back else [])
+    assert all("secrets/KEY/r1/old in the state folder of api1" in text for text in later.values())
+    assert list(gates.joined_later(plan, said, "r1", retiring=True)) == (["api2"] if retire else [])
+    assert gates.joined_later(plan, said, "r2", retiring=True) == {}
 
 
 def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:

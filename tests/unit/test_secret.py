@@ -408,7 +408,10 @@ def test_trap_39_an_old_value_that_came_back_is_not_retired(host: Host) -> None:
     for state in ("staged", "promoted"):
         host.turn(state, _given(_env(path)))
     path.write_bytes(b"KEY=old\n")
-    assert _refusal(host, "retired", _key(_env(path))).code == "store-drifted"
+    error = _refusal(host, "retired", _key(_env(path)))
+    kept = host.state_dir / "secrets/KEY/r1"
+    assert error.code == "store-drifted"
+    assert error.hint == f"Put the new value of KEY (here: {kept}/new) there; this step changed nothing on this host"
     assert host.turn("promoted", _key(_env(path)))["changed"]
     assert path.read_bytes() == b"KEY=new\n"
 

@@ -97,12 +97,14 @@ class Job:
             )
         return store.layout.wanted(state, store.original(record), version.old, version.value())
 
-    def in_words(self) -> str:
+    def in_words(self, parts: Sequence[str] = ("old", "new")) -> str:
         """The old or the new value, with the files in which this host keeps them; what is not kept has none."""
         version = self.version
         values = {"old": version.old, "new": version.new} if version else {}
-        paths = [self.versions.path(version.rotation_id, part) for part in values if values[part]] if version else []
-        return f"the old or the new value of {self.name}" + (f" (here: {', '.join(paths)})" if paths else "")
+        kept = [part for part in parts if values.get(part)]
+        paths = [self.versions.path(version.rotation_id, part) for part in kept] if version else []
+        words = " or ".join(f"the {part}" for part in parts)
+        return f"{words} value of {self.name}" + (f" (here: {', '.join(paths)})" if paths else "")
 
 
 def open_jobs(session: Session, requests: Sequence[Mapping[str, Any]]) -> list[Job]:
@@ -208,14 +210,18 @@ def place_of(store: Store, mark: str) -> str:
     return f"{text} ({mark})" if mark else text
 
 
-def drifted(session: Session, job: Job, store: Store, value: bytes | None) -> KeyturnError:
-    """The error for a store that holds neither the old nor the new value."""
+def drifted(session: Session, job: Job, store: Store, value: bytes | None, state: str) -> KeyturnError:
+    """The error for a store that holds neither the old nor the new value, or that is to be retired without the new one.
+
+    :param state: what the store was to be brought to.
+    """
     mark = session.fingerprint(job.name, value) if value is not None else ""
+    parts, way = (("new",), "") if state == "retired" else (("old", "new"), ", or roll back by hand")
     return KeyturnError(
         "store-drifted",
         f"{place_of(store, mark)} does not hold what {job.name} should have there, so somebody changed it",
         where=store.path,
-        hint=f"Put {job.in_words()} there, or roll back by hand; this step changed nothing on this host",
+        hint=f"Put {job.in_words(parts)} there{way}; this step changed nothing on this host",
     )
 
 

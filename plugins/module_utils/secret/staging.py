@@ -127,7 +127,7 @@ def stage(session: Session, job: Job, workspace: Workspace, sources: Sources, ma
         )
     for store, value in held:
         if value is not None and value != old and not (named and value == new):
-            raise drifted(session, job, store, value)
+            raise drifted(session, job, store, value, "staged")
     return Version(
         job.name,
         session.rotation_id,
@@ -163,5 +163,5 @@ def restage(session: Session, job: Job, workspace: Workspace) -> Version:
     for store in added:
         value = store.layout.primary(store.read(workspace))
         if value is not None and value != version.old:
-            raise drifted(session, job, store, value)
+            raise drifted(session, job, store, value, "staged")
     return replace(version, originals=(*version.originals, *(_record(store, workspace) for store in added)))

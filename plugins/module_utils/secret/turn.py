@@ -115,7 +115,7 @@ def _move_stores(session: Session, job: Job, state: str, workspace: Workspace) -
         record = version.original(store.path, store.variable) or {}
         forms = {form: job.wanted(store, form) for form in _FORMS[state]}
         if present not in [*forms.values(), *([] if state == "retired" else [store.original(record)])]:
-            raise drifted(session, job, store, primary)
+            raise drifted(session, job, store, primary, state)
         if state == "staged" and present in (forms["promoted"], forms["retired"]) and present != forms["rolled_back"]:
             continue  # promoted before this call's metadata was written: never demoted
         store.plan(workspace, forms[state], record)
