@@ -18,7 +18,7 @@ def verdict(run: Run, status: str, lost: Sequence[str]) -> str:
     if status in ("replacing", "refused"):
         return emergencies.verdict(run, list(lost))
     if status in ("kept", "retiring"):
-        why = "; ".join(said["msg"] for _host, said in sorted(run.answers.get("cause", {}).items()))
+        why = "; ".join(f"{host}: {said['msg']}" for host, said in sorted(run.answers.get("cause", {}).items()))
         text = why or f"{', '.join(lost)} could not be reached"
         if status == "kept":
             return f"Nothing was retired or removed, and the way back is open. {text}"

@@ -78,7 +78,7 @@ def test_a_retire_that_finds_another_value_in_a_store_begins_nothing(project: Pr
     project.env(two).write_text(f"A=1\n{SECRET}={changed}\n")
     ended = project.run("retire", only=SECRET, confirm=SECRET)
     assert ended.code == 2, ended.output
-    assert "Nothing was retired or removed, and the way back is open" in ended.output
+    assert f"Nothing was retired or removed, and the way back is open. {two}: " in ended.output
     (rotation_id,) = registry(project.state(one))["rotations"]
     folders = [project.state(host) / "secrets" / SECRET / rotation_id for host in project.hosts]
     assert f"Put the new value of {SECRET} (here: {folders[1]}/new) there; this step changed nothing" in ended.output
@@ -103,7 +103,7 @@ def test_a_host_that_joined_after_the_turn_is_named_and_nothing_is_said_to_be_ba
     project.inventory.write_text(everywhere)
     retired = project.run("retire", only=SECRET, confirm=SECRET)
     assert retired.code == 2, retired.output
-    assert f"the way back is open. {two} was not there when {SECRET} turned" in retired.output
+    assert f"the way back is open. {one}: {two} was not there when {SECRET} turned" in retired.output
     assert project.statuses() == ["overlap"]
     (rotation_id,) = registry(project.state(one))["rotations"]
     restarts = project.restarts()

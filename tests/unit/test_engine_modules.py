@@ -271,7 +271,7 @@ def test_the_last_line_says_whether_going_back_was_asked_for_and_what_failed(
 
 @pytest.mark.parametrize(
     ("cause", "lost", "why"),
-    [({"api2": {"task": "Forget", "msg": "KEY is another one."}}, [], "KEY is another one"),
+    [({"api2": {"task": "Forget", "msg": "KEY is another one."}}, [], "api2: KEY is another one"),
      ({}, ["api2"], "api2 could not be reached")],
     ids=["failed", "lost"],
 )  # fmt: skip
