@@ -59,7 +59,8 @@ class ActionModule(KeyturnAction):
             facts["tied"] = tied(run.plan)
         # As it was before somebody asked
         kept = {"kept": "overlap", "refused": "rolled_back"}.get(status, status)
-        self.call("rotation_state", {"action": "finish", **logged, "status": kept, "facts": facts}, task_vars)
+        ending = {"action": "stay"} if status == "stayed" else {"action": "finish", "status": kept, "facts": facts}
+        self.call("rotation_state", {**ending, **logged}, task_vars)
         lines = summary_lines(run, status, lost, record, evidence) + removal_lines(task_vars)
         if status in ("overlap", "retired", "replaced"):
             lines += close_versions(self.call, args["state_dir"], run.plan, who, task_vars, sealing)

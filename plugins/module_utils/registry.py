@@ -24,6 +24,7 @@ __all__ = [
     "Register",
     "acquire",
     "advance",
+    "begin_back",
     "catching_up",
     "close",
     "empty",
@@ -35,6 +36,7 @@ __all__ = [
     "open_for",
     "open_rotation",
     "release",
+    "stay",
     "turn_back",
     "turned_in",
     "undoable",
@@ -60,6 +62,8 @@ _TURNED = "overlap"
 #: A compromised version is being replaced, or has been: there is no way back.
 _REPLACING, _REPLACED = "replacing", "replaced"
 _RETIRING = "retiring"
+#: What a rotation was before somebody asked for the way back, while that has not begun.
+_WAS = "was"
 #: Statuses of a rotation whose new version was, or is, the primary one.
 _WAS_PRIMARY = (_TURNED, _RETIRING, _REPLACED, "retired", "closed", "superseded")
 
@@ -352,7 +356,10 @@ def acquire(
         )
     _check_holder(found, rotation, run, now, take_over)
     _start_run(content, rotation, run, stamp, now)
-    if mode == "rollback" and rotation["status"] not in _BACK:
+    if mode != "rollback":
+        rotation.pop(_WAS, None)  # who resumes a way back does not ask first
+    elif rotation["status"] not in _BACK:
+        rotation[_WAS] = {key: rotation.get(key) for key in ("status", "restarted", "cause")}
         rotation["status"] = "rolling_back"
     return found, rotation
 
@@ -603,6 +610,32 @@ def turn_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float,
     rotation["restarted"] = []
     rotation["cause"] = cause or rotation.get("cause") or ASKED
     _lease(rotation, now)
+    return rotation
+
+
+def begin_back(content: dict[str, Any], rotation_id: str, epoch: int, now: float) -> dict[str, Any]:
+    """From here on the way back changes things, and has to be gone to its end.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = _mine(content, rotation_id, epoch)
+    rotation.pop(_WAS, None)
+    _lease(rotation, now)
+    return rotation
+
+
+def stay(content: dict[str, Any], rotation_id: str, epoch: int) -> dict[str, Any]:
+    """End a way back that has only asked whether it may begin: all is as it was before somebody asked for it.
+
+    :raises KeyturnError: ``fenced``.
+    """
+    rotation = release(content, rotation_id, epoch)
+    rotation.update(rotation.pop(_WAS))
+    if rotation["cause"] is None:
+        del rotation["cause"]
+    if rotation["status"] == _TURNED:
+        for name in rotation["secrets"]:
+            content["secrets"][name]["open"] = None
     return rotation
 
 

@@ -104,6 +104,10 @@ def _change(params: Mapping[str, Any], content: dict[str, Any], now: float) -> t
         return rotation_id, registry.advance(content, rotation_id, epoch, params["phase"], now, **facts)
     if action == "turn_back":
         return rotation_id, registry.turn_back(content, rotation_id, epoch, now, params["facts"].get("cause", ""))
+    if action == "begin_back":
+        return rotation_id, registry.begin_back(content, rotation_id, epoch, now)
+    if action == "stay":
+        return rotation_id, registry.stay(content, rotation_id, epoch)
     if action == "release":
         return rotation_id, registry.release(content, rotation_id, epoch)
     if action == "close":

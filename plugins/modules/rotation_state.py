@@ -25,14 +25,15 @@ options:
       - V(read) returns the register.
       - V(acquire) opens a rotation or goes on with the one that is open.
       - V(advance) enters a phase.
-      - V(turn_back) changes direction.
+      - V(turn_back) changes direction. V(begin_back) notes that the way back changes things from now on.
+      - V(stay) ends a way back that has not begun, and leaves the rotation as it was before.
       - V(release) stops and leaves the rotation open.
       - V(finish) ends the run with O(status).
       - V(close) notes in C(held) of O(facts) which backups hold a retired version. When there is none it is closed.
       - V(seal) seals the inventory's fingerprint key to hosts.
       - V(note) keeps O(notes) in the rotation's journal.
     type: str
-    choices: [read, acquire, advance, turn_back, release, finish, close, seal, note]
+    choices: [read, acquire, advance, turn_back, begin_back, stay, release, finish, close, seal, note]
     default: read
   mode:
     description: What the run wants.
@@ -131,7 +132,10 @@ ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "action": {
         "type": "str",
-        "choices": ["read", "acquire", "advance", "turn_back", "release", "finish", "close", "seal", "note"],
+        "choices": [
+            *("read", "acquire", "advance", "turn_back", "begin_back", "stay", "release", "finish"),
+            *("close", "seal", "note"),
+        ],
         "default": "read",
     },
     "mode": {"type": "str", "choices": ["rotate", "rollback", "retire", "emergency"], "default": "rotate"},

@@ -60,9 +60,10 @@ STATUSES = (
     "rolled_back",
     "rollback_pending",
     "stuck",
+    "stayed",
 )
 #: Those of them in which a host is not back.
-_NOT_BACK = ("rollback_pending", "stuck")
+_NOT_BACK = ("rollback_pending", "stuck", "stayed")
 COUNTS = ("total", "new", "old", "plaintext", "null", "unknown")
 #: Answers by registered name, then by host.
 Answers = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -101,7 +102,8 @@ def outcome(run: Run) -> tuple[str, list[str]]:
 
     One of ``overlap`` (turned), ``open`` (stopped after a phase), ``retired``, ``retiring`` (did not finish), ``kept``
     (a retire that was refused before it removed anything), ``replaced``, ``replacing`` (an emergency that did not
-    finish), ``refused`` (one that has replaced nothing), ``rolled_back``, ``rollback_pending``, ``stuck``.
+    finish), ``refused`` (one that has replaced nothing), ``rolled_back``, ``rollback_pending``, ``stuck``, ``stayed``
+    (a way back that was refused before it changed anything).
     """
     expected = set(run.plan["hosts"])
     lost = sorted(expected - set(run.answers.get("closed", {})))
@@ -119,6 +121,8 @@ def outcome(run: Run) -> tuple[str, list[str]]:
         if run.until or run.answers.get("stopped"):
             return "open", lost
         return "overlap", lost
+    if run.mode == "rollback" and run.rotation.get("was"):
+        return "stayed", lost
     returned = _back_on(run)
     touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
     missing = expected - returned
@@ -151,7 +155,7 @@ def phases_of(journal: Iterable[Mapping[str, Any]], ended: str, failed: bool) ->
     phases: list[dict[str, Any]] = []
     for entry in journal:
         event = entry.get("event")
-        if event not in ("advance", "turn_back", "acquire", "release", "finish"):
+        if event not in ("advance", "turn_back", "stay", "acquire", "release", "finish"):
             continue
         if phases and phases[-1]["ended_at"] is None:
             phases[-1]["ended_at"] = entry["at"]
@@ -219,6 +223,7 @@ _STATES = {
     "rolled_back": ("dropped", "primary"),
     "rollback_pending": ("staged", "primary"),
     "stuck": ("staged", "primary"),
+    "stayed": ("primary", "previous"),
 }
 
 
@@ -229,6 +234,7 @@ _EVENTS = {
     "kept": "failed",
     "replacing": "failed",
     "refused": "failed",
+    "stayed": "failed",
 }
 
 
@@ -259,7 +265,8 @@ def evidence_record(
     event = _EVENTS.get(status, status)
     failed = event in ("stuck", "rollback_pending", "failed")
     phases = phases_of(journal, now, failed)
-    new_state, old_state = _STATES.get(status, ("staged", "primary"))
+    was_open = status == "stayed" and rotation["was"]["status"] != "overlap"
+    new_state, old_state = _STATES.get("" if was_open else status, ("staged", "primary"))
     if status == "replacing" and emergencies.has_turned(rotation):
         new_state = "primary"
     health = {
@@ -426,6 +433,7 @@ def summary_lines(
         "rolled_back": f"{names}: everything is back on the version before",
         "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
         "stuck": f"{names}: the way back did not finish",
+        "stayed": f"{names}: the way back was refused; nothing was changed",
     }
     lines = ["", heads[status], f"  rotation    {run.rotation_id}"]
     if run.rotation.get("skip_backup"):
@@ -484,6 +492,8 @@ def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
             "  holds       both versions are kept on the hosts; nothing was thrown away",
             f"  do          mend what the notes say, then run: {back}",
         ]
+    if status == "stayed":
+        return [f"  do          mend what the notes say, then run: {back}"]
     if status == "open":
         return [f"  way back    {back}"]
     return []

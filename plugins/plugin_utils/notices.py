@@ -41,6 +41,7 @@ _EVENT_OF = {
     "rolled_back": "rolled_back",
     "rollback_pending": "stuck",
     "stuck": "stuck",
+    "stayed": "failed",
     "retiring": "failed",
     "open": "",
 }
@@ -182,6 +183,7 @@ def _title(event: str, status: str, mode: str, names: Sequence[str]) -> str:
     words = {
         "retiring": "retire did not finish",
         "kept": "the previous version was not retired",
+        "stayed": "the way back was refused, and nothing was changed",
         "replacing": "the compromised version is not replaced everywhere yet",
         "refused": "the emergency was refused, and the compromised version is in use as before",
     }
@@ -205,6 +207,7 @@ def _to_do(event: str, status: str, only: str) -> str:
         again = {
             "retiring": f"Run again: ansible-playbook keyturn.rotation.retire{asked}",
             "kept": f"Look at the evidence, mend the cause, then run: ansible-playbook keyturn.rotation.retire{asked}",
+            "stayed": f"Look at the evidence, mend the cause, then run: {back}",
             "replacing": f"Run again: {emergency}",
             "refused": f"Look at the evidence, mend the cause, then run: {emergency}",
         }

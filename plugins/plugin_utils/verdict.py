@@ -23,6 +23,9 @@ def verdict(run: Run, status: str, lost: Sequence[str]) -> str:
         if status == "kept":
             return f"Nothing was retired or removed, and the way back is open. {text}"
         return f"Retire did not finish. {text.rstrip('.')}. Then run the retire playbook again"
+    if status == "stayed":
+        why = _stopped_back(run) or f"{', '.join(lost)} could not be reached"
+        return f"The way back was refused. Nothing was changed, and the rotation is as it was. {why}"
     cause = str(run.rotation.get("cause") or "")
     asked = run.mode == "rollback" or cause == registry.ASKED
     first = "The way back was asked for" if asked else "The rotation failed"

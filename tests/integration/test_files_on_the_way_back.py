@@ -62,12 +62,28 @@ def test_a_rollback_that_one_host_cannot_do_changes_none(project: Project, loss:
     folder = project.state(two) / "secrets" / SECRET / rotation_id
     assert f"(here: {folder}/old, {folder}/new)" in ended.output
     assert "changed nothing on this host" in ended.output
+    assert "The way back was refused. Nothing was changed, and the rotation is as it was." in ended.output
+    assert project.statuses() == ["overlap"]
     if loss == "gone":
         assert f"The newest backup of it on this host: {project.backups(two)[-1]}" in ended.output
         assert "if_missing" not in ended.output
     project.env(two).write_text(kept)
     again = project.run("rollback", only=SECRET)
     assert (again.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), again.output
+
+
+def test_a_rotation_whose_way_back_was_refused_can_go_on(project: Project) -> None:
+    begun = project.run("rotate", only=SECRET, until="stage")
+    assert (begun.code, project.statuses()) == (0, ["open"]), begun.output
+    _one, two = project.hosts
+    kept = project.env(two).read_text()
+    project.env(two).unlink()
+    refused = project.run("rollback", only=SECRET)
+    assert (refused.code, project.statuses()) == (2, ["open"]), refused.output
+    project.env(two).write_text(kept)
+    ended = project.run("rotate", only=SECRET)
+    assert (ended.code, project.statuses()) == (0, ["overlap"]), ended.output
+    assert project.values() != {FIRST}
 
 
 @pytest.mark.parametrize("changed", [FIRST, "by-hand"])

@@ -63,6 +63,7 @@ def send(recipient: dict[str, Any], told: dict[str, Any] | None = None) -> str:
             "emergency -e keyturn_only=A -e keyturn_confirm=A",
         ),
         ("failed", {"status": "kept"}, "the previous version was not retired", "keyturn.rotation.retire"),
+        ("failed", {"status": "stayed"}, "the way back was refused", "keyturn.rotation.rollback"),
         ("failed", {}, "could not be done", "status"),
         ("overdue", {}, "due for a long time and not turned", "keyturn.rotation.rotate -e keyturn_only=A"),
     ],
@@ -86,6 +87,7 @@ def test_every_status_of_a_run_has_its_event() -> None:
         "rolled_back": "rolled_back",
         "rollback_pending": "stuck",
         "stuck": "stuck",
+        "stayed": "failed",
     }
 
 

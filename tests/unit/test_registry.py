@@ -336,6 +336,48 @@ def test_a_retire_that_is_refused_before_it_removes_anything_leaves_the_way_back
     assert acquire(content, "run3", mode="rollback")[1]["status"] == "rolling_back"
 
 
+@pytest.mark.parametrize("status", ["overlap", "open"])
+def test_a_way_back_that_is_refused_before_it_changes_anything_leaves_all_as_it_was(status: str) -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content)
+    registry.advance(content, rotation_id, 1, "promote", NOW, restarted=["a"])
+    if status == "overlap":
+        registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    else:
+        registry.release(content, rotation_id, 1)
+    before = json.loads(json.dumps(content))
+    acquire(content, "run2", mode="rollback", alive={"run1": False})
+    epoch = registry.turn_back(content, rotation_id, 2, NOW)["epoch"]
+    assert (rotation["status"], rotation["cause"]) == ("rolling_back", registry.ASKED)
+    registry.stay(content, rotation_id, epoch)
+    assert content["secrets"] == before["secrets"]
+    changing = ("epoch", "runs")
+    assert {key: value for key, value in rotation.items() if key not in changing} == {
+        key: value for key, value in before["rotations"][rotation_id].items() if key not in changing
+    }
+    _found, again = acquire(content, "run3", mode="rollback")
+    assert again["status"] == "rolling_back"
+
+
+def test_a_way_back_that_has_begun_or_is_resumed_is_gone_to_its_end() -> None:
+    content = registry.empty()
+    rotation_id, rotation = acquire(content)
+    registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    acquire(content, "run2", mode="rollback")
+    epoch = registry.turn_back(content, rotation_id, 2, NOW)["epoch"]
+    assert rotation["was"]["status"] == "overlap"
+    registry.begin_back(content, rotation_id, epoch, NOW)
+    assert "was" not in rotation
+    registry.finish(content, rotation_id, epoch, "stuck", STAMP)
+    _found, again = acquire(content, "run3", mode="rollback")
+    assert "was" not in again
+    _other, other = acquire(content, "run4", names=["OTHER"])
+    registry.finish(content, "id-run4", other["epoch"], "overlap", STAMP)
+    acquire(content, "run5", mode="rollback", names=["OTHER"])
+    _found, resumed = acquire(content, "run6", names=["OTHER"], alive={"run5": False})
+    assert (resumed["status"], "was" in resumed) == ("rolling_back", False)
+
+
 def test_from_the_phase_retire_on_there_is_no_way_back() -> None:
     content = registry.empty()
     rotation_id = _turned(content, "run1", STAMP)
