@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import check_cleared
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.derive import DERIVE, check_derived
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
@@ -642,6 +643,7 @@ def load_catalog(variables: Mapping[str, Any], groups: Mapping[str, Sequence[str
     for name in secrets:
         _check_secret(name, secrets, services, databases)
     check_derived(secrets)
+    check_cleared(secrets)
     state = variables.get("keyturn_state_host")
     if not isinstance(state, str) or not state:
         raise KeyturnError(

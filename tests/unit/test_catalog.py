@@ -150,6 +150,31 @@ def test_a_secret_name_with_a_path_in_it_is_refused() -> None:
         load_catalog(variables, GROUPS)
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "words"),
+    [
+        ("t", "c", "holds values under KEY"),
+        ("public.t", "c", "holds values under KEY"),
+        ("t", "sealed", "chooses rows whose values are under KEY"),
+        ("t", "other", ""),
+        ("elsewhere.t", "c", ""),
+    ],
+)
+@pytest.mark.parametrize("name", ["KEY", "OTHER"])
+def test_what_a_secret_needs_is_not_emptied(name: str, table: str, column: str, words: str) -> None:
+    """Turned by itself, the other secret knows nothing of these values, and would take them away."""
+    variables = change("keyturn_secrets.KEY.data.0.where", {"column": "sealed", "is": True})
+    secrets = variables["keyturn_secrets"]
+    secrets["OTHER"] = copy.deepcopy({**secrets["KEY"], "data": [{**secrets["KEY"]["data"][0], "table": "u"}]})
+    secrets[name]["clear"] = [{"database": "app", "table": table, "column": column}]
+    if not words:
+        assert load_catalog(variables, GROUPS).secrets[name]["clear"]
+        return
+    with pytest.raises(KeyturnError, match=words) as raised:
+        load_catalog(variables, GROUPS)
+    assert raised.value.where == f"keyturn_secrets.{name}.clear[0]"
+
+
 def _with_documents(**more: Any) -> dict[str, Any]:
     variables = catalog()
     entry = {"database": "app", "table": "policies", "document": "bundle", "signature": "jws", **more}
