@@ -114,7 +114,8 @@ def choose(
     A name asks for that secret. Without a name: what is open, else what is due (``rotate``), or what can be undone
     or retired where that is one rotation. :data:`ALL` asks ``rotate`` for every secret that turns by itself.
 
-    :raises KeyturnError: ``secret-unknown``; ``rotations-several`` when a name is needed.
+    :raises KeyturnError: ``secret-unknown``; ``rotations-several`` when a name is needed, or when hosts have to catch
+        up with one of them first.
     """
     for name in only:
         if name not in catalog.secrets and not asks_for_all(catalog, only):
@@ -141,7 +142,7 @@ def choose(
             or registry.catching_up(register, name, hosts)
         ]
         still_open = [name for name in names if registry.open_for(register, name)]
-        names = still_open or names
+        names = still_open or _longest_behind(register, names, hosts) or names
     else:
         names = [name for name in catalog.secrets if _can_turn(register, name, mode)]
         names = _due_to_retire(register, names, now) if mode == "retire" else _free_to_go_back(register, names)
@@ -153,6 +154,8 @@ def choose(
                 hint="Name one",
             )
     names = [*names, *_companions(register, names, mode, waived_hosts)]
+    if mode == "rotate":
+        _refuse_beside_catching_up(register, sorted(set(names)), list(waived_hosts))
     missing = sorted(set(names) - set(catalog.secrets))
     if missing:
         raise KeyturnError(
@@ -231,6 +234,35 @@ def goes_on(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Ite
     """Whether a rotation of these secrets is open, or has hosts that catch up: then nothing new is decided."""
     hosts = list(waived_hosts)
     return any(registry.open_for(register, name) or registry.catching_up(register, name, hosts) for name in names)
+
+
+def _longest_behind(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Sequence[str]) -> list[str]:
+    """Of the secrets for which hosts have to catch up those of the oldest rotation: each is gone on with by itself, and
+    nothing new begins on a host that is behind.
+    """
+    behind = {name: registry.catching_up(register, name, waived_hosts) for name in names}
+    waiting = sorted({found for found in behind.values() if found}, key=lambda one: _began(register, one))
+    return [name for name, found in behind.items() if waiting and found == waiting[0]]
+
+
+def _refuse_beside_catching_up(register: Mapping[str, Any], names: Sequence[str], waived_hosts: Sequence[str]) -> None:
+    """Refuse to begin something new for what hosts have to catch up with: they hold a version from before."""
+    behind = {name: registry.catching_up(register, name, waived_hosts) for name in names}
+    first = next((found for found in behind.values() if found), None)
+    if first is None or len(set(behind.values())) == 1 or any(registry.open_for(register, name) for name in names):
+        return
+    together = [name for name, found in behind.items() if found == first]
+    waiting = {entry["host"] for entry in register["rotations"][first]["waived"]} - set(waived_hosts)
+    raise KeyturnError(
+        "rotations-several",
+        f"{', '.join(sorted(waiting))} first has to catch up with rotation {first} of {', '.join(together)}",
+        where="keyturn_only",
+        hint=f"Run the rotate playbook with keyturn_only={','.join(together)}, then this command again",
+    )
+
+
+def _began(register: Mapping[str, Any], rotation_id: str) -> str:
+    return str(register["rotations"][rotation_id]["started_at"])
 
 
 def _companions(register: Mapping[str, Any], names: Sequence[str], mode: str, waived_hosts: Iterable[str]) -> list[str]:

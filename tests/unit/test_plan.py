@@ -126,6 +126,35 @@ def test_a_retire_that_was_killed_while_it_asked_keeps_nobody_from_restoring() -
         plan.choose(loaded(), content, ["KEY"], "restore", NOW + 100)
 
 
+def _behind() -> dict[str, Any]:
+    """KEY turned in r1 and OTHER in r2 without api2, which is back; THIRD is due."""
+    content = registry.empty()
+    since = "2026-05-31T00:00:00.000Z"
+    for name, rotation, started in (("KEY", "r1", "2026-05-30"), ("OTHER", "r2", "2026-05-31")):
+        content["secrets"][name] = {"open": None, "current": rotation, "primary_since": since}
+        waived = [{"host": "api2"}]
+        content["rotations"][rotation] = {
+            "secrets": [name], "status": "overlap", "waived": waived, "started_at": started
+        }  # fmt: skip
+    return content
+
+
+def test_trap_47_hosts_catch_up_with_one_rotation_after_the_other_and_nothing_new_begins_before() -> None:
+    catalog, content = loaded(OTHER={}, THIRD={}), _behind()
+    assert plan.choose(catalog, content, [], "rotate", NOW) == ["KEY"]
+    assert plan.choose(catalog, content, [plan.ALL], "rotate", NOW) == ["KEY"]
+    assert plan.choose(catalog, content, [], "rotate", NOW, ["api2"]) == ["THIRD"]
+    for only in (["KEY", "OTHER"], ["KEY", "THIRD"]):
+        with pytest.raises(KeyturnError, match="api2 first has to catch up with rotation r1 of KEY") as raised:
+            plan.choose(catalog, content, only, "rotate", NOW)
+        assert (raised.value.code, "keyturn_only=KEY," in str(raised.value.hint)) == ("rotations-several", True)
+        assert plan.choose(catalog, content, only, "rotate", NOW, ["api2"]) == only
+    del content["rotations"]["r1"]["waived"]
+    assert plan.choose(catalog, content, [], "rotate", NOW) == ["OTHER"]
+    del content["rotations"]["r2"]["waived"]
+    assert plan.choose(catalog, content, [], "rotate", NOW) == ["THIRD"]
+
+
 def test_a_plan_says_what_each_host_does() -> None:
     built = plan.build(loaded(), ["KEY"], KINDS, {})
     assert built["phases"] == ["preflight", "backup", "stage", "migrate", "promote", "restart", "verify"]
