@@ -56,7 +56,8 @@ class ActionModule(KeyturnAction):
                 for secret in said.get("secrets", {}).values()
             )
         elif gate == "scanned":
-            problems = gates.scanned(kind_results(plan, task_vars))
+            results = kind_results(plan, task_vars)
+            problems = gates.scanned(results) + gates.locked_out(plan, results)
             problems += gates.windows(plan, answers_of(task_vars, "__rotation_jwks"))
         elif gate == "readable":
             confirmed = _names(args.get("confirmed"))

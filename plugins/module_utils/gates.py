@@ -17,6 +17,7 @@ __all__ = [
     "chosen_backup",
     "joined_later",
     "keysets",
+    "locked_out",
     "lost_hosts",
     "preflight",
     "readable",
@@ -239,6 +240,28 @@ def scanned(results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
                     + ". Check the key, the envelope, and these rows."
                 )
     return problems
+
+
+def locked_out(plan: Mapping[str, Any], results: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
+    """Connections that log in as a role whose password turns in the same rotation: from promote on, and on the way
+    back, they would be refused, with rows and stores apart.
+    """
+    turning = {
+        server["role"]: server["secret"]
+        for work in plan["hosts"].values()
+        for server in work.get("servers", ())
+        if server["type"] == "postgres"
+    }
+    problems = {}
+    for host, step, result in results:
+        role = result.get("server", {}).get("role") if step == "preflight" else None
+        if role in turning:
+            job, other = result["job"], turning[role]
+            problems[host, job["database"]] = (
+                f"{host}: the connection of {job['database']}, which {job['secret']} needs, logs in as {role}, whose "
+                f"password {other} turns in the same rotation. Turn {other} in a run of its own."
+            )
+    return list(problems.values())
 
 
 def windows(plan: Mapping[str, Any], answers: Answers) -> list[str]:

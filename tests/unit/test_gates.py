@@ -112,6 +112,19 @@ def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:
     assert gates.swapped_back(PLAN, {"db": [{"job": {"database": "app"}, "failed": True}]})
 
 
+def test_a_connection_whose_password_turns_in_the_same_rotation_is_refused() -> None:
+    turning = {"secret": "APP_PASSWORD", "type": "postgres", "role": "app", "database": "admin"}
+    cache = {"secret": "CACHE_PASSWORD", "type": "redis", "address": "127.0.0.1:6379"}
+    beside = {"hosts": {"db": {"servers": [turning, cache]}, "api": {}}}
+    counted = {"job": {"secret": "KEY", "database": "app"}, "server": {"role": "app"}}
+    (problem,) = gates.locked_out(beside, [("db", "preflight", counted), ("db", "preflight", counted)])
+    assert problem.startswith("db: the connection of app, which KEY needs, logs in as app, whose password APP_PASSWORD")
+    assert problem.endswith("Turn APP_PASSWORD in a run of its own.")
+    owner = {**counted, "server": {"role": "owner"}}
+    assert gates.locked_out(beside, [("db", "preflight", owner), ("db", "verify", counted)]) == []
+    assert gates.locked_out(PLAN, [("db", "preflight", counted)]) == []
+
+
 def test_a_backup_whose_key_does_not_open_the_data_is_refused() -> None:
     row = {"table": "t", "column": "c", "total": 5, "old": 3, "null": 1, "plaintext": 0}
     (problem,) = gates.readable([("db", "preflight", {"coverage": [row]})])
