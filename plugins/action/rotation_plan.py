@@ -16,6 +16,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import check_shared
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.held import reasons_to_hold, settle
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
@@ -146,6 +147,7 @@ class ActionModule(KeyturnAction):
         begins = choice == "rotate" and not planning.goes_on(register, names, waivers)
         if begins:
             names, held = settle(catalog.secrets, names, not planning.asks_for_all(catalog, only))
+            check_shared(catalog.secrets, names)
         until = str(args.get("until") or "")
         plan = {
             **planning.build(

@@ -16,8 +16,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from cryptography.fernet import Fernet
 from demo import cells
 from demo.stack import APIS, HOSTS, SECRET, Stack
+from psycopg import conninfo
 
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller, Ended, registry
@@ -271,6 +273,32 @@ def test_trap_24_a_partial_run_is_refused(
     assert ended.code != 0, ended.output
     assert any(word in ended.output for word in words.split("|")), ended.output
     assert everything(stack) == before
+
+
+@pytest.mark.one_instance
+def test_what_must_not_turn_together_is_refused_before_anything_changes(stack: Stack, controller: Controller) -> None:
+    """From promote on the connection of the rows would be refused; the swap of one key would pass for both."""
+    before = stack.key()
+    owner = conninfo.conninfo_to_dict(stack.database.owner_dsn)
+    with stack.env_file("api1").open("a") as file:
+        file.write(f"OWNER_PASSWORD={owner['password']}\nSECOND_KEY={Fernet.generate_key().decode()}\n")
+    variables = load(stack)
+    names = variables["keyturn_secrets"]
+    stores = [{"hosts": "api1", "type": "env_file", "path": str(stack.env_file("api1"))}]
+    names["SECOND_KEY"] = {**names[SECRET], "stores": stores}
+    server = {"type": "postgres", "database": "app", "role": owner["user"], "host": "127.0.0.1"}
+    names["OWNER_PASSWORD"] = {"kind": "env_secret", "strategy": "cutover", "stores": stores, "server": server}
+    names["OWNER_PASSWORD"]["generate"] = {"type": "string", "length": 32}
+    edit(stack, variables)
+    shared = controller.run(stack.inventory, "rotate", only=f"{SECRET},SECOND_KEY")
+    assert shared.code != 0
+    assert f"jwks_keys.private_jwk has values under {SECRET} and values under SECOND_KEY" in shared.output
+    assert status_of(stack) == []
+    locked_out = controller.run(stack.inventory, "rotate", only=f"{SECRET},OWNER_PASSWORD")
+    assert locked_out.code != 0
+    assert "whose password OWNER_PASSWORD turns in the same rotation" in locked_out.output
+    assert status_of(stack) == ["rolled_back"]
+    assert_untouched(stack, before)
 
 
 def test_every_changing_phase_holds_few_module_executions(stack: Stack, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import SHAPES, json_schema, load_catalog
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import check_shared
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import Shape
 
@@ -173,6 +174,36 @@ def test_what_a_secret_needs_is_not_emptied(name: str, table: str, column: str, 
     with pytest.raises(KeyturnError, match=words) as raised:
         load_catalog(variables, GROUPS)
     assert raised.value.where == f"keyturn_secrets.{name}.clear[0]"
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "strategy", "is_refused"),
+    [
+        ("t", "c", "cutover", True),
+        ("public.t", "c", "cutover", True),
+        ("t", "d", "cutover", False),
+        ("elsewhere.t", "c", "cutover", False),
+        ("t", "c", "overlap", False),
+    ],
+)
+def test_two_keys_of_one_column_are_not_cut_over_in_the_same_rotation(
+    table: str, column: str, strategy: str, is_refused: bool
+) -> None:
+    """They would share its side table, and the swap of the first would pass for that of both."""
+    variables = change("keyturn_secrets.KEY.strategy", strategy)
+    key = variables["keyturn_secrets"]["KEY"]
+    key["data"][0]["where"] = {"column": "tenant", "is": "a"}
+    mine = {**key["data"][0], "table": table, "column": column, "where": {"column": "tenant", "is": "b"}}
+    variables["keyturn_secrets"]["OTHER"] = copy.deepcopy({**key, "data": [mine]})
+    secrets = load_catalog(variables, GROUPS).secrets
+    check_shared(secrets, ["KEY"])
+    check_shared(secrets, ["OTHER"])
+    if not is_refused:
+        check_shared(secrets, ["KEY", "OTHER"])
+        return
+    with pytest.raises(KeyturnError, match=r"t.c has values under KEY and values under OTHER") as raised:
+        check_shared(secrets, ["KEY", "OTHER"])
+    assert raised.value.code == "keys-together"
 
 
 def _with_documents(**more: Any) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 # SPDX-FileCopyrightText: keyturn.rotation contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Columns that one secret empties and another one needs: its cells, or what says which rows are meant. Pure.
+"""Columns that two secrets use: one empties what another one needs, or both have cells there. Pure.
 
 What one call can see of a database is refused there too; a secret that turns alone sees only its own columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["check_cleared"]
+__all__ = ["check_cleared", "check_shared"]
 
 #: A database, a table and a column.
 _Place = tuple[str, str, str]
@@ -35,6 +35,26 @@ def check_cleared(secrets: Mapping[str, Mapping[str, Any]]) -> None:
                     f"{entry['table']}.{entry['column']} would be emptied, and it {said}",
                     where=f"keyturn_secrets.{name}.clear[{number}]",
                     hint="Take it out of clear: emptied are columns that the service fills again",
+                )
+
+
+def check_shared(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> None:
+    """Refuse to cut over two keys of one column in the same rotation: they would share its side table, and the swap of
+    the first would pass for that of both.
+
+    :raises KeyturnError: ``keys-together``.
+    """
+    first: dict[_Place, str] = {}
+    for name in sorted(set(names)):
+        secret = secrets[name]
+        for entry in secret.get("data", ()) if secret["strategy"] == "cutover" else ():
+            other = first.setdefault(_place(entry, entry["column"]), name)
+            if other != name:
+                raise KeyturnError(
+                    "keys-together",
+                    f"{entry['table']}.{entry['column']} has values under {other} and values under {name}",
+                    where="keyturn_only",
+                    hint="Turn them in runs of their own, and retire the one before the other begins",
                 )
 
 
