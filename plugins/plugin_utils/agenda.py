@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import apart
 from ansible_collections.keyturn.rotation.plugins.module_utils.held import reasons_to_hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
@@ -81,7 +82,8 @@ def agenda(
             continue
         elif planning.due(secret, records.get(name, {}), now) == "due":
             groups.setdefault(secret["strategy"], []).append(name)
-    rotate = [{"playbook": "rotate", "only": names} for names in (*behind.values(), *groups.values())]
+    due = [part for names in groups.values() for part in apart(secrets, names)]
+    rotate = [{"playbook": "rotate", "only": names} for names in (*behind.values(), *due)]
     overdue = [
         name for name, secret in sorted(secrets.items()) if age(secret, records.get(name, {}), now)["late_s"] > grace
     ]

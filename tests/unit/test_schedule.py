@@ -73,6 +73,20 @@ def test_what_is_due_turns_by_strategy_and_what_is_not_stays() -> None:
     assert runs(secrets, content) == [("rotate", "A,B"), ("rotate", "C")]
 
 
+def test_what_would_be_refused_in_the_same_run_turns_in_runs_of_its_own() -> None:
+    def key(table: str) -> dict[str, Any]:
+        return secret(strategy="cutover", data=[{"database": "app", "table": table, "column": "c"}])
+
+    role = {"type": "postgres", "database": "app", "role": "app"}
+    password = secret(strategy="cutover", server=role)
+    secrets = {"A": key("t"), "B": key("public.t"), "C": key("u"), "D": secret(strategy="cutover"), "E": password}
+    assert runs(secrets, register()) == [("rotate", "A,C,D"), ("rotate", "B"), ("rotate", "E")]
+    secrets["E"] = secret(strategy="cutover", server=[{"type": "redis", "address": "cache:6379"}])
+    assert runs(secrets, register()) == [("rotate", "A,C,D,E"), ("rotate", "B")]
+    replaced = {"E": secret(server=role), "F": secret(), "G": {**key("t"), "strategy": "replace"}}
+    assert runs(replaced, register()) == [("rotate", "E,F,G")]
+
+
 def test_trap_09_what_data_depends_on_is_left_to_people_and_the_table_says_why() -> None:
     held = {"N8N_ENCRYPTION_KEY": secret(), "POSTGRES_PASSWORD": secret(), "TOKEN": secret()}
     assert runs(held, register()) == [("rotate", "TOKEN")]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["check_cleared", "check_shared"]
+__all__ = ["apart", "check_cleared", "check_shared"]
 
 #: A database, a table and a column.
 _Place = tuple[str, str, str]
@@ -56,6 +56,33 @@ def check_shared(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str])
                     where="keyturn_only",
                     hint="Turn them in runs of their own, and retire the one before the other begins",
                 )
+
+
+def apart(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[list[str]]:
+    """These secrets in as few groups as keep what is refused in the same rotation apart: keys of one column, and a key
+    from the password of a PostgreSQL role, as which the connection to its rows may log in.
+    """
+    groups: list[list[str]] = []
+    for name in names:
+        fitting = (group for group in groups if not any(_collide(secrets[name], secrets[each]) for each in group))
+        group = next(fitting, None)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append(name)
+    return groups
+
+
+def _collide(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if "cutover" not in (one["strategy"], other["strategy"]):
+        return False
+    mine, its = ({_place(entry, entry["column"]) for entry in each.get("data", ())} for each in (one, other))
+    return bool(mine & its) or bool((mine and _turns_role(other)) or (its and _turns_role(one)))
+
+
+def _turns_role(secret: Mapping[str, Any]) -> bool:
+    servers = secret.get("server") or ()
+    return any(entry["type"] == "postgres" for entry in ([servers] if isinstance(servers, Mapping) else servers))
 
 
 def _place(entry: Mapping[str, Any], column: str) -> _Place:
