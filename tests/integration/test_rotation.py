@@ -201,6 +201,28 @@ def test_retire_refuses_to_run_early(stack: Stack, controller: Controller) -> No
 
 
 @pytest.mark.one_instance
+def test_a_retire_that_was_killed_after_the_hosts_forgot_the_versions_ends_with_the_same_command(
+    stack: Stack, controller: Controller
+) -> None:
+    reads = {"name": "reads it", "hosts": "api1", "type": "command", "command": ["grep", "-q", "."], "version": "new"}
+    change_secret(stack, probes=[reads])
+    before = stack.key()
+    assert_turned(stack, controller.run(stack.inventory, "rotate", only=SECRET), before)
+    first = controller.run(stack.inventory, "retire", only=SECRET)
+    assert first.code == 0, first.output
+    path = stack.state_dir("db") / "registry.json"  # as it was before that run wrote its end
+    content = json.loads(path.read_text())
+    ((rotation_id, rotation),) = content["rotations"].items()
+    rotation["status"] = "retiring"
+    content["secrets"][SECRET]["open"] = rotation_id
+    path.write_text(json.dumps(content))
+    again = controller.run(stack.inventory, "retire", only=SECRET)
+    assert again.code == 0, again.output
+    assert status_of(stack) == ["retired"]
+    assert stack.verify().ok
+
+
+@pytest.mark.one_instance
 def test_first_adoption_and_back(make_stack: Callable[..., Stack], controller: Controller) -> None:
     stack = make_stack(encrypted=False)
     assert stack.key() is None
