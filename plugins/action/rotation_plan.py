@@ -147,7 +147,8 @@ class ActionModule(KeyturnAction):
         begins = choice == "rotate" and not planning.goes_on(register, names, waivers)
         if begins:
             names, held = settle(catalog.secrets, names, not planning.asks_for_all(catalog, only))
-            check_shared(catalog.secrets, names)
+            kept = [name for name in catalog.secrets if registry.has_way_back(register, name)]
+            check_shared(catalog.secrets, names, kept)
         until = str(args.get("until") or "")
         plan = {
             **planning.build(

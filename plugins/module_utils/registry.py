@@ -30,6 +30,7 @@ __all__ = [
     "empty",
     "find",
     "finish",
+    "has_way_back",
     "in_use",
     "losing",
     "one_way",
@@ -699,6 +700,12 @@ def _since_before(content: dict[str, Any], name: str) -> None:
     ]
     if turned:
         secret["primary_since"] = max(turned)
+
+
+def has_way_back(content: Mapping[str, Any], name: str) -> bool:
+    """Whether a secret has turned and what it turned from is kept."""
+    current = content["secrets"].get(name, {}).get("current")
+    return bool(content["rotations"].get(current, {}).get("status") == _TURNED)
 
 
 def undoable(content: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
-from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import apart
+from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.columns import apart, beside
 from ansible_collections.keyturn.rotation.plugins.module_utils.held import reasons_to_hold
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
@@ -74,14 +74,18 @@ def agenda(
     held = reasons_to_hold(secrets)
     behind: dict[str, list[str]] = {}
     groups: dict[str, list[str]] = {}
+    retired = {name for run in retire for name in run["only"]}
+    # Keys of one column turn one after the other: the next once that before is retired
+    first = [name for name in secrets if name not in retired and registry.has_way_back(register, name)]
     for name, secret in sorted(free.items()):
         late = registry.catching_up(register, name, waived)
         if late:
             behind.setdefault(late, []).append(name)
         elif name in held or not secret.get("auto_rotate", True):
             continue
-        elif planning.due(secret, records.get(name, {}), now) == "due":
+        elif planning.due(secret, records.get(name, {}), now) == "due" and not beside(secrets, name, first):
             groups.setdefault(secret["strategy"], []).append(name)
+            first.append(name)
     due = [part for names in groups.values() for part in apart(secrets, names)]
     rotate = [{"playbook": "rotate", "only": names} for names in (*behind.values(), *due)]
     overdue = [

@@ -80,11 +80,26 @@ def test_what_would_be_refused_in_the_same_run_turns_in_runs_of_its_own() -> Non
     role = {"type": "postgres", "database": "app", "role": "app"}
     password = secret(strategy="cutover", server=role)
     secrets = {"A": key("t"), "B": key("public.t"), "C": key("u"), "D": secret(strategy="cutover"), "E": password}
-    assert runs(secrets, register()) == [("rotate", "A,C,D"), ("rotate", "B"), ("rotate", "E")]
+    del secrets["B"]
+    assert runs(secrets, register()) == [("rotate", "A,C,D"), ("rotate", "E")]
     secrets["E"] = secret(strategy="cutover", server=[{"type": "redis", "address": "cache:6379"}])
-    assert runs(secrets, register()) == [("rotate", "A,C,D,E"), ("rotate", "B")]
+    assert runs(secrets, register()) == [("rotate", "A,C,D,E")]
     replaced = {"E": secret(server=role), "F": secret(), "G": {**key("t"), "strategy": "replace"}}
     assert runs(replaced, register()) == [("rotate", "E,F,G")]
+
+
+def test_keys_of_one_column_turn_one_after_the_other() -> None:
+    """They would share its side table, so the next waits until that before is retired."""
+
+    def key(strategy: str = "cutover", table: str = "t") -> dict[str, Any]:
+        return secret(strategy=strategy, data=[{"database": "app", "table": table, "column": "c"}], overlap_min="1d")
+
+    secrets = {"A": key(), "B": key(table="public.t")}
+    assert runs(secrets, register()) == [("rotate", "A")]
+    assert runs(secrets, register(r1=turned(0.5, "A"))) == []
+    assert runs(secrets, register(r1=turned(2, "A"))) == [("retire", "A"), ("rotate", "B")]
+    assert runs(secrets, register(r1=turned(2, "A", status="retired"))) == [("rotate", "B")]
+    assert runs({"A": key("overlap"), "B": key("overlap")}, register(r1=turned(0.5, "A"))) == [("rotate", "B")]
 
 
 def test_trap_09_what_data_depends_on_is_left_to_people_and_the_table_says_why() -> None:

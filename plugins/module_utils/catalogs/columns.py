@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["apart", "check_cleared", "check_shared"]
+__all__ = ["apart", "beside", "check_cleared", "check_shared"]
 
 #: A database, a table and a column.
 _Place = tuple[str, str, str]
@@ -38,29 +38,42 @@ def check_cleared(secrets: Mapping[str, Mapping[str, Any]]) -> None:
                 )
 
 
-def check_shared(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> None:
-    """Refuse to cut over two keys of one column in the same rotation: they would share its side table, and the swap of
-    the first would pass for that of both.
+def check_shared(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str], kept: Iterable[str] = ()) -> None:
+    """Refuse to cut over two keys of one column at the same time: they would share its side table. The swap of the
+    first would pass for that of both, and the rows for its way back would be lost.
 
+    :param names: the secrets that are to turn in one rotation.
+    :param kept: those whose version before is kept for the way back.
     :raises KeyturnError: ``keys-together``.
     """
-    first: dict[_Place, str] = {}
-    for name in sorted(set(names)):
-        secret = secrets[name]
-        for entry in secret.get("data", ()) if secret["strategy"] == "cutover" else ():
-            other = first.setdefault(_place(entry, entry["column"]), name)
-            if other != name:
-                raise KeyturnError(
-                    "keys-together",
-                    f"{entry['table']}.{entry['column']} has values under {other} and values under {name}",
-                    where="keyturn_only",
-                    hint="Turn them in runs of their own, and retire the one before the other begins",
-                )
+    turning = sorted(set(names))
+    for name in turning:
+        together = beside(secrets, name, turning)
+        other = together or beside(secrets, name, sorted(set(kept) - set(turning)))
+        if other:
+            more = "" if together else ", whose version before is kept for going back,"
+            raise KeyturnError(
+                "keys-together",
+                f"{name} and {other}{more} have values in the same column",
+                where="keyturn_only",
+                hint="Turn them in runs of their own, and retire the one or bring it back before the other begins",
+            )
+
+
+def beside(secrets: Mapping[str, Mapping[str, Any]], name: str, others: Iterable[str]) -> str:
+    """The first of these other secrets that has values in a column of this one, where both are cut over, or nothing."""
+    mine = _cut_over(secrets[name])
+    return next((each for each in others if each != name and mine & _cut_over(secrets.get(each, {}))), "")
+
+
+def _cut_over(secret: Mapping[str, Any]) -> set[_Place]:
+    entries = secret.get("data") or () if secret.get("strategy") == "cutover" else ()
+    return {_place(entry, entry["column"]) for entry in entries}
 
 
 def apart(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> list[list[str]]:
-    """These secrets in as few groups as keep what is refused in the same rotation apart: keys of one column, and a key
-    from the password of a PostgreSQL role, as which the connection to its rows may log in.
+    """These secrets in as few groups as keep a key apart from the password of a PostgreSQL role: the connection to its
+    rows may log in as that one, which is refused in the same rotation.
     """
     groups: list[list[str]] = []
     for name in names:
@@ -76,8 +89,7 @@ def apart(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> lis
 def _collide(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if "cutover" not in (one["strategy"], other["strategy"]):
         return False
-    mine, its = ({_place(entry, entry["column"]) for entry in each.get("data", ())} for each in (one, other))
-    return bool(mine & its) or bool((mine and _turns_role(other)) or (its and _turns_role(one)))
+    return bool((one.get("data") and _turns_role(other)) or (other.get("data") and _turns_role(one)))
 
 
 def _turns_role(secret: Mapping[str, Any]) -> bool:
