@@ -278,8 +278,10 @@ def test_trap_49_another_folder_and_other_names_do_not_hide_the_backups_of_befor
     assert project.run("retire", only=SECRET, confirm=SECRET).code == 0
     project.write({"directory": "elsewhere"})
     listed = project.run("restore")
-    assert [listed.output.count(name) for name in (made[project.hosts[0]].name, "kept-20")] == [2, 2], listed.output
-    restored = project.run("restore", restore=made[project.hosts[0]].name, confirm=SECRET)
+    first, _second = sorted(registry(project.state(project.hosts[0]))["rotations"])
+    assert [listed.output.count(text) for text in (f"rotation  {first}", "kept-20")] == [2, 2], listed.output
+    assert all(f"{backup.name}: " in listed.output for backup in made.values())
+    restored = project.run("restore", restore=first, confirm=SECRET)
     assert (restored.code, project.values()) == (0, {FIRST}), restored.output
     project.write({"directory": "elsewhere", "retention_days": 0})
     pruned = project.run("prune", confirm=SECRET)

@@ -51,10 +51,11 @@ def check_shared(secrets: Mapping[str, Mapping[str, Any]], names: Iterable[str],
         together = beside(secrets, name, turning)
         other = together or beside(secrets, name, sorted(set(kept) - set(turning)))
         if other:
-            more = "" if together else ", whose version before is kept for going back,"
+            (_database, table, column), *_more = sorted(_cut_over(secrets[name]) & _cut_over(secrets[other]))
+            kept_too = "" if together else f", and what {other} turned from is kept for going back"
             raise KeyturnError(
                 "keys-together",
-                f"{name} and {other}{more} have values in the same column",
+                f"{table}.{column} has values under {name} and values under {other}{kept_too}",
                 where="keyturn_only",
                 hint="Turn them in runs of their own, and retire the one or bring it back before the other begins",
             )
