@@ -64,6 +64,14 @@ def test_what_a_rotation_needs_stays() -> None:
     assert _gone(known, keep=1, needed=("r1", "r2")) == []
 
 
+def test_what_is_needed_stays_in_each_folder_that_has_its_name() -> None:
+    """Two folders, one named after the other in the catalog, may hold backups of one name; they go by name."""
+    needed, other = _backup(200, "A", rotation_id="r1"), _backup(200, "A", rotation_id="r2")
+    for twins in ([needed, other], [other, needed]):
+        assert _gone([*twins, _backup(1, "A")], needed=("r1",)) == []
+    assert _gone([needed, other, _backup(1, "A")]) == [200, 200]
+
+
 def test_so_many_days_that_no_calendar_has_them_keep_all() -> None:
     known = [_backup(300, "A"), _backup(1, "A")]
     assert _gone(known, days=9999999) == []

@@ -15,7 +15,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing im
     checksums,
     choose,
     contents,
-    listing,
+    listings,
     verify,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.make import create
@@ -103,9 +103,7 @@ class Place:
 
     def listing(self) -> list[Backup]:
         """All backups, the oldest first."""
-        places = ((self.folder, self.root), *self.others)
-        found = [backup for folder, root in places for backup in listing(folder, root, self.form)]
-        return sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
+        return listings(((self.folder, self.root), *self.others), self.form)
 
 
 def backup_key(session: Session, params: Mapping[str, Any]) -> bytes | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.folders import Folder
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model import (
     METADATA,
     SCHEMA_VERSION,
@@ -28,7 +29,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names impo
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import unlock
 
-__all__ = ["checksums", "choose", "contents", "find", "listing", "verify"]
+__all__ = ["checksums", "choose", "contents", "find", "listing", "listings", "verify"]
 
 
 def listing(backup_dir: str, root: str | None = None, form: str = DEFAULT_FORMAT) -> list[Backup]:
@@ -48,7 +49,17 @@ def listing(backup_dir: str, root: str | None = None, form: str = DEFAULT_FORMAT
         when = time_of(name, form) or _stamped(name, folder)
         if when:
             found.append(_read(Backup(name, folder, *when, usable=False), root))
-    return sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
+    return sorted(found, key=_age)
+
+
+def listings(places: Iterable[Folder], form: str = DEFAULT_FORMAT) -> list[Backup]:
+    """The backups of several folders, the oldest first."""
+    found = [backup for folder, root in places for backup in listing(folder, root, form)]
+    return sorted(found, key=_age)
+
+
+def _age(backup: Backup) -> tuple[datetime, int, str]:
+    return backup.made_at, backup.number, backup.name
 
 
 def _stamped(name: str, folder: str) -> tuple[datetime, int] | None:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.folders import Folder
-from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import checksums, listing
+from ansible_collections.keyturn.rotation.plugins.module_utils.backup.listing import checksums, listings
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.make import alone
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.model import Backup
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup.names import DEFAULT_FORMAT, is_left
@@ -53,13 +53,15 @@ def expired(backups: Sequence[Backup], sound: Collection[str], retention: Retent
             last.update(dict.fromkeys(backup.secrets, backup.name))
             last[""] = "" if backup.secrets else backup.name
     stay = {name for secret, name in last.items() if secret not in retention.release}
+    # By name: folders that the catalog named one after the other may hold the same one twice
+    stay |= {backup.name for backup in backups if backup.rotation_id and backup.rotation_id in retention.needed}
     newer: Counter[tuple[str, bool]] = Counter()
     found: dict[str, str] = {}
     for backup in reversed(backups):
         kinds = [(secret, bool(backup.reason)) for secret in backup.secrets or ("",)]
         many = retention.keep > 0 and all(newer[kind] >= retention.keep for kind in kinds)
         newer.update(kinds)
-        if backup.name in stay or (backup.rotation_id and backup.rotation_id in retention.needed):
+        if backup.name in stay:
             continue
         if (backup.expires(retention.days) or now) < now:
             found[backup.name] = f"older than {retention.days} days"
@@ -92,8 +94,7 @@ def prune(
             hint="Give a number of days, or of backups",
         )
     places = [place for place in ((backup_dir, root), *others) if os.path.isdir(place[0])]
-    found = [backup for folder, project in places for backup in listing(folder, project, form)]
-    backups = sorted(found, key=lambda backup: (backup.made_at, backup.number, backup.name))
+    backups = listings(places, form)
     sound = {backup.name for backup in backups if backup.usable and checksums(backup) != "wrong"}
     why = expired(backups, sound, retention, now)
     told = [

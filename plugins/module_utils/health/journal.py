@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import subprocess
 from collections.abc import Sequence
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.log_lines import mask_lines, values_in
+from ansible_collections.keyturn.rotation.plugins.module_utils.quiet_command import run_reading
 
 __all__ = ["last_lines"]
 
@@ -50,16 +49,5 @@ def _words(text: str) -> list[str]:
 
 
 def _printed(argv: Sequence[str]) -> list[str]:
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
-            timeout=_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.decode("utf-8", "replace").splitlines() if not done.returncode else []
+    ending, printed = run_reading(argv, _SECONDS)
+    return printed.decode("utf-8", "replace").splitlines() if ending.code == 0 else []
