@@ -94,6 +94,9 @@ class ActionModule(KeyturnAction):
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:
             raise KeyturnError("gate-unknown", f"no gate {gate!r}", hint="This is an error of the role")
+        if "boxes" in result:
+            found = answers_of(task_vars, "__rotation_found")
+            result["forgotten"] = gates.forgotten(plan, found, result["boxes"], str(args.get("rotation_id")))
         if problems:
             raise KeyturnError(f"gate-{gate}", " ".join(problems), where="")
         return result

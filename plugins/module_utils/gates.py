@@ -15,6 +15,7 @@ __all__ = [
     "agreement",
     "backups",
     "chosen_backup",
+    "forgotten",
     "joined_later",
     "keysets",
     "locked_out",
@@ -173,6 +174,35 @@ def joined_later(plan: Mapping[str, Any], found: Answers, rotation_id: str, reti
                     f"{first}), or take {host} out of the inventory. Then run the rollback playbook."
                 )
     return later
+
+
+def forgotten(
+    plan: Mapping[str, Any], found: Answers, boxes: Answers, rotation_id: str
+) -> dict[str, dict[str, list[str]]]:
+    """What a retire that was interrupted cannot ask for any more: versions that hosts have forgotten already.
+
+    :param found: what ``secret_info`` said on each host.
+    :param boxes: sealed values by recipient, secret and version.
+    :returns: by host, ``here``: its own secrets of which it keeps no version, and ``data``: secrets that some host has
+        forgotten and whose new value nobody can give to this one.
+    """
+    states = {
+        host: {
+            name: (secret.get("versions") or {}).get(rotation_id, {}).get("state", "")
+            for name, secret in said.get("secrets", {}).items()
+        }
+        for host, said in found.items()
+    }
+    retired = {name for said in states.values() for name, state in said.items() if state == "retired"}
+    gone: dict[str, dict[str, list[str]]] = {}
+    for host, work in plan["hosts"].items():
+        kept = {name for name, state in states.get(host, {}).items() if state not in ("", "retired")}
+        given = {name for name, versions in boxes.get(host, {}).items() if "new" in versions}
+        gone[host] = {
+            "here": sorted({entry["name"] for entry in work["secrets"]} - kept),
+            "data": sorted(retired - given),
+        }
+    return gone
 
 
 def keysets(plan: Mapping[str, Any], answers: Answers) -> list[str]:

@@ -80,6 +80,10 @@ boxes:
   description: Sealed values by recipient.
   returned: success
   type: dict
+forgotten:
+  description: By host, secrets of which it keeps no version, and those whose data cannot be asked for any more.
+  returned: preflight, made, staged, found
+  type: dict
 later:
   description: What is wrong with hosts that a secret has turned without, by host.
   returned: found

@@ -105,6 +105,25 @@ def test_a_host_that_joined_after_the_turn_is_named(mark: str, staged: bool, bac
     assert gates.joined_later(plan, said, "r2", retiring=True) == {}
 
 
+def test_a_retire_that_goes_on_knows_what_hosts_have_forgotten() -> None:
+    def kept(state: str) -> dict[str, Any]:
+        return {"secrets": {"KEY": {"versions": {"r1": {"state": state}}}}}
+
+    nothing: dict[str, Any] = {"secrets": {"KEY": {"versions": {}}}}
+    all_keep = {"api1": kept("promoted"), "api2": kept("promoted")}
+    given = {"db": {"KEY": {"new": "sealed"}}}
+    here = {host: {"here": [], "data": []} for host in ("api1", "api2")}
+    assert gates.forgotten(PLAN, all_keep, given, "r1") == {**here, "db": {"here": [], "data": []}}
+    one_forgot = {"api1": kept("promoted"), "api2": kept("retired")}
+    said = gates.forgotten(PLAN, one_forgot, given, "r1")
+    assert (said["api1"]["here"], said["api2"]["here"], said["db"]["data"]) == ([], ["KEY"], [])
+    all_forgot = {"api1": kept("retired"), "api2": kept("retired")}
+    said = gates.forgotten(PLAN, all_forgot, {}, "r1")
+    assert (said["api1"]["here"], said["db"]) == (["KEY"], {"here": [], "data": ["KEY"]})
+    lost = gates.forgotten(PLAN, {"api1": nothing, "api2": nothing}, {}, "r1")  # not forgotten: its data is asked for
+    assert (lost["api1"]["here"], lost["db"]["data"]) == (["KEY"], [])
+
+
 def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:
     done = {"db": [{"job": {"database": "app"}}]}
     assert gates.swapped_back(PLAN, done) == []

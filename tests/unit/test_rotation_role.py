@@ -40,9 +40,12 @@ def _argument(file: str, task: str, argument: str) -> str:
     return str(one["keyturn.rotation.secret_probe"][argument])
 
 
-@pytest.mark.parametrize(("entered", "asked"), [(["verify"], ["up", "new", "old"]), (["retire"], ["up", "new"])])
-def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled(
-    entered: list[str], asked: list[str]
+@pytest.mark.parametrize(
+    ("entered", "here", "asked"),
+    [(["verify"], [], ["up", "new", "old"]), (["retire"], [], ["up", "new"]), (["retire"], ["SIGN"], ["up"])],
+)
+def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled_or_is_forgotten(
+    entered: list[str], here: list[str], asked: list[str]
 ) -> None:
     assert _argument("retire.yml", "Ask every probe", "probes") == "{{ __rotation_asked_first }}"
     probes = _read(
@@ -50,6 +53,8 @@ def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled(
         __rotation_plan={"secrets": [{"name": "SIGN"}]},
         __rotation_work={"probes": _PROBES},
         __rotation_run={"rotation": {"entered": entered}},
+        __rotation_boxes={"forgotten": {"one": {"here": here, "data": []}}},
+        inventory_hostname="one",
     )
     assert [probe["name"] for probe in probes] == asked
 
