@@ -94,7 +94,7 @@ def test_a_rotation_is_seen_paused_and_resumed(slow: Stack, controller: Controll
     assert faster.code == 0, faster.output
     output = process.communicate(timeout=600)[0]
     assert ", paused" in output
-    assert "/s, " in output
+    assert re.search(r"^  db: public\.jwks_keys\.private_jwk \d+ of 600 rows .*/s, ", output, re.MULTILINE)
     assert_turned(slow, Ended(process.returncode, output), before)
     (rotation,) = registry(slow.state_dir("db"))["rotations"].values()
     assert (rotation["status"], len(rotation["runs"])) == ("overlap", 1)
@@ -131,13 +131,10 @@ def test_a_rotation_is_stopped_and_the_same_command_finishes_it(slow: Stack, con
 
 
 def test_lines_of_progress_are_as_rare_as_asked(make_stack: StackMaker, controller: Controller) -> None:
-    """Ten seconds of work, which would say ten lines."""
+    """Ten seconds of work, which would say ten lines; asked is one in an hour."""
     stack = make_stack(rows=200)
     _treat(stack, workers=1, batch_rows=5, rate=20)
     before = stack.key()
-    ended = controller.run(stack.inventory, "rotate", only=SECRET, progress_seconds=4)
+    ended = controller.run(stack.inventory, "rotate", only=SECRET, progress_seconds=3600)
     assert_turned(stack, ended, before)
-    said = re.findall(r"^  db: public\.jwks_keys\.private_jwk (\d+) of 200 rows .*$", ended.output, re.MULTILINE)
-    done = [int(number) for number in said if 0 < int(number) < 200]
-    assert done == sorted(set(done))
-    assert 1 <= len(done) <= 4
+    assert re.findall(r"^  db: public\.jwks_keys\.private_jwk (\d+) of 200 rows", ended.output, re.MULTILINE) == []
