@@ -3,7 +3,7 @@
 """A callback that keeps the zips of modules between runs; Ansible makes them anew in each.
 
 The collection's own code for the controller is compiled once as well (``tests/support/compiled.py``); Ansible compiles
-it in each run, a sixth of a run's processor time. It also turns the search for cycles off, which is a tenth of a run's processor time: a run of a test is short.
+it in each run, a tenth of a short one. The search for cycles, another tenth, is off: a run of a test is short.
 """
 
 from __future__ import annotations
