@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,3 +124,32 @@ def test_no_loop_takes_the_name_of_a_variable_of_its_role(role: str) -> None:
         if "loop_var" in task.get("loop_control", {})
     }
     assert loops & named == set()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize(
+    ("entered", "counts"),
+    [
+        ("2027-03-28T02:30:00.123Z", "2027-03-28T02:30:01Z"),  # an hour that Berlin does not have on that day
+        ("2027-03-14T02:59:59.000Z", "2027-03-14T03:00:00Z"),  # nor New York
+        ("2026-10-25T02:59:59.999Z", "2026-10-25T03:00:00Z"),
+        ("2026-12-31T23:59:59.000Z", "2027-01-01T00:00:00Z"),
+    ],
+)
+def test_logs_are_watched_from_the_next_second_on_wherever_the_controller_is(
+    zone: str, entered: str, counts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert _read("__rotation_second_after", __rotation_entry={"now": entered}) == counts
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_takes_utc_for_a_time_of_the_controllers_own_zone(role: str) -> None:
+    files = [*(ROOT / "roles" / role).glob("tasks/*.yml"), *(ROOT / "roles" / role).glob("vars/*.yml")]
+    lines = [line for path in files for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert [line for line in lines if ".timestamp()" in line] == []
