@@ -47,6 +47,11 @@ class ActionModule(KeyturnAction):
             mode = args.get("mode")
             later = gates.joined_later(plan, found, str(args.get("rotation_id")), mode == "retire")
             problems = [text for _host, text in sorted(later.items())] if mode in ("rollback", "retire") else []
+            if args.get("timed"):
+                problems += [
+                    f"{text} Until then nobody knows whether the window is over."
+                    for text in gates.clocks(plan, sessions)
+                ]
             result["later"] = later
             result["boxes"] = _boxes(found, sessions)
             signs = any(work.get("signing") for work in plan["hosts"].values())

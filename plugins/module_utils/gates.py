@@ -15,6 +15,7 @@ __all__ = [
     "agreement",
     "backups",
     "chosen_backup",
+    "clocks",
     "forgotten",
     "joined_later",
     "keysets",
@@ -77,6 +78,18 @@ def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
     ]
 
 
+def clocks(plan: Mapping[str, Any], answers: Answers) -> list[str]:
+    """Which host's clock is not that of the others, where one is not.
+
+    :param answers: what each host said when the run was opened there.
+    """
+    found = {host: float(said["clock"]) for host, said in answers.items() if host in plan["hosts"]}
+    if not found or max(found.values()) - min(found.values()) <= CLOCK_SECONDS:
+        return []
+    worst = max(found, key=lambda name: abs(found[name] - sorted(found.values())[len(found) // 2]))
+    return [f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it."]
+
+
 def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_health: bool) -> list[str]:
     """Everything that keeps a rotation from beginning, one line each.
 
@@ -87,16 +100,13 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
         f"{host}: cannot be reached. Bring it back, or waive it with keyturn_waive."
         for host in lost_hosts(plan["hosts"], answers["session"])
     ]
-    clocks = {host: float(said["clock"]) for host, said in answers["session"].items() if host in plan["hosts"]}
     for host, said in sorted(answers["session"].items()):
         problems += _libraries(host, said["missing"])
         if not said.get("compose", True):
             problems.append(f"{host}: docker compose is missing. Install Docker Compose v2.")
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
-    if clocks and max(clocks.values()) - min(clocks.values()) > CLOCK_SECONDS:
-        worst = max(clocks, key=lambda name: abs(clocks[name] - sorted(clocks.values())[len(clocks) // 2]))
-        problems.append(f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it.")
+    problems += clocks(plan, answers["session"])
     for host, said in sorted(answers["found"].items()):
         # Two stores of one file have one trouble
         problems += dict.fromkeys(f"{host}: {problem['msg']}" for problem in said.get("problems", ()))

@@ -44,6 +44,11 @@ options:
       - With V(found), what was asked for. With V(rollback) and V(retire) hosts that a secret has turned without are
         refused, where that stands in the way.
     type: str
+  timed:
+    description:
+      - With V(found), whether time alone says that a version may go. Then hosts with a clock of their own are refused.
+    type: bool
+    default: false
   entered:
     description: With V(found), the phases that the rotation has entered.
     type: list

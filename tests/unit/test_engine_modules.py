@@ -479,6 +479,30 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
     assert "no rotation none" in found["close"]
 
 
+@pytest.mark.parametrize(
+    ("ahead", "timed", "is_refused"), [(90_000, True, True), (90_000, False, False), (9, True, False)]
+)
+def test_time_alone_ends_no_overlap_while_a_clock_is_off(
+    ahead: int, timed: bool, is_refused: bool, tmp_path: Path
+) -> None:
+    hosts = {host: {"said": 1_800_000_000 + (ahead if host == "one" else 0)} for host in ("one", "three", "two")}
+    session = {"clock": "{{ said }}", "public": ""}
+    gate = {
+        "gate": "found",
+        "mode": "retire",
+        "timed": timed,
+        "plan": {"secrets": [], "hosts": {host: {} for host in hosts}},
+    }
+    tasks = [
+        {"name": "Say it", "ansible.builtin.set_fact": {"__rotation_session": session}},
+        {"name": "Ask", "keyturn.rotation.rotation_gate": gate, "run_once": True},
+    ]
+    ended = run_tasks(tmp_path, hosts, tasks)
+    assert (ended.code != 0) == is_refused, ended.output
+    refusal = "one: its clock is off by more than 60 s. Set it. Until then nobody knows whether the window is over."
+    assert (refusal in ended.output) == is_refused
+
+
 def test_a_close_that_cannot_be_run_fails_the_run(tmp_path: Path) -> None:
     """Its own failures are told at the end, others at once."""
     state_dir = tmp_path / "state"
