@@ -4,11 +4,12 @@
 
 Nothing is read from inside a backup. One that holds a file in which the version lay, and that was made while it still
 lay there, is taken to hold it; so is one of which that cannot be told. So a version may be closed late, never early.
+A clock may have been ahead for a while: one that an earlier rotation made was made before, whatever its time says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -47,6 +48,22 @@ def _last_time(rotation: Mapping[str, Any], retired_at: str, entries: Iterable[M
     return _time(retired_at if several else rotation.get("turned_at", retired_at))
 
 
+def _before(register: Mapping[str, Any], rotation_id: str) -> set[str]:
+    """The rotations that began before this one: by their epochs, which only grow, and by time where they have none."""
+    rotations = register["rotations"]
+
+    def began(rotation: Mapping[str, Any]) -> int | None:
+        return next((int(run["epoch"]) for run in rotation.get("runs", ())), None)
+
+    def is_before(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        first, second = began(one), began(other)
+        if first is None or second is None:
+            return bool(one.get("started_at", "") < other["started_at"])
+        return first < second
+
+    return {found for found, rotation in rotations.items() if is_before(rotation, rotations[rotation_id])}
+
+
 def held_by(
     register: Mapping[str, Any],
     rotation_id: str,
@@ -64,6 +81,7 @@ def held_by(
     planned = {entry["name"] for work in hosts.values() for entry in work["secrets"]}
     if not planned.issuperset(names):
         return None
+    earlier = _before(register, rotation_id)
     found: list[str] = []
     for host, work in sorted(hosts.items()):
         entries = [entry for entry in work["secrets"] if entry["name"] in names]
@@ -76,16 +94,18 @@ def held_by(
         found += [
             f"{host}: {backup['name']}"
             for backup in answers[host]
-            if backup["rotation_id"] == rotation_id or _may_hold(backup, paths, until)
+            if backup["rotation_id"] == rotation_id or _may_hold(backup, paths, until, earlier)
         ]
     return found
 
 
-def _may_hold(backup: Mapping[str, Any], paths: set[str], until: datetime) -> bool:
+def _may_hold(backup: Mapping[str, Any], paths: set[str], until: datetime, earlier: Collection[str]) -> bool:
     if not backup["complete"] or backup["foreign"]:
         return True
     if not paths & set(backup["files"]):
         return False
+    if backup["rotation_id"] in earlier:
+        return True
     # Backups have the time of their host, the register that of the state host
     latest = until + timedelta(seconds=CLOCK_SECONDS)
     return bool(backup["reason"]) or datetime.fromisoformat(backup["time"]) <= latest
@@ -102,17 +122,16 @@ def held_in_escrow(
     :param escrow: the plan's ``escrow``.
     :param answers: by host and secret, the rotations of which it has copies.
     """
-    rotations = register["rotations"]
-    names = set(turned_in(rotations[rotation_id])) & set(escrow["secrets"])
+    names = set(turned_in(register["rotations"][rotation_id])) & set(escrow["secrets"])
     if not names:
         return []
     if not set(escrow["hosts"]) <= set(answers):
         return None
-    own = rotations[rotation_id]["started_at"]
+    earlier = _before(register, rotation_id)
     return [
         f"{host}: {name}/{other}"
         for host in sorted(escrow["hosts"])
         for name in sorted(names)
         for other in answers[host].get(name, ())
-        if other != rotation_id and rotations.get(other, {}).get("started_at", "") < own
+        if other != rotation_id and (other in earlier or other not in register["rotations"])
     ]

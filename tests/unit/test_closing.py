@@ -55,6 +55,22 @@ def test_clocks_may_differ_as_much_as_a_rotation_allows() -> None:
     assert _held(_backup("13:00:00", rotation_id="r1")) == ["one: 13:00:00"], "its own backup, whatever a clock says"
 
 
+def test_what_an_earlier_rotation_kept_was_kept_before_whatever_the_clock_said_then() -> None:
+    """Another secret of the same file turned while the clock was a year ahead; it was set right since."""
+    content = _register(runs=[{"epoch": 4}, {"epoch": 6}])
+    ahead = {"started_at": "2027-11-21T10:00:00.000Z", "runs": [{"epoch": 3}], "secrets": ["OTHER"]}
+    content["rotations"]["r0"] = {"status": "retired", **ahead}
+    content["rotations"]["r2"] = {"status": "retired", **ahead, "runs": [{"epoch": 5}]}
+    backups = [
+        {**_backup("12:00:00", rotation_id=found), "name": found, "time": "2027-11-21T10:00:00+00:00"}
+        for found in ("r0", "r2")
+    ]
+    answers = {"one": backups, "two": []}
+    assert closing.held_by(content, "r1", _RETIRED, HOSTS, answers) == ["one: r0"]
+    escrow = {"hosts": ["box"], "secrets": ["KEY"]}
+    assert closing.held_in_escrow(content, "r1", escrow, {"box": {"KEY": ["r0", "r1", "r2"]}}) == ["box: KEY/r0"]
+
+
 def test_what_cannot_be_told_is_taken_to_hold_it() -> None:
     for more in ({"complete": False}, {"foreign": True}, {"reason": "before restoring x"}):
         assert _held(_backup("17:00:00", **more)) == ["one: 17:00:00"]
