@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_services
@@ -71,7 +72,7 @@ class ActionModule(KeyturnAction):
         elif gate == "backups":
             known = answers_of(task_vars, "__rotation_backups")
             wanted = str(args.get("backup") or "")
-            problems = gates.backups(plan, known, wanted)
+            problems = gates.backups(plan, known, wanted, parse_stamp(task_vars["__rotation_planned"]["now"]))
             mine = known.get(task_vars["inventory_hostname"], {}).get("backups", ())
             result["backup"] = gates.chosen_backup(mine, wanted)
         elif gate == "affected":

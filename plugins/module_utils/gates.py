@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -331,10 +332,11 @@ def chosen_backup(known: Sequence[Mapping[str, Any]], wanted: str) -> Mapping[st
     return next(reversed(of_rotation or named), None)
 
 
-def backups(plan: Mapping[str, Any], answers: Answers, wanted: str) -> list[str]:
+def backups(plan: Mapping[str, Any], answers: Answers, wanted: str, now: float) -> list[str]:
     """Hosts on which the backup that is asked for cannot be restored.
 
     :param answers: by host, ``backups`` as ``secret_backup`` lists them.
+    :param now: the present time of the state host, in seconds. Later than that no backup was made.
     """
     problems = []
     rotations = set()
@@ -351,6 +353,11 @@ def backups(plan: Mapping[str, Any], answers: Answers, wanted: str) -> list[str]
             problems.append(
                 f"{host}: {backup['name']} is not whole, or another program made it and keyturn_project_dir does not "
                 "say where its files belong."
+            )
+        elif wanted == "latest" and datetime.fromisoformat(backup["time"]).timestamp() > now + CLOCK_SECONDS:
+            problems.append(
+                f"{host}: {backup['name']} is of a time that has not come yet, so a clock was wrong when it was made, "
+                "and which backup is the latest is not known. Name one of them."
             )
         elif backup["checksums"] == "wrong":
             problems.append(f"{host}: {backup['name']} is not as it was made. Choose another one.")

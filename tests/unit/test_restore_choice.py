@@ -18,6 +18,7 @@ from tests.unit.test_catalog import GROUPS, catalog
 from tests.unit.test_plan import KINDS, NOW
 
 PLAN: dict[str, Any] = {"hosts": {"one": {"secrets": [{}]}, "two": {"secrets": [{}]}, "state": {"secrets": []}}}
+_NOW = plan.parse_stamp("2026-11-21T18:00:00Z")
 _RECIPIENT = "age1mrlqcq6x5z4da0nzvz0u763ypsrn3admrrx3qrwsjc8mnwqq79jsfs0lnk"
 
 
@@ -41,7 +42,7 @@ def _backup(time: str = "20261121-100000", rotation_id: str = "r1", **more: Any)
 
 
 def _problems(wanted: str, one: list[dict[str, Any]], two: list[dict[str, Any]]) -> list[str]:
-    return gates.backups(PLAN, {"one": {"backups": one}, "two": {"backups": two}}, wanted)
+    return gates.backups(PLAN, {"one": {"backups": one}, "two": {"backups": two}}, wanted, _NOW)
 
 
 @pytest.mark.parametrize("wanted", ["20261121-100000", "secrets-backup-20261121-100000", "r1", "latest"])
@@ -80,12 +81,24 @@ def test_every_host_must_have_it_and_it_must_be_as_it_was_made() -> None:
     )
     name = "secrets-backup-20261121-100000"
     assert "is not whole" in _problems(name, [_backup()], [_backup(complete=False)])[0]
-    assert gates.backups(PLAN, {"one": {"backups": [_backup()]}}, "r1") == ["two: did not say which backups it has."]
+    assert gates.backups(PLAN, {"one": {"backups": [_backup()]}}, "r1", _NOW) == [
+        "two: did not say which backups it has."
+    ]
 
 
 def test_the_latest_of_several_rotations_is_refused() -> None:
     (problem,) = _problems("latest", [_backup()], [_backup("20261121-120000", "r2")])
     assert "different rotations (r1, r2)" in problem
+
+
+def test_what_is_the_latest_is_not_known_where_one_is_of_a_time_to_come() -> None:
+    """It was made while a clock was ahead, and another one since the clock was set right."""
+    ahead = {**_backup("20271121-100000", "r0"), "time": "2027-11-21T10:00:00+00:00"}
+    for known in ([_backup(), ahead], [ahead]):
+        one, two = _problems("latest", known, known)
+        assert one.startswith("one: secrets-backup-20271121-100000 is of a time that has not come yet")
+        assert two.startswith("two: ")
+    assert _problems("r0", [_backup(), ahead], [ahead]) == []
 
 
 def test_rows_under_another_key_refuse_it_unless_a_person_said_so() -> None:
