@@ -13,9 +13,12 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["KeyturnAction", "answers_of", "display", "plan_of"]
+__all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "plan_of"]
 
 display = Display()
+
+#: With which a shell says that it found no interpreter; Ansible names it then.
+_NOT_STARTED = (126, 127)
 
 
 def answers_of(task_vars: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
@@ -35,6 +38,27 @@ def plan_of(task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
     """The plan of this run. As an argument it would be templated, entry by entry, for every host."""
     plan: Mapping[str, Any] = task_vars["__rotation_planned"]["plan"]
     return plan
+
+
+def failure_of(result: Mapping[str, Any]) -> KeyturnError:
+    """What a module that failed reported.
+
+    One that was killed reported nothing: Ansible then has a text about its own reading, and what was printed.
+    """
+    was_printed = "module_stdout" in result or "data" in result
+    if "code" not in result and was_printed and result.get("rc") not in _NOT_STARTED:
+        ending = f" (exit code {result['rc']})" if "rc" in result else ""
+        return KeyturnError(
+            "module-lost",
+            f"the module on this host ended without a result{ending}",
+            hint="Something has killed it, such as a want of memory, or its Python does not run. Look at the host's "
+            "log, then run the same command again",
+        )
+    return KeyturnError(
+        result.get("code", "module-failed"),
+        result.get("msg", "the module failed without a message"),
+        where=result.get("where", "") if not result.get("msg") else "",
+    )
 
 
 class KeyturnAction(ActionBase):
@@ -72,9 +96,5 @@ class KeyturnAction(ActionBase):
             module_name=f"keyturn.rotation.{module}", module_args=dict(arguments), task_vars=task_vars
         )
         if result.get("failed"):
-            raise KeyturnError(
-                result.get("code", "module-failed"),
-                result.get("msg", "the module failed without a message"),
-                where=result.get("where", "") if not result.get("msg") else "",
-            )
+            raise failure_of(result)
         return result

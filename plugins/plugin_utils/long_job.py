@@ -13,7 +13,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.throttle import control_path
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import figures
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display, failure_of
 
 __all__ = ["LongJobAction"]
 
@@ -94,9 +94,7 @@ class LongJobAction(KeyturnAction):
         files = (results_file, progress_path, control_path(progress_path))
         self._shell("rm -f -- " + " ".join([shlex.quote(path) for path in files]))
         if result.get("failed"):
-            raise KeyturnError(
-                result.get("code", "module-failed"), result.get("msg", "the job failed without a message")
-            )
+            raise failure_of(result)
         for key in ("ansible_job_id", "results_file", "started", "finished", "stdout", "stderr", "invocation"):
             result.pop(key, None)
         return result

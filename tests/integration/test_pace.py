@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import pytest
 from demo.stack import SECRET, Stack
 
 from tests.integration.conftest import StackMaker
-from tests.integration.test_rotation import assert_turned, assert_untouched, status_of
+from tests.integration.test_rotation import assert_turned, assert_untouched, evidence, status_of
 from tests.support.catalog_file import edit, load
 from tests.support.controller import Controller, Ended, registry
 
@@ -128,6 +130,21 @@ def test_a_rotation_is_stopped_and_the_same_command_finishes_it(slow: Stack, con
     (rotation,) = registry(slow.state_dir("db"))["rotations"].values()
     assert (rotation["status"], len(rotation["runs"])) == ("overlap", 2)
     assert [entry["interrupted"] for entry in rotation["runs"]] == [False, False]
+
+
+def test_a_worker_that_is_killed_is_called_that_and_everything_goes_back(slow: Stack, controller: Controller) -> None:
+    before = slow.key()
+    process = controller.start(slow.inventory, "rotate", only=SECRET)
+    _wait_for(slow, process, _works)
+    os.kill(_progress(slow)["pid"], signal.SIGKILL)
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 2, output
+    assert "Traceback" not in output
+    why = "db: Write every row under the new key beside the old one: the module on this host ended without a result"
+    assert f"The rotation failed and everything was brought back. {why}" in output
+    assert why in " ".join(evidence(slow, "rolled_back")["messages"])
+    assert status_of(slow) == ["rolled_back"]
+    assert_untouched(slow, before)
 
 
 def test_lines_of_progress_are_as_rare_as_asked(make_stack: StackMaker, controller: Controller) -> None:

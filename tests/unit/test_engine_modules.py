@@ -24,6 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, standing
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import failure_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.verdict import verdict
 
@@ -369,6 +370,23 @@ def test_what_goes_wrong_on_a_host_that_helps_ends_nothing(capsys: pytest.Captur
     said = capsys.readouterr().err
     assert "more does not help: it cannot be reached" in said
     assert "the login is refused" in said
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "text"),
+    [
+        ({"msg": "app: no. Look.", "code": "dsn-failed", "module_stdout": ""}, "dsn-failed", "app: no. Look."),
+        ({"msg": "Traceback: no JSON", "data": "", "stderr": ""}, "module-lost", "ended without a result. Something"),
+        ({"msg": "no JSON", "module_stdout": "", "rc": 137}, "module-lost", "without a result (exit code 137)."),
+        ({"msg": "py was not found.", "module_stdout": "", "rc": 127}, "module-failed", "py was not found."),
+        ({"msg": "Unsupported parameters"}, "module-failed", "Unsupported parameters"),
+    ],
+)
+def test_a_module_that_was_killed_is_called_that(result: dict[str, Any], code: str, text: str) -> None:
+    failure = failure_of({"failed": True, **result})
+    assert failure.code == code
+    assert text in str(failure)
+    assert "JSON" not in str(failure)
 
 
 def test_an_interrupted_phase_is_told() -> None:
