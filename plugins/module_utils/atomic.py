@@ -11,7 +11,21 @@ from collections.abc import Mapping
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["check_plain_file", "fsync_dir", "private_dir", "read_file", "remove_file", "write_file", "write_files"]
+__all__ = [
+    "ACCESS_LIST",
+    "access_list",
+    "check_plain_file",
+    "fsync_dir",
+    "private_dir",
+    "read_file",
+    "remove_file",
+    "write_file",
+    "write_files",
+]
+
+#: The extended attribute that holds a file's access list (``setfacl``).
+ACCESS_LIST = "system.posix_acl_access"
+_LABELS = ("security.selinux", "system.nfs4_acl")
 
 
 def fsync_dir(path: str) -> None:
@@ -87,20 +101,37 @@ def read_file(path: str) -> bytes:
         return stream.read()
 
 
-def _stage(path: str, content: bytes, mode: int, keep: os.stat_result | None) -> str:
+def access_list(path: str) -> bytes | None:
+    """The access list of a file, or None where it has none beside its mode."""
+    return _attribute(path, ACCESS_LIST)
+
+
+def _attribute(file: str | int, name: str) -> bytes | None:
+    try:
+        return os.getxattr(file, name)
+    except OSError:
+        return None
+
+
+def _stage(path: str, content: bytes, mode: int | None, keep: os.stat_result | None) -> str:
     """Write ``content`` beside ``path`` under a name of its own, synced, and return that name."""
     temporary = os.path.join(os.path.dirname(path) or ".", f".keyturn.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    wanted = mode
+    if wanted is None:
+        wanted = stat.S_IMODE(keep.st_mode) if keep else 0o600
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             if keep is not None and (keep.st_uid, keep.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(stream.fileno(), keep.st_uid, keep.st_gid)
-            if mode != 0o600:
-                os.fchmod(stream.fileno(), mode)
             if keep is not None:
-                _copy_label(path, stream.fileno())
+                _copy_attributes(path, stream.fileno())
+            if keep is not None and mode is None:
+                _copy_access_list(path, stream.fileno())
+            if wanted != 0o600:
+                os.fchmod(stream.fileno(), wanted)
             os.fsync(stream.fileno())
     except BaseException:
         os.unlink(temporary)
@@ -108,19 +139,36 @@ def _stage(path: str, content: bytes, mode: int, keep: os.stat_result | None) ->
     return temporary
 
 
-def _copy_label(path: str, handle: int) -> None:
-    """Keep the SELinux context of the file that is replaced, where there is one."""
+def _copy_attributes(path: str, handle: int) -> None:
+    """Keep what people and the system have written on the file that is replaced: its SELinux context, its notes."""
     try:
-        label = os.getxattr(path, "security.selinux")
+        notes = [name for name in os.listxattr(path) if name.startswith("user.")]
     except OSError:
-        return
-    os.setxattr(handle, "security.selinux", label)
+        notes = []
+    for name in (*_LABELS, *notes):
+        value = _attribute(path, name)
+        if value is not None:
+            os.setxattr(handle, name, value)
+
+
+def _copy_access_list(path: str, handle: int) -> None:
+    """Keep the access list of the file that is replaced, before its mode is set.
+
+    With one, the mode's bits of the group are the most that anybody named in it may do: on a file without it they would
+    open it to the whole group. A list that the folder hands down to new files goes where the file had none.
+    """
+    value = access_list(path)
+    if value is not None:
+        os.setxattr(handle, ACCESS_LIST, value)
+    elif _attribute(handle, ACCESS_LIST) is not None:
+        os.removexattr(handle, ACCESS_LIST)
 
 
 def write_files(contents: Mapping[str, bytes], mode: int | None = None) -> None:
     """Replace several files; all are on the disk under temporary names before the first takes its name.
 
-    Owner, mode and SELinux context of a file that exists are kept, unless ``mode`` is given; a new file is 0600.
+    Owner, mode, access list, SELinux context and other attributes of a file that exists are kept; where ``mode`` is
+    given, that takes the place of mode and access list. A new file is 0600.
 
     :param contents: path to new bytes.
     :raises KeyturnError: ``file-unsafe`` for a symbolic link in a file's place, ``file-failed`` when the disk refuses;
@@ -130,9 +178,8 @@ def write_files(contents: Mapping[str, bytes], mode: int | None = None) -> None:
     try:
         for path, content in contents.items():
             keep = check_plain_file(path) if os.path.lexists(path) else None
-            kept_mode = stat.S_IMODE(keep.st_mode) if keep else 0o600
             try:
-                staged[path] = _stage(path, content, kept_mode if mode is None else mode, keep)
+                staged[path] = _stage(path, content, mode, keep)
             except OSError as error:
                 raise KeyturnError(
                     "file-failed",

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils import backup
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, backup
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup import BACKUP_OPTIONS, Order, Retention
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
+from tests.support.access_lists import LIST, LIST_AND_MODE, give
 from tests.support.hosts import NOW, Host
 
 _NAME = "secrets-backup-20261121-123015"
@@ -152,7 +153,7 @@ def test_a_kill_while_it_is_made_leaves_nothing_usable(place: _Place, stop: int)
     program = """
 import os, sys
 from datetime import datetime, timezone
-from ansible_collections.keyturn.rotation.plugins.module_utils import backup
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, backup
 real, count = os.rename, 0
 def rename(source, target):
     global count
@@ -228,6 +229,22 @@ def test_restore_check_real_check_again_real_again(place: _Place) -> None:
         assert place.restore(check=check) == ([], "")
     assert place.restore(safety)[0] == changed
     assert (place.one.read_bytes(), place.two.exists()) == (b"KEY=new\n", False)
+
+
+@pytest.mark.parametrize("left", ["nothing", "the file", "the file without its list"])
+def test_a_restored_file_has_its_access_list_again(place: _Place, left: str) -> None:
+    give(place.one, LIST)
+    place.create()
+    if left == "nothing":
+        place.one.unlink()
+    elif left == "the file":
+        place.one.write_bytes(b"KEY=other\n")
+    else:
+        os.removexattr(place.one, atomic.ACCESS_LIST)
+    assert place.restore()[0] == [str(place.one)]
+    assert place.one.read_bytes() == b"KEY=old\n"
+    assert (atomic.access_list(str(place.one)), place.one.stat().st_mode & 0o777) == LIST_AND_MODE
+    assert place.restore()[0] == []
 
 
 def test_what_a_restore_replaces_is_backed_up_first(place: _Place) -> None:

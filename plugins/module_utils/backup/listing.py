@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -114,7 +115,9 @@ def _file(entry: Mapping[str, Any]) -> BackupFile:
     if entry["absent"]:
         return BackupFile(str(entry["path"]), "")
     owner = (int(entry["uid"]), int(entry["gid"]))
-    return BackupFile(str(entry["path"]), str(entry["copy"]), str(entry["sha256"]), int(str(entry["mode"]), 8), owner)
+    access = base64.b64decode(entry["acl"], validate=True) if entry.get("acl") else None
+    mode = int(str(entry["mode"]), 8)
+    return BackupFile(str(entry["path"]), str(entry["copy"]), str(entry["sha256"]), mode, owner, access)
 
 
 def _foreign(backup: Backup, metadata: Mapping[str, Any], root: str | None) -> Backup:

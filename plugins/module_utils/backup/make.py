@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -156,6 +157,7 @@ def _fill(folder: str, backup_dir: str, order: Order, now: datetime) -> None:
         copies[path] = os.path.join(folder, _copy_name(path, order))
         atomic.private_dir(os.path.dirname(copies[path]))
         stored = _store(copies[path], content, order)
+        access = atomic.access_list(path)
         entries.append(
             {
                 "path": path,
@@ -165,6 +167,7 @@ def _fill(folder: str, backup_dir: str, order: Order, now: datetime) -> None:
                 "mode": f"{stat.S_IMODE(status.st_mode):04o}",
                 "uid": status.st_uid,
                 "gid": status.st_gid,
+                **({"acl": base64.b64encode(access).decode()} if access else {}),
             }
         )
     if order.lock:

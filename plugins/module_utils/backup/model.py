@@ -26,6 +26,7 @@ class BackupFile:
     :param sha256: checksum of the copy, hex; empty where the backup has none. It never leaves the backup's folder.
     :param mode: permission bits, or None to keep what is there.
     :param owner: user and group id, or None to keep what is there.
+    :param access: the access list beside the mode; None where it had none, or where the backup does not say.
     """
 
     path: str
@@ -33,6 +34,7 @@ class BackupFile:
     sha256: str = ""
     mode: int | None = None
     owner: tuple[int, int] | None = None
+    access: bytes | None = None
 
 
 @dataclass(frozen=True)

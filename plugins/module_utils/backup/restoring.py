@@ -62,20 +62,23 @@ def restore(
 
 
 def _styled(file: BackupFile) -> bool:
-    """Whether mode and owner are as the backup has them; a file that is not there has neither."""
+    """Whether mode, owner and access list are as the backup has them; a file that is not there has none."""
     if file.mode is None or file.owner is None or not os.path.lexists(file.path):
         return True
     status = os.lstat(file.path)
-    return stat.S_IMODE(status.st_mode) == file.mode and (status.st_uid, status.st_gid) == file.owner
+    same = stat.S_IMODE(status.st_mode) == file.mode and (status.st_uid, status.st_gid) == file.owner
+    return same and file.access in (None, atomic.access_list(file.path))
 
 
 def _style(file: BackupFile) -> None:
-    """Set mode and owner, through the file itself and never through a link."""
+    """Set mode, owner and access list, through the file itself and never through a link."""
     if file.mode is None or file.owner is None:
         return
     handle = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fchown(handle, *file.owner)
+        if file.access is not None:  # first: without it the mode's bits of the group would be the group's own
+            os.setxattr(handle, atomic.ACCESS_LIST, file.access)
         os.fchmod(handle, file.mode)
     except OSError as error:
         raise KeyturnError(
