@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.material import mask_texts
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import identity, whoami
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import syslog_choice
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice, syslog_choice
 
 
 class ActionModule(KeyturnAction):
@@ -21,12 +22,13 @@ class ActionModule(KeyturnAction):
         line = args.pop("say", "")
         if args.get("action") == "acquire":
             args["run"] = {**identity(), "sees_alive": (args.get("run") or {}).get("sees_alive", {})}
-            args["details"] = {**(args.get("details") or {}), "who": whoami()}
+            args["details"] = {**_kept(args.get("details") or {}), "who": whoami()}
+            args["sealing"] = evidence_choice(self._templar, task_vars)
         if args.get("action") == "seal":
             sessions = answers_of(task_vars, "__rotation_session")
             args["recipients"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
         if args.get("action") == "turn_back":
-            args["facts"] = {"cause": _cause(task_vars, args["rotation_id"])}
+            args["facts"] = {"cause": mask_texts(_cause(task_vars, args["rotation_id"]))}
         result = self.call("rotation_state", args, task_vars)
         result.pop("invocation", None)
         if args.get("action") == "seal":
@@ -34,6 +36,16 @@ class ActionModule(KeyturnAction):
         if line:
             display.display(line, color="bright blue" if display.verbosity == 0 else None)
         return result
+
+
+def _kept(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the register keeps of a run's details: a reason is in people's own words, and is told to many."""
+    kept: Mapping[str, Any] = mask_texts(details)
+    if kept != details:
+        display.warning(
+            "keyturn_reason, or the reason of a waiver, holds what looks like a secret: that part is masked"
+        )
+    return kept
 
 
 def _cause(task_vars: Mapping[str, Any], rotation_id: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["JWK_PRIVATE", "MASK", "find_material", "redact", "written_forms"]
+__all__ = ["JWK_PRIVATE", "MASK", "find_material", "mask_texts", "redact", "written_forms"]
 
 MASK = "********"
 _SHORT = 4  # a given value shorter than this is masked only where it stands alone
@@ -148,3 +148,23 @@ def redact(data: Any, values: Iterable[Any] = (), keep: Iterable[str] = (), mask
     :param mask: what stands in the place of a secret.
     """
     return _Redactor(values, keep, mask).any(data)
+
+
+def mask_texts(data: Any, mask: str = MASK) -> Any:
+    """A copy of ``data`` in which only what looks like private material by itself is masked, whatever it is called.
+
+    For what people and programs say in their own words: :func:`find_material` has nothing to find in it then. What is
+    no Unicode text becomes question marks.
+    """
+    redactor = _Redactor((), (), mask)
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, str):
+            return redactor.text(value.encode("utf-8", "replace").decode())
+        if isinstance(value, Mapping):
+            return {masked(key): masked(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [masked(each) for each in value]
+        return value
+
+    return masked(data)

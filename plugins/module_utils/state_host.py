@@ -130,6 +130,14 @@ def _last_evidence(state_dir: str) -> dict[str, dict[str, Any]]:
     return latest(os.path.join(state_dir, "evidence"))
 
 
+def _check_evidence(params: Mapping[str, Any]) -> None:
+    """Refuse to begin what could not be put on record: it would turn, and then neither end nor go back."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.ready import check_ready
+
+    signing_key = (params.get("sealing") or {}).get("signing_key") or ""
+    check_ready(os.path.join(params["state_dir"], "evidence"), str(signing_key))
+
+
 def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """One call of the module ``rotation_state``."""
     register = registry.Register(params["state_dir"])
@@ -148,7 +156,10 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         rotation_id, rotation = _change(params, copy.deepcopy(register.read()), now)
     else:
         with register.changing() as content:
+            known = set(content["rotations"])
             rotation_id, rotation = _change(params, content, now)
+            if params["mode"] == "rotate" and rotation_id not in known:
+                _check_evidence(params)  # what is raised here leaves the register as it was
         entry = {"at": stamp_of(now), "event": params["action"], "epoch": rotation["epoch"]}
         for field in ("phase", "status"):
             if params[field]:

@@ -82,6 +82,10 @@ options:
     type: list
     elements: str
     default: []
+  sealing:
+    description: How evidence is sealed here. A rotation does not begin where C(signing_key) does not sign.
+    type: dict
+    default: {}
   syslog:
     description:
       - Whether each step is also one line in this host's system log, from syslog or journald.
@@ -161,6 +165,7 @@ ARGUMENTS = {
     "evidence": {"type": "bool", "default": False},
     "recipients": {"type": "dict", "default": {}},
     "notes": {"type": "list", "elements": "str", "default": []},
+    "sealing": {"type": "dict", "default": {}},
     "syslog": {"type": "bool", "default": True},
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.material import mask_texts
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.module_utils.steps import is_quiesced
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import measured_by, overlap_window
@@ -260,7 +261,11 @@ def _since_turned(journal: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str,
 def evidence_record(
     run: Run, status: str, lost: Sequence[str], journal: Sequence[Mapping[str, Any]], now: str
 ) -> dict[str, Any]:
-    """The record that is sealed: who, when, why, what, and how far it is proven."""
+    """The record that is sealed: who, when, why, what, and how far it is proven.
+
+    People's own words and messages of others are in it. What looks like a secret in them is masked: it would be refused
+    by the seal, and a rotation without evidence can neither end nor go back.
+    """
     rotation = run.rotation
     event = _EVENTS.get(status, status)
     failed = event in ("stuck", "rollback_pending", "failed")
@@ -335,7 +340,8 @@ def evidence_record(
             *(str(entry["text"]) for entry in journal if entry.get("event") == "note"),
         ],
     }
-    return record
+    masked: dict[str, Any] = mask_texts(record)
+    return masked
 
 
 def _probes(run: Run) -> list[dict[str, Any]]:

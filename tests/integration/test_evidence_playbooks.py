@@ -141,3 +141,25 @@ def test_a_rotation_is_signed_and_copied_as_the_inventory_says_and_the_status_sh
     assert asset["cryptoProperties"]["relatedCryptoMaterialProperties"]["state"] == "active"
     for value in (FIRST, *project.values()):
         assert value not in page.read_text() + inventory.read_text()
+
+
+def test_a_reason_with_a_secret_is_masked_and_what_cannot_be_sealed_is_not_begun(tmp_path: Path) -> None:
+    """Either would else be found at the end: it has turned, and can neither end nor go back."""
+    project = Project(tmp_path, keyturn_evidence={"signing_key": str(tmp_path / "evidence.pem")})
+    refused = project.run("rotate", only=SECRET)
+    assert refused.code == 2
+    assert f"{tmp_path}/evidence.pem: evidence cannot be signed with this key, which does not exist" in refused.output
+    assert (project.values(), project.statuses(), project.restarts()) == ({FIRST}, [], 0)
+
+    project.write(keyturn_evidence=signing(tmp_path))
+    leaked = "abcdefghijklmnopqrstuvwxyz0123456789"
+    done = project.run("rotate", only=SECRET, reason=f"Bearer {leaked} was in a log", skip_backup=True)
+    assert done.code == 0, done.output
+    assert "holds what looks like a secret" in done.output
+    assert project.statuses() == ["overlap"]
+    left = [path for path in project.folder.rglob("*") if path.is_file() and leaked in path.read_text("latin-1")]
+    assert left == []
+    back = project.run("rollback", only=SECRET)
+    assert (back.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), back.output
+    for record in project.state(project.hosts[0]).glob("evidence/*/evidence.json"):
+        assert json.loads(record.read_text())["why"] == "******** was in a log"

@@ -178,6 +178,18 @@ def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back
         assert words in text
 
 
+def test_what_looks_like_a_secret_in_people_s_words_does_not_keep_a_rotation_from_its_end() -> None:
+    said = {
+        "reason": "Bearer abcdefghijklmnopqrstuvwx was in a log",
+        "cause": "db: cannot reach redis://:hunter2@cache",
+    }
+    ended = replace(run(), rotation={**run().rotation, **said})
+    record = account.evidence_record(ended, "rolled_back", [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert record["why"] == "******** was in a log"
+    assert "went back: db: cannot reach redis://:********@cache" in record["messages"]
+
+
 def test_the_gap_begins_with_the_first_promote_although_a_run_was_interrupted() -> None:
     turned = [{"at": STAMP.format(0), "event": "finish"}]
     again = [{**entry, "at": f"2026-11-21T10:00:2{number}.000Z"} for number, entry in enumerate(JOURNAL)]

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.keyturn.rotation.plugins.filter.redact import FilterModule
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
-from ansible_collections.keyturn.rotation.plugins.module_utils.material import MASK, find_material, redact
+from ansible_collections.keyturn.rotation.plugins.module_utils.material import MASK, find_material, mask_texts, redact
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
@@ -130,6 +130,22 @@ def test_redact_does_not_change_its_input() -> None:
     data = {"password": ["x"]}
     redact(data)
     assert data == {"password": ["x"]}
+
+
+@pytest.mark.parametrize("name", [name for name, value in MATERIAL.items() if isinstance(value, str)])
+def test_only_what_looks_like_material_is_masked_in_a_text(name: str) -> None:
+    masked = mask_texts({"secrets": ["KEY"], "why": f"seen in a log: {MATERIAL[name]}", MATERIAL[name]: 3})
+    assert list(find_material(masked)) == []
+    assert CANARY not in json.dumps(masked)
+    assert (masked["secrets"], masked["why"].startswith("seen in a log: "), 3 in masked.values()) == (
+        ["KEY"],
+        True,
+        True,
+    )
+
+
+def test_a_text_that_is_no_unicode_can_be_put_on_record() -> None:
+    assert mask_texts(["caf\udce9", 1, None, True]) == ["caf?", 1, None, True]
 
 
 def test_the_filter_masks_and_refuses_a_text_for_a_list() -> None:

@@ -166,13 +166,7 @@ def _complete(directory: str) -> list[str]:
     chains = store.read_chains(directory)
     lines = [entry for chain in chains.values() for entry in chain]
     last = head["sequence"] if head else 0
-    if head is None and any(entry["sequence"] > 1 for entry in lines):
-        raise KeyturnError(
-            "evidence-damaged",
-            "the head of the evidence is missing",
-            where=os.path.join(directory, store.HEAD),
-            hint="Run evidence_verify, and restore the file from a copy of the evidence",
-        )
+    store.check_whole(head, chains, directory)
     entered = {entry["folder"] for entry in lines if entry["sequence"] <= last}
     problems = []
     for folder in store.folders(directory):

@@ -45,6 +45,7 @@ __all__ = [
     "UNSIGNED_FILES",
     "chain_line",
     "chain_path",
+    "check_whole",
     "entries",
     "fingerprint_text",
     "folders",
@@ -213,6 +214,15 @@ def read_head(directory: str) -> dict[str, Any] | None:
     ):
         raise _damaged(path, "the head of the evidence is damaged")
     return head
+
+
+def check_whole(head: dict[str, Any] | None, chains: dict[str, list[dict[str, Any]]], directory: str) -> None:
+    """Refuse chains without their head.
+
+    :raises KeyturnError: ``evidence-damaged``.
+    """
+    if head is None and any(entry["sequence"] > 1 for chain in chains.values() for entry in chain):
+        raise _damaged(os.path.join(directory, HEAD), "the head of the evidence is missing")
 
 
 def head_bytes(document: dict[str, Any], record: str, chains: dict[str, str]) -> bytes:

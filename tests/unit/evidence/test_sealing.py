@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import record as records
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.ready import check_ready
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.sealing import Sealed, seal
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.verify import verify
 from jsonschema import Draft202012Validator
@@ -316,3 +317,43 @@ def test_several_processes_at_once_keep_one_chain(place: str) -> None:
     assert found.problems == []
     assert (found.records, found.sequence) == (21, 21)
     assert len((Path(place) / "chains" / "SHARED.jsonl").read_text().splitlines()) == 21
+
+
+# -- before there is something to seal -------------------------------------------------------------------------
+
+
+def test_a_place_that_is_whole_or_not_there_is_ready(place: str) -> None:
+    check_ready(place)
+    assert not Path(place).exists()
+    for number in range(2):
+        seal_now(place, small_record(rotation_id=f"r{number}"))
+    check_ready(place)
+    assert verify(place).ok
+
+
+@pytest.mark.parametrize("harm", ["no head", "a head cut short", "a chain cut short", "a link"])
+def test_a_place_that_sealing_would_refuse_is_refused_before(place: str, tmp_path: Path, harm: str) -> None:
+    for number in range(2):
+        seal_now(place, small_record(rotation_id=f"r{number}"))
+    head, chain = Path(place, "head.json"), next(Path(place, "chains").iterdir())
+    if harm == "no head":
+        head.unlink()
+    elif harm == "a link":
+        Path(place).rename(tmp_path / "elsewhere")
+        Path(place).symlink_to(tmp_path / "elsewhere")
+    else:
+        path = head if harm == "a head cut short" else chain
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(KeyturnError) as caught:
+        check_ready(place)
+    assert caught.value.code in ("evidence-damaged", "dir-unsafe")
+
+
+def test_a_signing_key_that_does_not_sign_is_refused_before(place: str, tmp_path: Path) -> None:
+    key = tmp_path / "evidence.pem"
+    with pytest.raises(KeyturnError, match="evidence cannot be signed with this key, which does not exist"):
+        check_ready(place, str(key))
+    key.touch(0o600)
+    key.write_text("no key\n")
+    with pytest.raises(KeyturnError, match="Nothing was begun"):
+        check_ready(place, str(key))
