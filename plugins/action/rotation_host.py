@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -35,5 +36,11 @@ class ActionModule(KeyturnAction):
             self._here.update(work_here(plan, host, args.get("restarted") or ()))
             self._here["project_dir"] = args.get("project_dir") or ""
             arguments["libraries"] = libraries(plan, host)
-        call = partial(self.call, "rotation_host", arguments, task_vars)
+        call = partial(self._timed, arguments, task_vars)
         return call() if host in plan["hosts"] else tolerated(host, call)
+
+    def _timed(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """With ``asked``: between which times of the controller's clock the host read its own."""
+        before = time.time()
+        result = self.call("rotation_host", arguments, task_vars)
+        return {**result, "asked": [before, time.time()]}

@@ -80,14 +80,25 @@ def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
 
 
 def clocks(plan: Mapping[str, Any], answers: Answers) -> list[str]:
-    """Which host's clock is not that of the others, where one is not.
+    """Which host's clock is certainly not that of the others, where one is not.
 
-    :param answers: what each host said when the run was opened there.
+    Hosts are not asked at the same time, and one may take long to answer. So each clock is taken against the
+    controller's, which goes on meanwhile: it is ahead by what lies between two numbers.
+
+    :param answers: what each host said when the run was opened there: ``clock`` and ``asked``.
     """
-    found = {host: float(said["clock"]) for host, said in answers.items() if host in plan["hosts"]}
-    if not found or max(found.values()) - min(found.values()) <= CLOCK_SECONDS:
+    ahead: dict[str, tuple[float, float]] = {}
+    for host, said in answers.items():
+        if host in plan["hosts"]:
+            before, after = said.get("asked") or (0.0, 0.0)
+            ahead[host] = (float(said["clock"]) - after, float(said["clock"]) - before)
+    if not ahead:
         return []
-    worst = max(found, key=lambda name: abs(found[name] - sorted(found.values())[len(found) // 2]))
+    latest, first = max(least for least, _most in ahead.values()), min(most for _least, most in ahead.values())
+    if latest - first <= CLOCK_SECONDS:
+        return []
+    middles = {host: (least + most) / 2 for host, (least, most) in ahead.items()}
+    worst = max(middles, key=lambda name: abs(middles[name] - sorted(middles.values())[len(middles) // 2]))
     return [f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it."]
 
 
@@ -210,7 +221,7 @@ def forgotten(
         kept = {name for name, state in states.get(host, {}).items() if state not in ("", "retired")}
         given = {name for name, versions in boxes.get(host, {}).items() if "new" in versions}
         gone[host] = {
-            "here": sorted({entry["name"] for entry in work["secrets"]} - kept),
+            "here": sorted({entry["name"] for entry in work.get("secrets", ())} - kept),
             "data": sorted(retired - given),
         }
     return gone

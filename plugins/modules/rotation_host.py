@@ -63,6 +63,11 @@ clock:
   description: The host's clock, seconds since 1970 UTC.
   returned: opened
   type: float
+asked:
+  description: Between which times of the controller's clock the host read its own, seconds since 1970 UTC.
+  returned: opened
+  type: list
+  elements: float
 python:
   description: The version of Python.
   returned: opened

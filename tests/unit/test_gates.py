@@ -57,6 +57,24 @@ def test_a_clock_that_is_off_and_a_full_disk_are_named() -> None:
     assert [problem.split(":")[0] for problem in problems] == ["db", "api1"]
 
 
+@pytest.mark.parametrize(
+    ("clock", "asked", "named"),
+    [
+        (1200.0, [1199.0, 1201.0], []),
+        (1200.0, [1000.0, 1200.0], []),
+        (1200.0, [1120.0, 1130.0], ["db"]),
+        (1200.0, [1261.5, 1263.0], ["db"]),
+    ],
+    ids=["asked later", "slow to answer", "ahead", "behind"],
+)
+def test_hosts_that_are_not_asked_at_the_same_time_have_no_wrong_clock(
+    clock: float, asked: list[float], named: list[str]
+) -> None:
+    others = {host: {"clock": 1000.0, "asked": [999.0, 1001.0]} for host in ("api1", "api2")}
+    said = answers(**others, db={"clock": clock, "asked": asked})
+    assert [problem.split(":")[0] for problem in gates.preflight(PLAN, said, True)] == named
+
+
 def test_what_two_stores_of_one_file_have_in_common_is_said_once_with_its_host() -> None:
     said = answers()
     gone = {"code": "env-file-missing", "where": "/srv/.env", "msg": "/srv/.env: does not exist."}
