@@ -11,7 +11,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils import gates
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import restarts
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import (
+    KeyturnAction,
+    answers_of,
+    display,
+    names_in,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_services
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import kind_results
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.secret_arguments import origins_of
@@ -66,7 +71,7 @@ class ActionModule(KeyturnAction):
             problems = gates.scanned(results) + gates.locked_out(plan, results)
             problems += gates.windows(plan, answers_of(task_vars, "__rotation_jwks"))
         elif gate == "readable":
-            confirmed = _names(args.get("confirmed"))
+            confirmed = names_in(args.get("confirmed"))
             problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)
             problems += gates.readable(kind_results(plan, task_vars), confirmed)
         elif gate == "backups":
@@ -115,10 +120,6 @@ def _kids(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]
         for name, secret in said.get("secrets", {}).items():
             found.setdefault(name, {}).update(secret.get("kids") or {})
     return found
-
-
-def _names(text: Any) -> list[str]:
-    return [name.strip() for name in str(text or "").split(",") if name.strip()]
 
 
 def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
-from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, names_in
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import only_these
 
 _WORDS = ("pause", "resume", "stop")
 
@@ -31,18 +31,12 @@ def order_of(word: str) -> dict[str, Any]:
     )
 
 
-def chosen(secrets: Iterable[Mapping[str, Any]], only: str) -> list[Mapping[str, Any]]:
+def chosen(secrets: Sequence[Mapping[str, Any]], only: str) -> list[Mapping[str, Any]]:
     """The secrets that are meant and whose rotation is open.
 
     :raises KeyturnError: ``secret-unknown``.
     """
-    rows = {row["name"]: row for row in secrets}
-    names = [name.strip() for name in only.split(",") if name.strip()] or list(rows)
-    for name in names:
-        if name not in rows:
-            hint = nearest(name, rows)
-            raise KeyturnError("secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=hint)
-    return [rows[name] for name in names if rows[name]["open"]]
+    return [row for row in only_these(secrets, names_in(only)) if row["open"]]
 
 
 class ActionModule(KeyturnAction):

@@ -22,7 +22,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.held import reaso
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest, parse_duration
 from ansible_collections.keyturn.rotation.plugins.module_utils.steps import steps
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import notices
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import (
+    KeyturnAction,
+    answers_of,
+    display,
+    names_in,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.bundle import shown_catalog
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables import catalog_variables
@@ -110,11 +115,6 @@ def _watch_s(plan: Mapping[str, Any], asked: str) -> int:
     return max((secret["watch_s"] for secret in plan.get("emergency", {}).values()), default=0)
 
 
-def _words(text: Any) -> list[str]:
-    """Names joined by commas."""
-    return [name.strip() for name in str(text or "").split(",") if name.strip()]
-
-
 class ActionModule(KeyturnAction):
     """Run on the state host; its register is the only thing that is read."""
 
@@ -137,7 +137,7 @@ class ActionModule(KeyturnAction):
         read = self.call("rotation_state", asked, task_vars)
         register, evidence = read["register"], read.get("evidence", {})
         now = planning.parse_stamp(read["now"])
-        only = _words(args.get("only"))
+        only = names_in(args.get("only"))
         choice = "rotate" if mode == "plan" else mode
         waivers = planning.waived(args.get("waive") or (), read["now"][:10])
         names = [] if mode in _LOOKING else planning.choose(catalog, register, only, choice, now, waivers)
@@ -237,7 +237,7 @@ class ActionModule(KeyturnAction):
     def _planned_services(self, catalog: Catalog, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Services by themselves; the register is read only where nothing is named."""
         args = self._task.args
-        only, wanted = (_words(args.get(name)) for name in ("only", "services"))
+        only, wanted = (names_in(args.get(name)) for name in ("only", "services"))
         register = None
         if not only and not wanted:
             read = self.call("rotation_state", {"action": "read", "state_dir": args["state_dir"]}, task_vars)

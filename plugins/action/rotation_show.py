@@ -19,10 +19,15 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
     job_lines,
     plan_lines,
 )
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import (
+    KeyturnAction,
+    answers_of,
+    display,
+    names_in,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.crypto_inventory import crypto_inventory
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.gather import gather
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, only_these, status_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.status_page import status_page
 
 
@@ -55,7 +60,8 @@ class ActionModule(KeyturnAction):
                 content = {"schema_version": 1, "now": planned["now"], **planned["agenda"]}
                 write_file(os.path.abspath(os.path.expanduser(args["to"])), json.dumps(content).encode(), 0o600)
         elif args.get("what") == "status":
-            lines = status_lines(planned, jobs)
+            shown = only_these(planned["secrets"], names_in(args.get("only")))
+            lines = status_lines({**planned, "secrets": shown}, jobs)
             lines += self._written(args.get("to"), partial(status_page, planned, jobs))
             lines += self._written(args.get("inventory_to"), partial(crypto_inventory, planned))
         else:

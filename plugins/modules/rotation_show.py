@@ -34,6 +34,10 @@ options:
     type: str
     choices: [plan, status, pace, due, backups, held]
     default: plan
+  only:
+    description: With V(status), secrets by name, joined by commas; the others are not shown. Files have them all.
+    type: str
+    default: ''
   to:
     description:
       - A private file on the controller. With V(due) for what a schedule has to do, as JSON; with V(status) for the

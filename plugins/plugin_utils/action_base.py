@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "plan_of"]
+__all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "names_in", "plan_of"]
 
 display = Display()
 
@@ -32,6 +32,11 @@ def answers_of(task_vars: Mapping[str, Any], name: str) -> dict[str, dict[str, A
         ):
             found[host] = dict(result)
     return found
+
+
+def names_in(text: Any) -> list[str]:
+    """Names joined by commas, as people give them."""
+    return [name.strip() for name in str(text or "").split(",") if name.strip()]
 
 
 def plan_of(task_vars: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import ALL
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import table
 
-__all__ = ["agenda_lines", "evidence_words", "notes_of", "span", "standing", "status_lines"]
+__all__ = ["agenda_lines", "evidence_words", "notes_of", "only_these", "span", "standing", "status_lines"]
 
 _DAY = 86400
 _HEAD = ("SECRET", "KIND", "STATE", "TURNED", "AGE", "NEXT DUE", "ROTATION", "LAST EVIDENCE")
@@ -79,6 +82,20 @@ def standing(planned: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
     found = [(row, _state(row, grace)) for row in planned["secrets"]]
     found.sort(key=lambda entry: (_ORDER.index(entry[1]), -(entry[0].get("late_s") or 0), _next(entry[0])))
     return found
+
+
+def only_these(rows: Sequence[Mapping[str, Any]], names: Collection[str]) -> list[Mapping[str, Any]]:
+    """The rows of these secrets, of those that ``rotation_plan`` returned; all where none is named.
+
+    :raises KeyturnError: ``secret-unknown``.
+    """
+    known = [row["name"] for row in rows]
+    if not names or (ALL in names and ALL not in known):
+        return list(rows)
+    for name in names:
+        if name not in known:
+            raise KeyturnError("secret-unknown", f"no secret {name!r}", where="keyturn_only", hint=nearest(name, known))
+    return [row for row in rows if row["name"] in names]
 
 
 def status_lines(planned: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.latest import latest
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.sealing import seal
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.crypto_inventory import crypto_inventory
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import only_these, status_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.status_page import status_page
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.timeline import picture, versions_of
 from cyclonedx.schema import SchemaVersion
@@ -61,6 +62,26 @@ def test_the_table_names_the_last_evidence() -> None:
     lines = status_lines(planned(), {})
     assert lines[2].endswith("LAST EVIDENCE")
     assert next(line for line in lines if "LATE_KEY" in line).endswith("rotated 2026-05-05")
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["LATE_KEY", "DUE_TOKEN"], {"LATE_KEY", "DUE_TOKEN"}),
+        (["FRESH_KEY"], {"FRESH_KEY"}),
+        (["all"], {entry["name"] for entry in planned()["secrets"]}),
+        ([], {entry["name"] for entry in planned()["secrets"]}),
+    ],
+)
+def test_the_table_has_the_secrets_that_are_asked_for(names: list[str], shown: set[str]) -> None:
+    lines = status_lines({**planned(), "secrets": only_these(planned()["secrets"], names)}, {})
+    every = {entry["name"] for entry in planned()["secrets"]}
+    assert {line.split()[0] for line in lines if line.split()} & every == shown
+
+
+def test_a_secret_that_is_none_is_not_shown_as_nothing() -> None:
+    with pytest.raises(KeyturnError, match=r"no secret 'LATE_KE'.*LATE_KEY"):
+        only_these(planned()["secrets"], ["FRESH_KEY", "LATE_KE"])
 
 
 def test_the_page_runs_nothing_and_loads_nothing() -> None:
