@@ -208,8 +208,27 @@ def find_targets(link: Link, database: Database, params: Mapping[str, Any], need
             hint = "Name each column once"
             raise KeyturnError("column-twice", "is named twice", where=target.place, hint=hint)
         targets.append(target)
+    _refuse_parts(link, targets)
     _refuse_entangled(targets)
     return targets
+
+
+def _refuse_parts(link: Link, targets: Sequence[Target]) -> None:
+    """Refuse a column of a partition beside the same one of the whole table: its rows would be swapped twice.
+
+    :raises KeyturnError: ``column-twice``.
+    """
+    if len({target.column.table.oid for target in targets}) < 2:
+        return
+    for target in targets:
+        query = "SELECT relid::bigint FROM pg_partition_ancestors(%s::bigint::oid)"
+        above = {int(oid) for (oid,) in link.execute(query, (target.column.table.oid,))}
+        for other in targets:
+            table = other.column.table
+            if table.oid != target.column.table.oid and table.oid in above and other.column.name == target.column.name:
+                hint = "Name the table or its partitions, not both"
+                message = f"is a part of {other.place}, which is named too"
+                raise KeyturnError("column-twice", message, where=target.place, hint=hint)
 
 
 def _refuse_entangled(targets: Sequence[Target]) -> None:

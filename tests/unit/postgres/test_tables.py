@@ -190,6 +190,22 @@ def test_a_column_named_twice_is_refused(rig: Rig) -> None:
     assert refused.value.code == "column-twice"
 
 
+def test_a_partition_beside_its_whole_table_is_refused(rig: Rig) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text, other text) PARTITION BY RANGE (id)")
+    rig.sql.execute("CREATE TABLE low PARTITION OF creds FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id)")
+    rig.sql.execute("CREATE TABLE lowest PARTITION OF low FOR VALUES FROM (0) TO (5)")
+    rig.sql.execute("CREATE TABLE rest PARTITION OF low DEFAULT")
+    rig.columns = [rig.column("creds", "secret"), rig.column("lowest", "secret")]
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared")
+    assert (refused.value.code, refused.value.where) == ("column-twice", "public.lowest.secret")
+    assert "a part of public.creds.secret" in str(refused.value)
+    cell = seal("old", b"one").decode()
+    rig.sql.execute("INSERT INTO creds VALUES (1, %s, %s), (7, %s, %s)", [cell] * 4)
+    rig.columns = [rig.column("lowest", "secret"), rig.column("rest", "secret"), rig.column("creds", "other")]
+    assert len(rig.run("prepared")["coverage"]) == 3
+
+
 @pytest.mark.parametrize("type_sql", ["text", "varchar(200)", "jsonb", "text[]"])
 def test_bytes_are_not_written_into_a_column_of_text(rig: Rig, type_sql: str) -> None:
     rig.sql.execute(sql.SQL("CREATE TABLE creds (id int PRIMARY KEY, secret {})").format(sql.SQL(type_sql)))
