@@ -432,6 +432,16 @@ def test_a_value_that_does_not_change_is_refused(host: Host, source: str) -> Non
     assert _refusal(host, "staged", request).code == "value-unchanged"
 
 
+@pytest.mark.parametrize("value", ["two\nlines", "both ' and \""])
+def test_a_value_that_a_store_cannot_hold_is_refused_before_any_data_moves(host: Host, value: str) -> None:
+    plain, env = host.write("key", b"old"), host.write(".env", b"KEY=old\n")
+    request = _given({"type": "file", "path": str(plain)}, _env(env), new=value)
+    refusal = _refusal(host, "staged", request)
+    assert (refusal.code, refusal.where) == ("value-unwritable", str(env))
+    assert value not in str(refusal)
+    host.turn("staged", _given({"type": "file", "path": str(plain)}, new=value))
+
+
 def test_an_old_value_that_is_named_must_be_in_the_stores(host: Host) -> None:
     path = host.write(".env", b"KEY=third\n")
     assert _refusal(host, "staged", _given(_env(path), old={"value": "old"})).code == "store-drifted"

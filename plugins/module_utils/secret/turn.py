@@ -88,6 +88,7 @@ def _move(
         job.version = staged or stage(session, job, workspace, sources, done)
         if job.version.state == "staged":
             _move_stores(session, job, state, workspace)
+            _rehearse(job, workspace)
         return
     if job.version is None or (job.before == "retired"):
         return
@@ -119,6 +120,18 @@ def _move_stores(session: Session, job: Job, state: str, workspace: Workspace) -
         if state == "staged" and present in (forms["promoted"], forms["retired"]) and present != forms["rolled_back"]:
             continue  # promoted before this call's metadata was written: never demoted
         store.plan(workspace, forms[state], record)
+
+
+def _rehearse(job: Job, workspace: Workspace) -> None:
+    """Write the forms to come into nothing: what a store cannot hold is refused before any data moves.
+
+    :raises KeyturnError: what writing raises.
+    """
+    version = job.current()
+    for form in ("promoted", "retired"):
+        scratch = Workspace({store.path: workspace.read(store.path) for store in job.stores})
+        for store in job.stores:
+            store.plan(scratch, job.wanted(store, form), version.original(store.path, store.variable) or {})
 
 
 #: Codes of what is not there. What to do about it is another thing once it has been there.
