@@ -41,7 +41,8 @@ _COMPOSE = "community.docker.docker_compose_v2"
 _LOOKING = ("status", "due", "diagnose")
 #: Kinds that are another one by a name of their own.
 _SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
-_ENTRY_POINTS = ("preflight", "stage", "migrate", "promote", "replace", "verify", "retire", "rollback")
+_FORWARD = ("preflight", "stage", "migrate", "promote", "replace", "verify", "retire")
+_ENTRY_POINTS = (*_FORWARD, "before_rollback", "rollback")
 
 
 def kind_of(kind: str) -> dict[str, Any]:

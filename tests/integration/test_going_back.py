@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
 from demo.schema import generate_jwks
 from demo.stack import APIS, SECRET, Stack
 from psycopg import sql
@@ -158,6 +160,42 @@ def test_a_way_back_that_fails_is_stuck_and_says_what_to_do(stack: Stack, contro
     assert back.code == 0, back.output
     assert_untouched(stack, before)
     assert status_of(stack) == ["rolled_back"]
+
+
+def test_a_way_back_that_one_of_two_databases_cannot_go_changes_neither(stack: Stack, controller: Controller) -> None:
+    before, name = stack.key(), f"{stack.database.name}_b"
+    second = stack.server.create_database(name)
+    envelope = Envelope(load_spec("aes256gcm-b64"), base64.b64encode(before or b""))
+    try:
+        (cell,) = envelope.seal_many([b"text"])
+        with psycopg.connect(second.owner_dsn) as link:
+            link.execute("CREATE TABLE more (id int PRIMARY KEY, body text)")
+            link.execute("INSERT INTO more VALUES (1, %s)", (cell.decode(),))
+        variables = load(stack)
+        more = {"database": "second", "table": "more", "column": "body", "envelope": "aes256gcm-b64"}
+        variables["keyturn_secrets"][SECRET]["data"].append(more)
+        variables["keyturn_databases"]["second"] = {"hosts": "db", "dsn": second.owner_dsn}
+        edit(stack, variables)
+        turned = controller.run(stack.inventory, "rotate", only=SECRET)
+        assert turned.code == 0, turned.output
+        variables["keyturn_databases"]["second"]["dsn"] = second.owner_dsn.replace(name, f"{name}_gone")
+        edit(stack, variables)
+        refused = controller.run(stack.inventory, "rollback", only=SECRET)
+        assert refused.code == 2, refused.output
+        assert "database second" in refused.output
+        assert "the way back was refused; nothing was changed" in refused.output
+        assert_turned(stack, turned, before)
+        assert status_of(stack) == ["overlap"]
+        variables["keyturn_databases"]["second"]["dsn"] = second.owner_dsn
+        edit(stack, variables)
+        back = controller.run(stack.inventory, "rollback", only=SECRET)
+        assert back.code == 0, back.output
+        assert_untouched(stack, before)
+        with psycopg.connect(second.owner_dsn) as link:
+            (kept,) = link.execute("SELECT body FROM more").fetchall()
+        assert envelope.open(kept[0].encode()) == b"text"
+    finally:
+        stack.server.drop_database(name)
 
 
 # -- hosts that disappear ------------------------------------------------------------------------------------------
