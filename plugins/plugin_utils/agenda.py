@@ -25,13 +25,14 @@ def age(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> dic
     """How a secret stands in time.
 
     :param record: its entry in the register.
-    :returns: ``age_s`` (None when it never turned), ``period_s`` (None without one), ``next_due`` (UTC, or empty) and
-        ``late_s`` (seconds since it was due, or 0).
+    :returns: ``age_s`` (None when it never turned), ``period_s`` (None without one), ``next_due`` (UTC, or empty),
+        ``late_s`` (seconds since it was due, or 0) and ``ahead_s`` (seconds until it will have turned, or 0: more than
+        a few say that a clock was wrong then, or is now).
     """
     since = record.get("primary_since")
     period = parse_duration(secret["cryptoperiod"]) if "cryptoperiod" in secret else None
     if since is None:
-        return {"age_s": None, "period_s": period, "next_due": "", "late_s": 0}
+        return {"age_s": None, "period_s": period, "next_due": "", "late_s": 0, "ahead_s": 0}
     began = planning.parse_stamp(since)
     ends = None if period is None else began + period
     return {
@@ -39,6 +40,7 @@ def age(secret: Mapping[str, Any], record: Mapping[str, Any], now: float) -> dic
         "period_s": period,
         "next_due": "" if ends is None else stamp_of(ends)[:19] + "Z",
         "late_s": 0 if ends is None else max(0, int(now - ends)),
+        "ahead_s": max(0, int(began - now)),
     }
 
 

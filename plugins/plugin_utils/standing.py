@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import ALL
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nearest
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import job_lines
@@ -52,6 +53,11 @@ def evidence_words(row: Mapping[str, Any]) -> str:
 def notes_of(row: Mapping[str, Any], jobs: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
     """What is open for a secret, and what is to be done about it; each line is set in by four."""
     waits = [f"    held back: {row['held_back']}"] if row.get("held_back") else []
+    if (row.get("ahead_s") or 0) > CLOCK_SECONDS:
+        waits.append(
+            f"    turned at {row['primary_since']}, which has not come yet: the state host's clock was wrong then, or "
+            "is now. Once it is right, turn this once more, or it is due too late"
+        )
     if not row["rotation_id"]:
         return waits
     phase = f" in {row['phase']}" if row["status"] == "open" else ""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.agenda import age, agenda
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, status_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import agenda_lines, notes_of, status_lines
 
 from tests.support.controller import Controller, Ended
 from tests.support.modules import ROOT
@@ -59,8 +59,21 @@ def runs(secrets: dict[str, Any], content: dict[str, Any], **options: Any) -> li
 
 def test_age_and_lateness_follow_the_cryptoperiod() -> None:
     found = age(secret(), {"primary_since": ago(40)}, NOW)
-    assert found == {"age_s": 40 * DAY, "period_s": 30 * DAY, "next_due": ago(10)[:19] + "Z", "late_s": 10 * DAY}
+    assert found == {
+        "age_s": 40 * DAY, "period_s": 30 * DAY, "next_due": ago(10)[:19] + "Z", "late_s": 10 * DAY, "ahead_s": 0,
+    }  # fmt: skip
     assert age(secret(), {}, NOW)["late_s"] == 0
+
+
+@pytest.mark.parametrize("seconds", [50, 365 * DAY])
+def test_what_turned_at_a_time_to_come_is_said_since_nothing_is_due_until_then(seconds: int) -> None:
+    record = {"primary_since": ago(-seconds / DAY)}
+    row = {"rotation_id": "", **record, **age(secret(), record, NOW)}
+    assert (row["age_s"], row["late_s"], row["ahead_s"]) == (0, 0, seconds)
+    said = notes_of(row, {})
+    assert [f"turned at {record['primary_since']}, which has not come yet" in line for line in said] == (
+        [True] if seconds > DAY else []
+    )
     assert age({"kind": "x"}, {"primary_since": ago(900)}, NOW)["next_due"] == ""
 
 
