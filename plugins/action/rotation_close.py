@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
@@ -54,7 +55,7 @@ class ActionModule(KeyturnAction):
         if status == "replaced":
             facts["exposed_until"] = max((one["until"] or "" for one in record["exposed"]), default="")
         if status == "overlap":
-            facts["retire_after"] = self._retire_after(run, read["now"])
+            facts["retire_after"] = self._retire_after(run, [read["now"], *(entry["at"] for entry in read["journal"])])
             facts["waived"] = list(run.plan["waived"])
             facts["tied"] = tied(run.plan)
         # As it was before somebody asked
@@ -81,10 +82,11 @@ class ActionModule(KeyturnAction):
         return result
 
     @staticmethod
-    def _retire_after(run: Any, now: str) -> str:
+    def _retire_after(run: Any, stamps: Iterable[str]) -> str:
+        """When the window is over: it begins at the latest time of the rotation, also where a clock was set back."""
         measured = measured_by(run.answers.get("jwks", {}))
         seconds = (closing_seconds(secret, measured.get(secret["name"], {})) for secret in run.plan["secrets"])
-        return stamp_of(parse_stamp(now) + max(seconds))
+        return stamp_of(max(map(parse_stamp, stamps)) + max(seconds))
 
 
 def _hosts(run: Any) -> dict[str, Any]:

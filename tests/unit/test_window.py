@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.keyturn.rotation.plugins.action.rotation_close import ActionModule
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates, plan, registry
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalog import Catalog, load_catalog
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -241,6 +242,13 @@ def test_where_no_figure_is_declared_the_overlap_stands_in_for_all_caches() -> N
     planned = {"window": None, "retire_seconds": 7200, "emptied": False, "restarted": True}
     found = exposure(planned, {})
     assert (found.seconds, [part.name for part in found.parts]) == (7200, ["overlap_min"])
+
+
+def test_the_window_begins_at_the_latest_time_of_a_rotation_whose_clock_was_set_back() -> None:
+    run = Run({"secrets": [{"name": "KEY", "retire_seconds": 3600}]}, "rotate", "r1", {}, {})
+    stamps = [f"2026-11-{day}T08:00:00.000Z" for day in (20, 23, 20)]
+    assert ActionModule._retire_after(run, stamps) == "2026-11-23T09:00:00.000Z"
+    assert ActionModule._retire_after(run, stamps[:1]) == "2026-11-20T09:00:00.000Z"
 
 
 # -- what is due to retire ---------------------------------------------------------------------------------------------
