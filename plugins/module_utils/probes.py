@@ -177,11 +177,12 @@ def _token_of(probe: Probe) -> dict[str, Any]:
 
 def _ask_with_token(probe: Probe, value: bytes | None) -> Reply:
     from ansible_collections.keyturn.rotation.plugins.module_utils.generate import kid_in
-    from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import sign_token
+    from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import issued_at, sign_token
 
     key = value or b""
     kid = str((probe.get("kids") or {}).get(_version(probe)) or kid_in(key))
-    return _ask_http(_as_http(probe), sign_token(key, _token_of(probe), kid, time.time()))
+    spec = _token_of(probe)
+    return _ask_http(_as_http(probe), sign_token(key, spec, kid, issued_at(spec, time.time())))
 
 
 def _validate_token(probe: Probe, where: str) -> None:

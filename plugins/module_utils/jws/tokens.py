@@ -24,12 +24,14 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.jws.keys import r
 from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
 from ansible_collections.keyturn.rotation.plugins.module_utils.schema import DURATION, Field, Shape, parse_duration
 
-__all__ = ["ALGORITHMS", "TOKEN", "check_token", "kids_in", "sign_token"]
+__all__ = ["ALGORITHMS", "TOKEN", "check_token", "issued_at", "kids_in", "sign_token"]
 
 _HMAC = ("HS256", "HS384", "HS512")
 #: Every algorithm that a token can be signed with.
 ALGORITHMS = (*_HMAC, *_PUBLIC_ALGORITHMS)
 _LIFETIME = "60s"
+#: By how much a token is dated back at most.
+_BACK_SECONDS = 30.0
 
 TOKEN = Shape(
     "token of a probe",
@@ -65,6 +67,14 @@ def _invalid(message: str, where: str, hint: str) -> KeyturnError:
 # -- signing -----------------------------------------------------------------------------------------------------------
 
 
+def issued_at(spec: Mapping[str, Any], now: float) -> float:
+    """When a token is said to be issued that is shown now: before it, within its lifetime.
+
+    Verifiers refuse a token of the future, and the clock of this host may be ahead of theirs as well as behind it.
+    """
+    return now - min(_BACK_SECONDS, parse_duration(spec.get("lifetime") or _LIFETIME) / 2)
+
+
 def sign_token(value: bytes, spec: Mapping[str, Any], kid: str, now: float) -> bytes:
     """A compact token, members sorted by name.
 
@@ -72,7 +82,7 @@ def sign_token(value: bytes, spec: Mapping[str, Any], kid: str, now: float) -> b
         HS256 and its like the secret as its bytes stand.
     :param spec: see :data:`TOKEN`.
     :param kid: goes into the header unless empty.
-    :param now: seconds since 1970.
+    :param now: seconds since 1970; :func:`issued_at` for a token that is shown to somebody.
     :raises KeyturnError: ``key-unusable`` where the value is no key for the algorithm; ``library-missing``.
     """
     sign, algorithm = _signing(value, spec.get("algorithm"))

@@ -13,8 +13,14 @@ import jwt
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import describe, generate
-from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import ALGORITHMS, check_token, sign_token
+from ansible_collections.keyturn.rotation.plugins.module_utils.jws.tokens import (
+    ALGORITHMS,
+    check_token,
+    issued_at,
+    sign_token,
+)
 from ansible_collections.keyturn.rotation.plugins.module_utils.probes import run_probes
+from ansible_collections.keyturn.rotation.plugins.module_utils.schema import parse_duration
 from ansible_collections.keyturn.rotation.plugins.modules import secret_probe
 from cryptography.hazmat.primitives.asymmetric import x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -77,6 +83,17 @@ def test_secrets_that_are_used_as_they_are(algorithm: str) -> None:
     assert opened(token, value, algorithm)["iat"] == int(NOW)
     octets = json.dumps({"kty": "oct", "k": jwt.utils.base64url_encode(value).decode(), "alg": algorithm})
     assert opened(sign_token(octets.encode(), {}, "", NOW), value, algorithm)["iat"] == int(NOW)
+
+
+@pytest.mark.parametrize(("lifetime", "back"), [(None, 30), ("5m", 30), ("10s", 5)])
+def test_a_token_that_is_shown_is_valid_where_the_clock_is_behind_and_where_it_is_ahead(
+    lifetime: str | None, back: int
+) -> None:
+    spec = {"algorithm": "HS256", "lifetime": lifetime}
+    claims = opened(sign_token(SECRET * 2, spec, "", issued_at(spec, NOW)), SECRET * 2, "HS256")
+    assert claims["iat"] == int(NOW) - back
+    assert claims["exp"] - claims["iat"] == parse_duration(lifetime or "60s")
+    assert claims["exp"] >= int(NOW) + back
 
 
 def test_trap_28_what_is_no_key_for_the_algorithm_is_refused_without_showing_it() -> None:
