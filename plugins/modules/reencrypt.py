@@ -181,6 +181,10 @@ indexes:
   type: list
   elements: dict
   sample: [{name: api_tokens_token_lookup_idx, table: public.api_tokens, created: true}]
+in_place:
+  description: Whether rows were brought back where they are; V(swept) puts right what was written meanwhile.
+  returned: when O(state=rolled_back) had something to bring back
+  type: bool
 shared:
   description: How many parts each host has done, and how many rows it has written, with O(share).
   returned: success

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes import Envelope, load_spec
+from demo import cells
 from demo.schema import generate_jwks
 from demo.stack import APIS, SECRET, Stack
 from psycopg import sql
@@ -244,6 +245,39 @@ def test_trap_43_a_host_lost_after_promote_is_finished_by_the_next_run(
     finished = controller.run(stack.inventory, "rotate", only=SECRET)
     assert "everything is back" in finished.output, finished.output
     assert status_of(stack) == ["rolled_back"]
+    assert_untouched(stack, before)
+
+
+def test_rows_that_a_lost_host_goes_on_to_write_under_the_new_key_come_back_with_it(
+    stack: Stack, flaky: tuple[Controller, Path]
+) -> None:
+    """Its service has loaded the new key and still reaches the database when all others have gone back."""
+    controller, lost = flaky
+    before = stack.key()
+    assert before is not None
+    variables = load(stack)
+    services = variables["keyturn_services"]
+    services["api1"]["depends_on"] = ["api2"]
+    start = services["api1"]["start"]
+    services["api1"]["start"] = ["sh", "-c", f"touch {lost}/api2; exit 1"]
+    edit(stack, variables)
+    ended = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert ended.code != 0
+    services["api1"]["start"] = start
+    edit(stack, variables)
+    new = stack.key("api2")
+    assert new not in (before, None)
+    with psycopg.connect(stack.database.owner_dsn, autocommit=True) as link:
+        row = link.execute("SELECT id, private_jwk FROM jwks_keys WHERE private_jwk !~ '^{' LIMIT 1").fetchone()
+        assert row is not None
+        written = cells.seal_cell(cells.open_cell(row[1], before), new)
+        link.execute("UPDATE jwks_keys SET private_jwk = %s WHERE id = %s", (written, row[0]))
+        link.execute("UPDATE api_tokens SET token_lookup = 'of the new key'")
+    assert dict(stack.verify(plaintext_ok=True).problems) == {str(row[0]): "unreadable"}
+    (lost / "api2").unlink()
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert back.code == 0, back.output
+    assert status_of(stack)[-1] == "rolled_back"
     assert_untouched(stack, before)
 
 

@@ -50,12 +50,12 @@ _TAKE = """
                        THEN f.cleared ELSE excluded.cleared END
     WHERE f.rotation <> excluded.rotation AND (f.closed OR %(seize)s::boolean AND f.epoch < excluded.epoch)
        OR f.rotation = excluded.rotation AND f.epoch <= excluded.epoch
-          AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.epoch = excluded.epoch)
+          AND NOT (%(direction)s::text = 'forward' AND f.turned_back AND f.pid <> 0 AND f.epoch = excluded.epoch)
           AND NOT (%(direction)s::text = 'same' AND f.pid = 0)
     RETURNING token, turned_back, in_place, cleared"""
 _FINISH = """
     UPDATE {fence}
-    SET token = token + 1, pid = 0, closed = true, turned_back = false, in_place = false, cleared = '{{}}'
+    SET token = token + 1, pid = 0, closed = true, turned_back = %s, in_place = false, cleared = '{{}}'
     WHERE name = %s AND token = %s"""
 _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
@@ -106,6 +106,7 @@ class Fence:
         self.in_place = False
         self.is_closed = False
         self.is_over = False
+        self.went_back = False
         self.cleared: list[str] = []
 
     def read(self, link: Link) -> bool:
@@ -117,6 +118,7 @@ class Fence:
         ).format(self._table)
         row = link.execute(query, (self._name, self._rotation)).fetchone()
         self.is_over = row is not None and row[4] is True
+        self.went_back = self.is_over and row is not None and row[0] is True
         if row is None or self.is_over:
             return False
         self.turned_back, self.in_place, self.cleared = row[0], row[1], list(row[2])
@@ -231,10 +233,13 @@ class Fence:
         query = sql.SQL("UPDATE {} SET closed = true WHERE name = %s AND token = %s").format(self._table)
         link.execute(query, (self._name, self._token))
 
-    def finish(self, link: Link) -> None:
-        """Say that the rotation is over. The row stays: a run left behind must find that it came too late."""
+    def finish(self, link: Link, went_back: bool = False) -> None:
+        """Say that the rotation is over. The row stays: a run left behind must find that it came too late.
+
+        :param went_back: whether rows came back, so that those may follow which a host that was lost has written since.
+        """
         query = sql.SQL(_FINISH).format(fence=self._table)
-        link.execute(query, (self._name, self._token))
+        link.execute(query, (went_back, self._name, self._token))
 
     def _refused(self, link: Link) -> KeyturnError:
         query = sql.SQL("SELECT rotation, epoch, turned_back, pid FROM {} WHERE name = %s").format(self._table)

@@ -219,13 +219,14 @@ class Rotation:
     def has_strays(self) -> bool:
         """Whether rows are under the new key and nothing here says why: what was kept of them is gone, or was renamed.
 
-        A service that has both keys writes such rows too, before any row is re-encrypted. Before a first encryption
-        has begun they are the user's own.
+        A service that has both keys writes such rows too, before any row is re-encrypted; so does one on a host that
+        was lost while all others went back. Before a first encryption has begun they are the user's own.
         """
+        has_begun = self.has_fence or self.fence.went_back
         at = [
             number
             for number, (target, shadow) in enumerate(zip(self.targets, self.shadows))
-            if shadow.fact == NONE and (self.has_fence or not target.is_adoption)
+            if shadow.fact == NONE and (has_begun or not target.is_adoption)
         ]
         if at:
             self.cover()
@@ -320,7 +321,7 @@ class Rotation:
             if error.code != "fenced":
                 raise
             return  # another rotation has it
-        self.fence.finish(self.link)
+        self.fence.finish(self.link, self.fence.went_back)
 
     def swap(self, fact: str, back: bool, holds: bool = False) -> None:
         """Exchange the rows of the columns with this fact.
@@ -432,7 +433,7 @@ class Rotation:
                         shadow.drop(self.link)
                 if is_over:
                     forget_parts(self.link, self.schema, self._params["name"])
-                    self.fence.finish(self.link)
+                    self.fence.finish(self.link, self.fence.turned_back)
 
         if is_over or any(chosen):
             retrying(self.pace, "shadows", attempt)

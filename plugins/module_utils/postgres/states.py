@@ -244,7 +244,7 @@ def _rolled_back(rotation: Rotation) -> Told:
     if not rotation.has_fence:
         if rotation.shadows and not rotation.all_are(NONE):
             raise leftover(next(shadow for shadow in rotation.shadows if shadow.fact != NONE))
-        if rotation.fence.is_over or not (rotation.overlaps or rotation.has_strays()):
+        if not _has_more_to_bring_back(rotation):
             if not rotation.check_mode:
                 rotation.forbid()
             return {}
@@ -262,11 +262,22 @@ def _rolled_back(rotation: Rotation) -> Told:
     rotation.drop([shadow.fact == NEXT and not shadow.swapped for shadow in rotation.shadows])
     if rotation.fence.in_place:
         _pass_until_done(rotation, back=True)
+    told = {"in_place": rotation.fence.in_place}
     if rotation.step == "all":
-        told = _swept(rotation)
+        told.update(_swept(rotation))
         _cleaned(rotation)
-        return told
-    return {}
+    return told
+
+
+def _has_more_to_bring_back(rotation: Rotation) -> bool:
+    """Whether a rotation without a fence left something under the new key.
+
+    One that went back to its end may be asked again for a host that was lost meanwhile: what that has written since
+    has no side table any more, and what it has filled in of the columns to be cleared cannot be told.
+    """
+    if not rotation.fence.is_over:
+        return rotation.overlaps or rotation.has_strays()
+    return rotation.fence.went_back and (bool(rotation.clearings) or rotation.has_strays())
 
 
 def _cleaned(rotation: Rotation) -> Told:

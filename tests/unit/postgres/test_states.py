@@ -187,6 +187,35 @@ def test_rows_that_the_service_writes_until_it_has_the_old_key_again_come_back_t
     assert not rig.run("rolled_back", overlap=True)["changed"]
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("step", ["all", "swap"])
+def test_what_a_lost_host_writes_after_all_others_went_back_comes_back_too(rig: Rig, step: str) -> None:
+    rig.fill()
+    rig.sql.execute("ALTER TABLE creds ADD lookup text")
+    clear = [{"table": "creds", "column": "lookup"}]
+
+    def back(**more: Any) -> list[dict[str, Any]]:
+        return [rig.run(state, clear=clear, **more) for state in ("rolled_back", "swept", "cleaned")]
+
+    for state in ("prepared", "cut_over"):
+        rig.run(state, clear=clear)
+    back()
+    rig.insert([(31, seal("new", b"31:0").decode())])
+    rig.sql.execute(
+        "UPDATE creds SET secret = %s, lookup = 'of the new key' WHERE id = 3", (seal("new", b"3:1").decode(),)
+    )
+    assert rig.run("rolled_back", check=True, step=step)["changed"]
+    first = back(step=step, epoch=2)[0]
+    assert (first["changed"], first["in_place"]) == (True, True)
+    assert rig.plaintexts("old") == {**_ALL, 3: "3:1", 31: "31:0"}
+    assert rig.sql.execute("SELECT count(lookup) FROM creds").fetchone() == (0,)
+    assert not rig.run("rolled_back", epoch=3)["changed"]
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared", epoch=2)
+    assert refused.value.code == "fenced"
+    rig.run("prepared", epoch=4)  # as before: what is over may begin again
+
+
 def test_rows_that_were_encrypted_before_a_first_encryption_began_stay_so(rig: Rig) -> None:
     rig.fill(3, "new")
     rig.old, rig.columns = "", [rig.column("creds", "secret", plaintext="encrypt")]
