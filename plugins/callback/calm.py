@@ -16,11 +16,20 @@ description:
 author: keyturn.rotation contributors (@keyturn)
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
 _SHOWN = ("ansible.builtin.debug", "debug")
+
+
+def _words(result: Mapping[str, Any]) -> list[str]:
+    """What a task said; of a loop, what each item said that failed, since the loop itself gives no reason."""
+    entries = [entry for entry in result.get("results") or () if isinstance(entry, Mapping)]
+    items = [entry for entry in entries if entry.get("failed") or entry.get("unreachable")]
+    said = [str(item.get("msg", "")).strip() for item in items or [result]]
+    return [line for text in dict.fromkeys(said) for line in text.splitlines() if line]
 
 
 class CallbackModule(CallbackBase):
@@ -32,11 +41,9 @@ class CallbackModule(CallbackBase):
 
     def _fail(self, word: str, result: Any, color: str) -> None:
         task = result._task.get_name().strip()
-        message = str(result._result.get("msg", "")).strip()
         self._display.display(f"  {word} {result._host.get_name()}: {task}", color=color)
-        for line in message.splitlines() or [""]:
-            if line:
-                self._display.display(f"    {line}", color=color)
+        for line in _words(result._result):
+            self._display.display(f"    {line}", color=color)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Show what failed."""
