@@ -429,7 +429,7 @@ def summary_lines(
     after = f"in {run.rotation.get('phase')}" if run.answers.get("stopped") else f"after {run.until}"
     heads = {
         "overlap": f"{names} {have_turned(turned)}",
-        "open": f"{names}: stopped {after} as asked; the same command goes on",
+        "open": f"{names}: stopped {after} as asked",
         "retired": f"{names}: the previous version is retired",
         "retiring": f"{names}: retire did not finish; run it again",
         "kept": f"{names}: the previous version was not retired, and nothing was removed",
@@ -501,7 +501,10 @@ def _what_next(status: str, lost: Sequence[str], only: str) -> list[str]:
     if status == "stayed":
         return [f"  do          mend what the notes say, then run: {back}"]
     if status == "open":
-        return [f"  way back    {back}"]
+        return [
+            f"  go on       ansible-playbook keyturn.rotation.rotate -e keyturn_only={only}",
+            f"  way back    {back}",
+        ]
     return []
 
 

@@ -440,7 +440,11 @@ def test_a_run_that_was_stopped_says_where_and_how_to_go_on() -> None:
     stopped = replace(run(stopped={"db": {"task": "t", "msg": "m"}}), rotation={**ROTATION, "phase": "migrate"})
     hosts = {"hosts": {"done": ["db"], "expected": ["db"], "waived": []}}
     lines = account.summary_lines(stopped, "open", [], hosts, {})
-    assert "KEY: stopped in migrate as asked; the same command goes on" in lines
+    assert "KEY: stopped in migrate as asked" in lines
+    after = account.summary_lines(replace(stopped, answers={}, until="stage"), "open", [], hosts, {})
+    assert "KEY: stopped after stage as asked" in after
+    for said in (lines, after):  # not "the same command": with keyturn_until it would stop there again
+        assert said[-2] == "  go on       ansible-playbook keyturn.rotation.rotate -e keyturn_only=KEY"
 
 
 PLAY = """
