@@ -51,19 +51,34 @@ def _libraries(host: str, missing: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{host}: the Python libraries {names} are missing. Install {packages}."]
 
 
-def _different_values(found: Answers) -> dict[str, str]:
-    """Secrets of which hosts hold different values, with the hosts that agree: ``one, two against three``."""
-    held: dict[str, dict[str, list[str]]] = {}
+def _different_values(found: Answers, hosts: int = 1) -> dict[str, str]:
+    """Secrets of which stores hold different values, with the hosts that agree: ``one, two against three``.
+
+    A host whose own stores differ is named with their paths.
+
+    :param hosts: of how many hosts the values must be, at least.
+    """
+    held: dict[str, dict[str, list[tuple[str, str]]]] = {}
     for host, said in sorted(found.items()):
         for name, secret in said.get("secrets", {}).items():
             for store in secret.get("stores", ()):
                 if store.get("present") and store.get("fingerprint"):
-                    held.setdefault(name, {}).setdefault(store["fingerprint"], []).append(host)
+                    places = held.setdefault(name, {}).setdefault(store["fingerprint"], [])
+                    places.append((host, str(store.get("path") or "")))
     return {
-        name: " against ".join(", ".join(hosts) for hosts in values.values())
+        name: " against ".join(_places(places, values) for places in values.values())
         for name, values in sorted(held.items())
-        if len(values) > 1
+        if len(values) > 1 and len({host for places in values.values() for host, _path in places}) >= hosts
     }
+
+
+def _places(places: Iterable[tuple[str, str]], values: Mapping[str, Iterable[tuple[str, str]]]) -> str:
+    """The hosts that hold one of several values."""
+    named = []
+    for host, path in places:
+        is_split = sum(host in dict(others) for others in values.values()) > 1
+        named.append(f"{host} in {path}" if is_split else host)
+    return ", ".join(dict.fromkeys(named))
 
 
 def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
@@ -125,7 +140,7 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
     if check_health:
         problems += [
             f"{name}: hosts hold different values ({hosts}). Bring them to the same one first."
-            for name, hosts in _different_values(answers["found"]).items()
+            for name, hosts in _different_values(answers["found"], hosts=2).items()
         ]
     if check_health:
         for host, said in sorted(answers["baseline"].items()):

@@ -82,6 +82,21 @@ def test_what_two_stores_of_one_file_have_in_common_is_said_once_with_its_host()
     assert gates.preflight(PLAN, said, True) == [f"{host}: /srv/.env: does not exist." for host in ("api1", "api2")]
 
 
+def test_hosts_that_hold_different_values_are_told_apart_and_one_host_is_named_by_itself() -> None:
+    def holds(*stores: tuple[str, str]) -> dict[str, Any]:
+        entries = [{"present": True, "path": path, "fingerprint": mark} for path, mark in stores]
+        return {"secrets": {"KEY": {"stores": entries}}}
+
+    said = answers()
+    said["found"] = {"api1": {**holds(("/a", "1"), ("/b", "2")), "problems": [{"msg": "the stores of KEY differ."}]}}
+    assert gates.preflight(PLAN, said, True) == ["api1: the stores of KEY differ."]
+    said["found"] = {"api1": holds(("/a", "1"), ("/b", "1")), "api2": holds(("/a", "2"))}
+    assert "(api1 against api2)" in gates.preflight(PLAN, said, True)[0]
+    said["found"] = {"api1": holds(("/a", "1"), ("/b", "2")), "api2": holds(("/a", "2"))}
+    assert "(api1 in /a against api1 in /b, api2)" in gates.preflight(PLAN, said, True)[0]
+    assert "(api1 in /a against api1 in /b)" in gates.same_in_backups({"api1": said["found"]["api1"]})[0]
+
+
 def test_a_sick_service_stops_a_new_rotation_but_not_one_that_goes_on() -> None:
     said = answers()
     said["baseline"] = {"api1": {"services": {"api": {"status": "unknown", "detail": "no check"}}}}
