@@ -65,9 +65,9 @@ def _path(directory: str, name: str, rotation_id: str) -> str:
 def _stored(
     session: Session, directory: str, names: Sequence[str], copies: Mapping[str, str], check_mode: bool
 ) -> dict[str, Any]:
-    """Write the copies of this rotation that are not there yet; each is synced and read again."""
+    """Write the copies of this rotation that are not there yet, or not whole; each is synced and read again."""
     paths = {name: _path(directory, name, session.rotation_id) for name in names}
-    missing = [name for name in names if not os.path.lexists(paths[name])]
+    missing = [name for name in names if not _is_whole(paths[name])]
     for name in missing if not check_mode else ():
         try:
             content = base64.b64decode(copies[name], validate=True)
@@ -82,6 +82,13 @@ def _stored(
     return {"changed": bool(missing), "paths": sorted(paths.values())}
 
 
+def _is_whole(path: str) -> bool:
+    """Whether a copy is there, and not empty or cut short."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
+
+    return os.path.lexists(path) and age.is_file(atomic.read_file(path))
+
+
 def _left(directory: str, names: Sequence[str]) -> dict[str, list[str]]:
     """The rotations of which copies are there, by secret."""
     found = {}
@@ -93,14 +100,20 @@ def _left(directory: str, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _removed(session: Session, directory: str, names: Sequence[str], check_mode: bool) -> dict[str, Any]:
-    """Remove the copies of all rotations but this one, whose version is primary now."""
+    """Remove the copies of all rotations but this one, whose version is primary now.
+
+    Where the copy of this one is not whole, nothing goes: what it should hold may be opened by nothing else.
+    """
     own = check_name(session.rotation_id, "rotation_id")
+    known = _left(directory, names)
+    mine = {name: _path(directory, name, own) for name in names if own in known[name]}
+    damaged = [path for path in mine.values() if not _is_whole(path)]
     gone = [
         _path(directory, name, other)
-        for name, others in _left(directory, names).items()
-        for other in others
-        if other != own and own in others
+        for name, path in mine.items()
+        for other in known[name]
+        if other != own and path not in damaged
     ]
     for path in gone if not check_mode else ():
         atomic.remove_file(path)
-    return {"changed": bool(gone), "removed": gone, "left": _left(directory, names)}
+    return {"changed": bool(gone), "removed": gone, "left": _left(directory, names), "damaged": damaged}

@@ -23,9 +23,9 @@ options:
   state:
     description:
       - V(sealed) returns the new versions of O(rotation_id), encrypted.
-      - V(stored) writes O(copies) below O(directory), once for each O(rotation_id).
+      - V(stored) writes O(copies) below O(directory), once for each O(rotation_id), and again where one is not whole.
       - V(kept) says which copies are there. It changes nothing, as V(sealed).
-      - V(removed) removes those of other rotations, where the one of O(rotation_id) is there.
+      - V(removed) removes those of other rotations, where the one of O(rotation_id) is there and whole.
     type: str
     choices: [sealed, stored, kept, removed]
     required: true
@@ -84,22 +84,38 @@ removed:
   returned: removed
   type: list
   elements: str
+damaged:
+  description: Copies of this rotation that are not whole. The others of that secret stay then, with a warning.
+  returned: removed
+  type: list
+  elements: str
 left:
   description: The rotations of which copies are there, by secret.
   returned: kept, removed
   type: dict
 """
 
+from typing import Any
+
+from ansible.module_utils.common.warnings import warn
 from ansible_collections.keyturn.rotation.plugins.module_utils.escrow import ESCROW_OPTIONS, run
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 
 ARGUMENTS = {**SESSION_ARGUMENTS, **ESCROW_OPTIONS}
 
 
+def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Store, remove or tell."""
+    result = run(params, check_mode)
+    for path in result.get("damaged", ()):
+        warn(f"{path} is not a whole age file, so the copies of earlier versions stay. Turn the key once more")
+    return result
+
+
 def main() -> None:
     """Run the module."""
     places = [("state", state, ["directory"]) for state in ("stored", "kept", "removed")]
-    run_module(run, ARGUMENTS, required_if=places)
+    run_module(work, ARGUMENTS, required_if=places)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils import escrow
+from ansible_collections.keyturn.rotation.plugins.module_utils import escrow, filecrypt
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
 
@@ -78,8 +78,9 @@ def test_what_was_not_staged_or_did_not_come_is_refused(tmp_path: Path) -> None:
 def test_copies_of_other_rotations_go_only_where_this_one_is_there(tmp_path: Path) -> None:
     folder = tmp_path / "escrow"
     (folder / "KEY").mkdir(parents=True)
+    whole = filecrypt.seal_for(b"key", _RECIPIENTS)
     for name in ("r1.age", "r2.age", "notes"):
-        (folder / "KEY" / name).write_bytes(b"x")
+        (folder / "KEY" / name).write_bytes(whole)
     third = Host(tmp_path / "box", "r3")
     assert _call(third, "removed", directory=str(folder))["changed"] is False
     second = Host(tmp_path / "box", "r2")
@@ -88,3 +89,22 @@ def test_copies_of_other_rotations_go_only_where_this_one_is_there(tmp_path: Pat
     assert _call(second, "removed", directory=str(folder))["left"] == {"KEY": ["r2"]}
     assert _call(second, "removed", directory=str(folder))["changed"] is False
     assert sorted(path.name for path in (folder / "KEY").iterdir()) == ["notes", "r2.age"]
+
+
+@pytest.mark.parametrize("left", [b"", b"age-encryption.org/v1\n", "half"])
+def test_a_copy_that_is_not_whole_is_made_again_and_takes_no_other_away(tmp_path: Path, left: bytes | str) -> None:
+    """It may be the only thing that opens the data once the copies of before are gone."""
+    host, elsewhere = _staged(tmp_path / "api"), Host(tmp_path / "box")
+    place = {"directory": str(tmp_path / "escrow"), "copies": _call(host, "sealed", recipients=_RECIPIENTS)["copies"]}
+    (path,) = map(Path, _call(elsewhere, "stored", **place)["paths"])
+    whole = path.read_bytes()
+    earlier = path.with_name("r0.age")
+    earlier.write_bytes(whole)
+    path.write_bytes(whole[: len(whole) // 2] if isinstance(left, str) else left)
+    kept = _call(elsewhere, "removed", directory=place["directory"])
+    assert (kept["changed"], kept["removed"], kept["damaged"]) == (False, [], [str(path)])
+    assert kept["left"] == {"KEY": ["r0", "r1"]}
+    assert _call(elsewhere, "stored", **place)["changed"]
+    assert path.read_bytes() == whole
+    gone = _call(elsewhere, "removed", directory=place["directory"])
+    assert (gone["removed"], gone["damaged"]) == ([str(earlier)], [])

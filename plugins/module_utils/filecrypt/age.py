@@ -30,7 +30,7 @@ except ImportError:
     if TYPE_CHECKING:
         raise
 
-__all__ = ["check_recipients", "decrypt", "encrypt", "open_payload"]
+__all__ = ["check_recipients", "decrypt", "encrypt", "is_file", "open_payload"]
 
 _VERSION = b"age-encryption.org/v1"
 _X25519_INFO = b"age-encryption.org/v1/X25519"
@@ -156,6 +156,15 @@ def _parse(content: bytes) -> tuple[list[tuple[list[bytes], bytes]], bytes, byte
     if body is not None:
         raise _damaged()
     return stanzas, header, _unb64(mac), payload
+
+
+def is_file(content: bytes) -> bool:
+    """Whether this has all parts of an age file; that it opens, nobody can tell without an identity."""
+    try:
+        stanzas, _header, _mac, payload = _parse(content)
+    except KeyturnError:
+        return False
+    return bool(stanzas) and len(payload) >= _NONCE_BYTES + _TAG_BYTES
 
 
 def _identities(text: str) -> list[bytes]:
