@@ -265,11 +265,17 @@ def verify(directory: str, public_keys: Sequence[str] = (), known: Sequence[str]
 
     :param public_keys: base64 of Ed25519 public keys; when given, each record must be signed by one of them.
     :param known: digests kept elsewhere; each must be among the records, which shows that the end was not cut off.
-    :raises KeyturnError: ``evidence-missing`` when the directory is not there.
+    :raises KeyturnError: ``evidence-missing`` when the directory is not there, or there is nothing in it to check:
+        that is another directory, or all was removed.
     """
-    if not os.path.isdir(directory):
-        raise KeyturnError(
-            "evidence-missing", "there is no evidence here", where=directory, hint="Name the evidence directory"
-        )
-    with store.locked(directory, shared=True):
-        return _Check(directory, public_keys, known).run()
+    if os.path.isdir(directory):
+        with store.locked(directory, shared=True):
+            found = _Check(directory, public_keys, known).run()
+        if found.records or found.problems:
+            return found
+    raise KeyturnError(
+        "evidence-missing",
+        "there is no evidence here",
+        where=directory,
+        hint="Name the evidence directory. Where this is the one, what was in it has been removed",
+    )

@@ -254,11 +254,26 @@ def test_verifying_changes_nothing_and_needs_no_rights_to_write(place: Path) -> 
     assert state() == before
 
 
-def test_an_empty_directory_is_good_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
-    assert verify(str(tmp_path)).ok
+@pytest.mark.parametrize("left", [None, (), ("lock", "notes.txt", "another/file")])
+def test_a_directory_without_evidence_is_an_error(tmp_path: Path, left: tuple[str, ...] | None) -> None:
+    """Nothing is wrong in another directory either, nor in one from which all was removed."""
+    place = tmp_path / "evidence"
+    if left is not None:
+        place.mkdir()
+    for name in left or ():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).touch()
     with pytest.raises(KeyturnError) as caught:
-        verify(str(tmp_path / "nowhere"))
+        verify(str(place))
     assert caught.value.code == "evidence-missing"
+
+
+def test_chains_or_a_head_without_their_records_are_found(place: Path) -> None:
+    for folder in [path for path in place.iterdir() if (path / "evidence.json").exists()]:
+        shutil.rmtree(folder)
+    assert codes(place) >= {"missing", "head"}
+    shutil.rmtree(place / "chains")
+    assert codes(place) == {"head"}
 
 
 def test_a_cut_off_end_is_seen_by_who_kept_a_digest(tmp_path: Path) -> None:
