@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import secrets
@@ -50,16 +51,40 @@ def _journal_path(state_dir: str, rotation_id: str) -> str:
 
 
 def _note(state_dir: str, rotation_id: str, entry: Mapping[str, Any]) -> None:
-    """Append one line to the rotation's journal, durable before return."""
+    """Append one line to the rotation's journal, whole and durable before return.
+
+    :raises KeyturnError: ``file-failed`` when the disk refuses; nothing of the line is left then.
+    """
     path = _journal_path(state_dir, rotation_id)
     private_dir(os.path.dirname(path))
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    line = json.dumps(entry, sort_keys=True).encode() + b"\n"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(handle, json.dumps(entry, sort_keys=True).encode() + b"\n")
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":  # a crash has cut the last one short
+            line = b"\n" + line
+        _append(handle, size, line)
         os.fsync(handle)
+    except OSError as error:
+        raise KeyturnError(
+            "file-failed",
+            f"cannot be written ({error.strerror})",
+            where=path,
+            hint="Check space and permissions, then run the same command again",
+        ) from None
     finally:
         os.close(handle)
     fsync_dir(os.path.dirname(path))
+
+
+def _append(handle: int, size: int, line: bytes) -> None:
+    """Write a line at the end of a file of this size, or nothing of it: a full disk takes a part and says no more."""
+    try:
+        if os.write(handle, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
 
 
 def read_journal(state_dir: str, rotation_id: str) -> list[dict[str, Any]]:
