@@ -105,14 +105,20 @@ def test_a_retire_that_finds_another_value_in_a_store_begins_nothing(project: Pr
     assert (again.code, project.values(), project.statuses()) == (0, {second}, ["retired"]), again.output
 
 
-def test_a_host_that_joined_after_the_turn_is_named_and_nothing_is_said_to_be_back_there(project: Project) -> None:
-    """It was set up with the value of the others, and has no version of its own."""
-    one, two = project.hosts
+def _leave_out_the_second(project: Project) -> str:
+    """What the inventory was before."""
     everywhere = project.inventory.read_text()
     inventory = yaml.safe_load(everywhere)
     secret = inventory["all"]["vars"]["keyturn_secrets"][SECRET]
     secret["stores"] = secret["stores"][:1]
     project.inventory.write_text(yaml.safe_dump(inventory))
+    return everywhere
+
+
+def test_a_host_that_joined_after_the_turn_is_named_and_nothing_is_said_to_be_back_there(project: Project) -> None:
+    """It was set up with the value of the others, and has no version of its own."""
+    one, two = project.hosts
+    everywhere = _leave_out_the_second(project)
     assert project.run("rotate", only=SECRET).code == 0
     turned = project.env(one).read_text()
     project.env(two).write_text(turned)
@@ -130,5 +136,22 @@ def test_a_host_that_joined_after_the_turn_is_named_and_nothing_is_said_to_be_ba
     assert (project.env(one).read_text(), project.restarts()) == (turned, restarts)
     value = (project.state(one) / "secrets" / SECRET / rotation_id / "old").read_text()
     project.env(two).write_text(f"A=1\n{SECRET}={value}\n")
+    again = project.run("rollback", only=SECRET)
+    assert (again.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), again.output
+
+
+def test_a_host_that_joined_in_the_middle_is_named_when_a_run_goes_back_by_itself(project: Project) -> None:
+    """The others are back; it holds the new version, and nobody says that it does not."""
+    one, two = project.hosts
+    everywhere = _leave_out_the_second(project)
+    assert project.run("rotate", only=SECRET, until="restart").code == 0
+    project.env(two).write_text(project.env(one).read_text())
+    project.inventory.write_text(everywhere)
+    ended = project.run("rotate", only=SECRET)
+    assert ended.code == 2, ended.output
+    assert f"{two} holds the new version of {SECRET} and was not there when it turned" in ended.output
+    assert "1 of 2 are back" in ended.output
+    assert (project.env(one).read_text(), project.statuses()) == (f"A=1\n{SECRET}={FIRST}\n", ["stuck"])
+    project.env(two).write_text(project.env(one).read_text())
     again = project.run("rollback", only=SECRET)
     assert (again.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), again.output
