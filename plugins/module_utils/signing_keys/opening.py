@@ -85,6 +85,9 @@ def refuse_closed(found: Opened, where: str) -> None:
     if found.clouds:
         hint = f"They look like those of {' and '.join(sorted(found.clouds))}: rotate them with the service's own API"
     else:
-        hint = "Check the encryption key; rows under a cloud KMS are rotated with the service's own API"
+        hint = (
+            "Check the encryption key: where a rotation of it is open, finish it or roll it back first. Rows under a "
+            "cloud KMS are rotated with the service's own API"
+        )
     message = f"{found.closed} private keys do not open under the encryption key (kid {names})"
     raise KeyturnError("signing-rows-closed", message, where=where, hint=hint)
