@@ -38,6 +38,7 @@ __all__ = [
     "outcome",
     "phases_of",
     "plan_lines",
+    "stopped_on",
     "summary_lines",
 ]
 
@@ -149,6 +150,16 @@ def _turning_round_failed(run: Run) -> bool:
     """Whether something failed in this rotation and the register could not even be told that it goes back."""
     answers = (run.answers.get(name, {}) for name in ("cause", "stuck"))
     return any(said.get("rotation") == run.rotation_id for found in answers for said in found.values())
+
+
+def stopped_on(run: Run) -> list[tuple[str, Mapping[str, Any]]]:
+    """Where the way back of this rotation stopped, by host.
+
+    What stops one of them ends it on the others too, which cannot say why.
+    """
+    stuck = sorted(run.answers.get("stuck", {}).items())
+    found = [(host, said) for host, said in stuck if said.get("rotation", run.rotation_id) == run.rotation_id]
+    return [(host, said) for host, said in found if said.get("task") != "unknown"] or found
 
 
 def phases_of(journal: Iterable[Mapping[str, Any]], ended: str, failed: bool) -> list[dict[str, Any]]:
@@ -403,7 +414,7 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
-    for host, said in sorted(run.answers.get("stuck", {}).items()):
+    for host, said in stopped_on(run):
         found.append(f"{host}: the way back stopped at {said.get('task')}: {said.get('msg')}")
     if run.mode == "retire":
         found += [

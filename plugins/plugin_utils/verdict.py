@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import emergencies
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run, stopped_on
 
 __all__ = ["verdict"]
 
@@ -44,9 +44,7 @@ def verdict(run: Run, status: str, lost: Sequence[str]) -> str:
 
 def _stopped_back(run: Run) -> str:
     """Where the way back of this rotation stopped: host, task and message of the first, and how many there are more."""
-    found = sorted(
-        (host, said) for host, said in run.answers.get("stuck", {}).items() if said.get("rotation") == run.rotation_id
-    )
+    found = stopped_on(run)
     if not found:
         return ""
     host, said = found[0]

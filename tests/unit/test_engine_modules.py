@@ -282,6 +282,20 @@ def test_the_last_line_says_whether_going_back_was_asked_for_and_what_failed(
     assert verdict(ended, status, lost) == text
 
 
+def test_a_host_on_which_nothing_failed_is_not_said_to_be_lost() -> None:
+    """A gate that stops one host stops all of them, and the others know of no task that failed."""
+    failed = {"rotation": "r1", "task": "Swap the rows back", "msg": "nothing listens there."}
+    unknown = {"rotation": "r1", "task": "unknown", "msg": "a host was lost"}
+    stuck = replace(run(stuck={"api1": unknown, "db": failed}), rotation={**ROTATION, "cause": "db: Sweep: no"})
+    assert verdict(stuck, "stuck", []) == (
+        "The rotation failed and the way back did not finish. db: Swap the rows back: nothing listens there. "
+        "What failed before that: db: Sweep: no"
+    )
+    assert account.stopped_on(stuck) == [("db", failed)]
+    assert account.stopped_on(run(stuck={"api1": unknown})) == [("api1", unknown)]
+    assert account.stopped_on(run(stuck={"api1": {**failed, "rotation": "r0"}})) == []
+
+
 @pytest.mark.parametrize(
     ("cause", "lost", "why"),
     [({"api2": {"task": "Forget", "msg": "KEY is another one."}}, [], "api2: KEY is another one"),
