@@ -232,6 +232,17 @@ def test_the_signing_keys_of_an_issuer_turn_go_back_turn_again_and_the_former_on
         assert "may be retired after" in early.output
         assert client.accepts(first) == [True, True]
 
+        # The state host's clock is ahead, and the database's is right
+        register = registry(project.state_dir)
+        (turned_in,) = register["rotations"].values()
+        turned_in["retire_after"] = turned_in["started_at"]
+        (project.state_dir / "registry.json").write_text(json.dumps(register))
+        ahead = controller.run(project.inventory, "retire", only=_NAME)
+        assert ahead.code != 0
+        assert "Nothing was retired or removed, and the way back is open" in ahead.output
+        assert "the new keys sign for " in ahead.output
+        assert client.accepts(first) == [True, True]
+
         said.append(_ok(controller.run(project.inventory, "rollback", only=_NAME)))
         assert client.kids == first_kids
         assert policies.rows == before
