@@ -282,6 +282,13 @@ def test_a_rotation_that_has_told_of_its_end_is_not_told_twice(tmp_path: Path) -
     assert [name for name, _extra in program.calls()] == ["due", "rotate", "due"]
 
 
+def test_a_failure_is_told_although_the_secret_turned_while_a_clock_was_ahead(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    ahead = "2027-11-21T10:00:05.000Z"
+    assert program.run(said(("rotate", "A"), A=ahead), said(A=ahead), rotate_A=2) == 1
+    assert [name for name, _extra in program.calls()] == ["due", "rotate", "due", "tell"]
+
+
 def test_a_failure_is_told_although_another_run_of_that_secret_has_come_to_its_end(tmp_path: Path) -> None:
     """First A was retired, which told of itself; then its turning was refused before it began."""
     program = Program(tmp_path)

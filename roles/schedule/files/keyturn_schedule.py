@@ -60,26 +60,27 @@ class Schedule:
         if first is None:
             self._tell("failed", [], ["see what is due"])
             return False
-        failed: list[tuple[list[str], str, str]] = []
-        begun, tried = first["now"], set[str]()
+        failed: list[tuple[list[str], str, dict[str, str]]] = []
+        before, tried = first["ended"], set[str]()
         for run in first["runs"]:
             only = ",".join(run["only"])
             if tried & set(run["only"]):  # what ended before this run is no word about this one
-                begun = (self._due() or first)["now"]
+                before = (self._due() or first)["ended"]
             tried |= set(run["only"])
             extra = {"reason": self._reason} if run["playbook"] == "rotate" else {}
             code = self._run(run["playbook"], only=only, **extra)
             if code:
-                failed.append((run["only"], f"{run['playbook']} {only} (exit code {code})", begun))
+                failed.append((run["only"], f"{run['playbook']} {only} (exit code {code})", before))
                 print(f"keyturn-schedule: {failed[-1][1]}", file=sys.stderr, flush=True)
         last = self._due() if first["runs"] else first
-        # A rotation that came to its end in this round has told of it itself
+        # A rotation that came to its end meanwhile has told of it itself. Its end is another one than before: by the
+        # clock it may be long to come, where that was wrong once
         ended = last["ended"] if last else {}
-        silent = [entry for entry in failed if any(ended.get(name, "") < entry[2] for name in entry[0])]
+        silent = [entry for entry in failed if any(ended.get(name) == entry[2].get(name) for name in entry[0])]
         if silent or last is None:
-            names = [name for only, _text, _begun in silent for name in only]
+            names = [name for only, _text, _before in silent for name in only]
             unseen = ["see what is due"] if last is None else []
-            self._tell("failed", names, [*(text for _only, text, _begun in silent), *unseen])
+            self._tell("failed", names, [*(text for _only, text, _before in silent), *unseen])
         overdue = (last or first)["overdue"]
         if overdue:
             self._tell("overdue", overdue, [])
