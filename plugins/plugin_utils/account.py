@@ -210,6 +210,13 @@ def coverage_rows(run: Run, steps: Sequence[str] = ("verify", "preflight")) -> l
     return []
 
 
+def _place(row: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """A column, with its database where the rotation concerns several."""
+    databases = {each.get("database") for part in ("coverage", "cleared") for each in record.get(part, ())}
+    within = f"{row['database']}: " if len(databases) > 1 and row.get("database") else ""
+    return f"{within}{row['table']}.{row['column']}"
+
+
 def _cleared(run: Run) -> list[dict[str, Any]]:
     return [
         {
@@ -456,14 +463,13 @@ def summary_lines(
     if run.rotation.get("skip_backup"):
         lines.append(f"  WARNING     {NO_BACKUP}")
     lines += [
-        f"  data        {row['table']}.{row['column']}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
+        f"  data        {_place(row, record)}: {thousands(row['total'])} rows, {thousands(row['new'])} new, "
         f"{thousands(row['old'])} old, {thousands(row['plaintext'])} plaintext, {thousands(row['null'])} null, "
         f"{thousands(row['unknown'])} unknown"
         for row in record.get("coverage", ())
     ]
     lines += [
-        f"  cleared     {row['table']}.{row['column']}: {thousands(row['rows'])} rows"
-        for row in record.get("cleared", ())
+        f"  cleared     {_place(row, record)}: {thousands(row['rows'])} rows" for row in record.get("cleared", ())
     ]
     lines += logins.server_lines(run.kinds)
     lines += keysets.lines(run.kinds)

@@ -216,6 +216,20 @@ def test_only_hosts_that_are_back_are_counted_where_the_way_back_did_not_finish(
     assert "  hosts       1 of 2 are back" in account.summary_lines(stuck, "stuck", [], record, {})
 
 
+def test_columns_of_several_databases_are_told_apart() -> None:
+    counts = dict.fromkeys(account.COUNTS, 0)
+    column = {"host": "db", "table": "public.keys", "column": "private", **counts}
+    rows = [{**column, "database": name} for name in ("app", "other")]
+    hosts = {"hosts": {"done": ["db"], "expected": ["db"], "waived": []}}
+
+    def said(*coverage: dict[str, Any]) -> list[str]:
+        lines = account.summary_lines(run(), "overlap", [], {**hosts, "coverage": list(coverage)}, {})
+        return [line.split()[1] for line in lines if line.startswith("  data")]
+
+    assert said(*rows) == ["app:", "other:"]
+    assert said(rows[0], rows[0]) == ["public.keys.private:"] * 2
+
+
 STOPPED = {"rotation": "r1", "task": "Wait", "msg": "api is unhealthy."}
 
 
