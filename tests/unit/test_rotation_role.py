@@ -111,6 +111,27 @@ def test_a_way_back_of_an_earlier_rotation_gives_no_epoch(turned: int | None, ru
     assert _read("__rotation_record", **said) == ({"of": of} if run is not None else {})
 
 
+@pytest.mark.parametrize(
+    ("status", "after", "confirm", "goes_on"),
+    [
+        ("overlap", "2026-11-24", "", False),
+        ("overlap", "2026-11-24", "KEY", True),
+        ("overlap", "2026-11-22", "", True),
+        ("overlap", "", "", False),
+        ("retiring", "2026-11-24", "", True),
+        ("stuck", "", "", True),  # refused with the lock, which says what to do
+    ],
+)
+def test_only_an_overlap_is_waited_for_by_a_retire(status: str, after: str, confirm: str, goes_on: bool) -> None:
+    task = yaml.safe_load((_TASKS / "retire.yml").read_text("utf-8"))[0]
+    row = {"name": "KEY", "status": status, "retire_after": after}
+    planned = {"names": ["KEY"], "now": "2026-11-23", "secrets": [row, {**row, "name": "OTHER", "status": "overlap"}]}
+    own = {name: trust_as_template(text) for name, text in task["vars"].items()}
+    known = {**own, "__rotation_planned": planned, "rotation_confirm": confirm}
+    asked = trust_as_template("{{ " + task["ansible.builtin.assert"]["that"] + " }}")
+    assert Templar(loader=DataLoader(), variables=known).template(asked) is goes_on
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_no_loop_takes_the_name_of_a_variable_of_its_role(role: str) -> None:
     folder = ROOT / "roles" / role
