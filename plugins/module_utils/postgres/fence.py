@@ -61,6 +61,14 @@ _TERMINATE = """
     SELECT pg_terminate_backend(f.pid) FROM {fence} f
     JOIN pg_stat_activity a ON a.pid = f.pid AND a.backend_start = f.backend_start
     WHERE f.name = %s AND f.pid <> pg_backend_pid()"""
+#: No timeout of the server ends a COPY whose client is frozen, or whose host is lost: only the network's, after hours.
+_FROZEN_SECONDS = 5
+_TERMINATE_FROZEN = """
+    SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+    WHERE l.locktype = 'relation' AND l.relation = to_regclass(quote_ident(%s) || '.fence') AND l.granted
+      AND a.datname = current_database() AND a.application_name = current_setting('application_name')
+      AND a.state = 'active' AND a.wait_event = 'ClientRead'
+      AND a.query_start < clock_timestamp() - make_interval(secs => %s) AND a.pid <> pg_backend_pid()"""
 
 
 def ensure_schema(link: Link, schema: str, pace: Pace) -> None:
@@ -152,6 +160,7 @@ class Fence:
             except psycopg.errors.LockNotAvailable:
                 with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
                     link.execute(sql.SQL(_TERMINATE).format(fence=self._table), (self._name,))
+                    link.execute(_TERMINATE_FROZEN, (self._schema, _FROZEN_SECONDS))
                 raise
             if row is None:
                 raise self._refused(link)

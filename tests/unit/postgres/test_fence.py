@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -131,3 +132,18 @@ def test_a_run_whose_connections_a_later_one_ends_says_so(
     with pytest.raises(KeyturnError) as refused:
         rig.run("in_place")
     assert refused.value.code == code
+
+
+def test_a_worker_that_is_frozen_while_it_sends_rows_holds_nobody_up(rig: Rig) -> None:
+    """Its session waits for the rest of a COPY, which no timeout of the server ends, and has the fence."""
+    rig.fill(_ROWS)
+    rig.run("prepared")
+    with contextlib.closing(psycopg.connect(rig.dsn, application_name="keyturn")) as frozen:
+        frozen.execute("SELECT FROM keyturn.fence FOR SHARE")
+        frozen.execute("CREATE TEMPORARY TABLE kept (cell text)")
+        frozen.pgconn.exec_(b"COPY kept FROM STDIN")
+        assert rig.run("rolled_back", epoch=2)["changed"]
+        still_there = "SELECT FROM pg_stat_activity WHERE pid = %s"
+        assert rig.sql.execute(still_there, (frozen.info.backend_pid,)).fetchone() is None
+    assert rig.shadows() == []
+    assert rig.plaintexts("old") == {row: f"{row}:0" for row in range(1, _ROWS + 1)}
