@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
@@ -12,6 +12,8 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base impor
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import only_these
 
 _WORDS = ("pause", "resume", "stop")
+#: Statuses of a rotation whose rows are brought back.
+_BACK = ("rolling_back", "rollback_pending", "stuck")
 
 
 def order_of(word: str) -> dict[str, Any]:
@@ -39,6 +41,11 @@ def chosen(secrets: Sequence[Mapping[str, Any]], only: str) -> list[Mapping[str,
     return [row for row in only_these(secrets, names_in(only)) if row["open"]]
 
 
+def going_back(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The secrets whose rows are brought back: that is not left half way. A retire that asks is none of them."""
+    return [row["name"] for row in rows if row["status"] in _BACK]
+
+
 class ActionModule(KeyturnAction):
     """Runs the module ``rotation_pace`` where this host has jobs; with ``planned`` they are taken from there."""
 
@@ -59,7 +66,7 @@ class ActionModule(KeyturnAction):
         ]
         if not jobs:
             return {"changed": False, "jobs": []}
-        backwards = [row["name"] for row in rows if row["status"] not in ("open", "retiring")]
+        backwards = going_back(rows)
         if order["action"] == "stop" and backwards:
             hint = "Let it finish, or pause it"
             raise KeyturnError("stop-refused", "goes back", where=", ".join(backwards), hint=hint)

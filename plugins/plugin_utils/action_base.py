@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
-__all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "names_in", "plan_of"]
+__all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "names_in", "plan_of", "silent_hosts"]
 
 display = Display()
 
@@ -32,6 +32,17 @@ def answers_of(task_vars: Mapping[str, Any], name: str) -> dict[str, dict[str, A
         ):
             found[host] = dict(result)
     return found
+
+
+def silent_hosts(task_vars: Mapping[str, Any], name: str) -> list[str]:
+    """The hosts that were asked for ``name`` and failed, or could not be reached."""
+    hostvars = task_vars["hostvars"]
+    results = {host: hostvars[host].get(name) for host in task_vars.get("ansible_play_hosts_all", ())}
+    return [
+        host
+        for host, result in results.items()
+        if isinstance(result, Mapping) and (result.get("failed") or result.get("unreachable"))
+    ]
 
 
 def names_in(text: Any) -> list[str]:

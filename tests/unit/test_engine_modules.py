@@ -24,7 +24,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.errors import Key
 from ansible_collections.keyturn.rotation.plugins.module_utils.evidence.record import check_record
 from ansible_collections.keyturn.rotation.plugins.module_utils.session import Session
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import account, standing
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import failure_of
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import failure_of, silent_hosts
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.helping_host import tolerated
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.verdict import verdict
 
@@ -410,6 +410,13 @@ def test_what_goes_wrong_on_a_host_that_helps_ends_nothing(capsys: pytest.Captur
     said = capsys.readouterr().err
     assert "more does not help: it cannot be reached" in said
     assert "the login is refused" in said
+
+
+def test_a_host_that_refused_or_was_not_reached_is_not_taken_for_one_without_work() -> None:
+    results = {"done": {"jobs": []}, "refused": {"failed": True}, "gone": {"unreachable": True}, "left out": None}
+    hostvars = {host: {"__rotation_jobs": result} for host, result in results.items()}
+    task_vars = {"hostvars": hostvars, "ansible_play_hosts_all": list(hostvars)}
+    assert silent_hosts(task_vars, "__rotation_jobs") == ["refused", "gone"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.action.rotation_pace import chosen, order_of
+from ansible_collections.keyturn.rotation.plugins.action.rotation_pace import chosen, going_back, order_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.pace import Pace
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.steering import progress_path, run
@@ -173,3 +173,18 @@ def test_only_open_rotations_are_steered() -> None:
     assert chosen(rows, "OTHER") == []
     with pytest.raises(KeyturnError, match="Did you mean 'KEY'"):
         chosen(rows, "KEYS")
+
+
+@pytest.mark.parametrize(
+    ("status", "backwards"),
+    [
+        ("open", False),
+        ("overlap", False),  # a retire that asks whether it may begin
+        ("retiring", False),
+        ("rolling_back", True),
+        ("rollback_pending", True),
+        ("stuck", True),
+    ],
+)
+def test_a_way_back_is_not_stopped(status: str, backwards: bool) -> None:
+    assert going_back([{"name": "KEY", "status": status}]) == (["KEY"] if backwards else [])
