@@ -14,6 +14,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.derive i
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.overlay import lay_over, lay_over_secrets
 from ansible_collections.keyturn.rotation.plugins.module_utils.catalogs.secrets_config import PROJECT
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import parent_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.envelopes.presets import load_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.generate import LIFETIME, check_spec
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.form import parse_form
@@ -500,6 +501,14 @@ def _check_stores(secret: Mapping[str, Any], where: str) -> None:
             open_place(store["inside"], f"{where}.stores[{index}].inside")
 
 
+def _check_envelope(envelope: Any, where: str) -> None:
+    """Refuse an envelope that nobody knows, before a host is asked to read cells with it."""
+    try:
+        load_spec(envelope)
+    except KeyturnError as error:
+        raise KeyturnError("catalog-invalid", f"{error.where}: {error.message}", where=where, hint=error.hint) from None
+
+
 def _check_secret(
     name: str, secrets: Mapping[str, Any], services: Mapping[str, Any], databases: Mapping[str, Any]
 ) -> None:
@@ -526,6 +535,9 @@ def _check_secret(
         parse_conditions(entry.get("where"), place)
         parse_companions(entry.get("set"), place)
         parse_shape(entry, "", place)
+        for field in ("envelope", "new_envelope"):
+            if entry.get(field):
+                _check_envelope(entry[field], f"{place}.{field}")
     if secret.get("documents") and secret["kind"] in ("encryption_key", "env_secret"):
         hint = "Name them in the entry of the key that signs them"
         message = "documents are signed with a signing key"

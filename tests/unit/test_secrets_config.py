@@ -149,7 +149,7 @@ def test_an_overlay_reaches_every_field() -> None:
             "LOGFLARE_API_KEY": {"stores": [{"type": "file", "path": "/srv/key", "hosts": "app"}]},
             "N8N_ENCRYPTION_KEY": {
                 "kind": "encryption_key",
-                "data": [{"database": "app", "table": "t", "column": "c", "envelope": "n8n"}],
+                "data": [{"database": "app", "table": "t", "column": "c", "envelope": "n8n-cbc"}],
             },
         },
         keyturn_databases={"app": {"hosts": "one"}},
