@@ -21,14 +21,21 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-_SHOWN = ("ansible.builtin.debug", "debug")
+_SHOWN = ("ansible.builtin.debug", "debug", "ansible.builtin.assert", "assert")
+_SAYS_NOTHING = "All assertions passed"
+
+
+def _text(result: Mapping[str, Any]) -> str:
+    """The message of a task; a list is one of lines."""
+    said = result.get("msg", "")
+    return "\n".join(str(line) for line in said) if isinstance(said, (list, tuple)) else str(said).strip()
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:
     """What a task said; of a loop, what each item said that failed, since the loop itself gives no reason."""
     entries = [entry for entry in result.get("results") or () if isinstance(entry, Mapping)]
     items = [entry for entry in entries if entry.get("failed") or entry.get("unreachable")]
-    said = [str(item.get("msg", "")).strip() for item in items or [result]]
+    said = [_text(item) for item in items or [result]]
     return [line for text in dict.fromkeys(said) for line in text.splitlines() if line]
 
 
@@ -56,8 +63,9 @@ class CallbackModule(CallbackBase):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Show messages for people."""
-        if result._task.action in _SHOWN and "msg" in result._result:
-            self._display.display(f"  {result._result['msg']}")
+        text = _text(result._result) if result._task.action in _SHOWN else ""
+        if text not in ("", _SAYS_NOTHING):
+            self._display.display("\n".join(f"  {line}" for line in text.splitlines()))
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         """Say that nothing was done."""

@@ -163,6 +163,7 @@ def comparison_lines(keyset: Mapping[str, Any]) -> list[str]:
     if keyset["not_compared"]:
         kids = ", ".join(keyset["not_compared"])
         lines.append(
-            f"Whether the secret is the same as before is not known of: {kids}. Its fingerprint has another key."
+            f"Whether the secret is the same as before is not known of: {kids}. The event before has no fingerprint of "
+            "it under the present key; compare with a captured one that has."
         )
     return lines or ["Nothing changed."]
