@@ -133,6 +133,8 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
             problems.append(f"{host}: docker compose is missing. Install Docker Compose v2.")
         if host in plan["hosts"] and said["disk_free"] < _DISK_BYTES:
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
+        if host in plan["hosts"] and check_health and said.get("loose"):
+            problems.append(f"{host}: others may write to {said['loose']}, where the state lies. Set its mode to 0700.")
     problems += clocks(plan, answers["session"])
     for host, said in sorted(answers["found"].items()):
         # Two stores of one file have one trouble

@@ -32,6 +32,7 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "missing": missing,
         "compose": "docker" not in params["libraries"] or host_facts.has_compose(),
         "disk_free": host_facts.disk_free(session.state_dir),
+        "loose": host_facts.loose_folder(session.state_dir),
         "clock": host_facts.clock(),
         "python": platform.python_version(),
     }

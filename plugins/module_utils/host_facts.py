@@ -19,6 +19,7 @@ __all__ = [
     "disk_free",
     "family",
     "has_compose",
+    "loose_folder",
     "missing_libraries",
     "package_name",
     "parse_os_release",
@@ -204,6 +205,17 @@ def disk_free(path: str) -> int:
         raise KeyturnError(
             "disk-unknown", f"free space cannot be read ({error.strerror})", where=here, hint="Check its permissions"
         ) from None
+
+
+def loose_folder(path: str) -> str:
+    """The folder, where it is there already and others than its owner may write to it; else empty.
+
+    Whoever may, can put other files in the place of registers and values, though not read them.
+    """
+    try:
+        return path if os.stat(path).st_mode & 0o022 else ""
+    except OSError:
+        return ""
 
 
 def clock() -> float:

@@ -55,6 +55,10 @@ compose:
   description: Whether C(docker compose) can be run, where services of this host need it.
   returned: opened
   type: bool
+loose:
+  description: The state folder, where others may write to it; else empty.
+  returned: opened
+  type: str
 disk_free:
   description: Bytes free where the state lies.
   returned: opened

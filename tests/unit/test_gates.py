@@ -75,6 +75,13 @@ def test_hosts_that_are_not_asked_at_the_same_time_have_no_wrong_clock(
     assert [problem.split(":")[0] for problem in gates.preflight(PLAN, said, True)] == named
 
 
+def test_a_state_folder_that_others_may_write_to_stops_a_new_rotation() -> None:
+    loose = answers(db={"loose": "/srv/state"})
+    (problem,) = gates.preflight(PLAN, loose, True)
+    assert problem == "db: others may write to /srv/state, where the state lies. Set its mode to 0700."
+    assert gates.preflight(PLAN, loose, False) == []
+
+
 def test_what_two_stores_of_one_file_have_in_common_is_said_once_with_its_host() -> None:
     said = answers()
     gone = {"code": "env-file-missing", "where": "/srv/.env", "msg": "/srv/.env: does not exist."}

@@ -97,6 +97,15 @@ def test_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) ->
     assert host_facts.disk_free("/not-there-at-all") > 0
 
 
+@pytest.mark.parametrize(
+    ("mode", "loose"), [(0o700, False), (0o755, False), (0o775, True), (0o777, True), (0o1777, True)]
+)
+def test_a_folder_that_others_may_write_to_is_told(tmp_path: Path, mode: int, loose: bool) -> None:
+    tmp_path.chmod(mode)
+    assert host_facts.loose_folder(str(tmp_path)) == (str(tmp_path) if loose else "")
+    assert host_facts.loose_folder(str(tmp_path / "not yet there")) == ""
+
+
 def test_the_clock_counts_seconds_since_1970() -> None:
     before = time.time()
     assert before <= host_facts.clock() <= time.time()
