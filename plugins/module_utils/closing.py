@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import turned_in
 
-__all__ = ["held_by", "held_in_escrow", "over"]
+__all__ = ["held_by", "held_in_escrow", "holders", "over"]
 
 
 def _time(stamp: str) -> datetime:
@@ -76,13 +76,24 @@ def held_by(
     :param hosts: the plan's hosts with their secrets and stores.
     :param answers: by host, its backups as ``secret_backup`` tells them.
     """
-    rotation = register["rotations"][rotation_id]
+    found = holders(register["rotations"][rotation_id], rotation_id, retired_at, hosts, answers)
+    return None if found is None else [f"{host}: {backup['name']}" for host, backup in found]
+
+
+def holders(
+    rotation: Mapping[str, Any],
+    rotation_id: str,
+    retired_at: str,
+    hosts: Mapping[str, Mapping[str, Any]],
+    answers: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[tuple[str, Mapping[str, Any]]] | None:
+    """The same as host and backup, for one rotation of the register."""
     names = turned_in(rotation)
     planned = {entry["name"] for work in hosts.values() for entry in work["secrets"]}
     if not planned.issuperset(names):
         return None
     earlier = _before(register, rotation_id)
-    found: list[str] = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for host, work in sorted(hosts.items()):
         entries = [entry for entry in work["secrets"] if entry["name"] in names]
         if not entries:
@@ -92,7 +103,7 @@ def held_by(
         until = _last_time(rotation, retired_at, entries)
         paths = {store["path"] for entry in entries for store in entry["stores"]}
         found += [
-            f"{host}: {backup['name']}"
+            (host, backup)
             for backup in answers[host]
             if backup["rotation_id"] == rotation_id or _may_hold(backup, paths, until, earlier)
         ]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.closing import holders
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.material import mask_texts
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
@@ -312,8 +313,8 @@ def evidence_record(
                 "kind": secret["kind"],
                 "strategy": secret["strategy"],
                 "versions": [
-                    {"version": "new", "state": new_state, "at": now},
-                    {"version": "old", "state": old_state, "at": now},
+                    {"version": "new", "state": new_state, "at": _since(run, new_state, now)},
+                    {"version": "old", "state": old_state, "at": _since(run, old_state, now)},
                 ],
             }
             for secret in run.plan["secrets"]
@@ -346,11 +347,7 @@ def evidence_record(
         **signing.told(run.kinds, run.mode == "emergency"),
         "health": {**health, "worse": worse},
         "gap_ms": _gap_ms(run.plan, phases_of(_since_turned(journal), now, failed)) if status == "overlap" else None,
-        "backups": [
-            {"host": host, "path": said["backup"]["path"], "expires": said["backup"].get("expires") or None}
-            for host, said in sorted(run.answers.get("backup", {}).items())
-            if said.get("backup")
-        ],
+        **_still_holding(run, now),
         **({"exposed": emergencies.exposed(run)} if status in emergencies.STATES else {}),
         "software": _software(run),
         "messages": [
@@ -360,6 +357,28 @@ def evidence_record(
     }
     masked: dict[str, Any] = mask_texts(record)
     return masked
+
+
+def _since(run: Run, state: str, now: str) -> str:
+    """When a version came into its state: where the rotation turned in an earlier run, then."""
+    moved = run.mode == "retire" and state in ("primary", "previous")
+    return str(run.rotation.get("turned_at") or now) if moved else now
+
+
+def _still_holding(run: Run, now: str) -> dict[str, Any]:
+    """The backups that hold the version before; nothing where a run does not know them."""
+    if run.mode == "retire":
+        told = {host: said["backups"] for host, said in run.answers.get("pruned", {}).items() if "backups" in said}
+        held = holders(run.rotation, run.rotation_id, now, run.plan["hosts"], told)
+        if held is None:
+            return {}
+        return {"backups": [_backup(host, backup) for host, backup in held]}
+    made = sorted(run.answers.get("backup", {}).items())
+    return {"backups": [_backup(host, said["backup"]) for host, said in made if said.get("backup")]}
+
+
+def _backup(host: str, backup: Mapping[str, Any]) -> dict[str, Any]:
+    return {"host": host, "path": backup["path"], "expires": backup.get("expires") or None}
 
 
 def _probes(run: Run) -> list[dict[str, Any]]:
@@ -424,6 +443,13 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
     for host, said in stopped_on(run):
         found.append(f"{host}: the way back stopped at {said.get('task')}: {said.get('msg')}")
     if run.mode == "retire":
+        found += [
+            f"a copy of another version of {name} lies on {host}, encrypted: {name}/{other}"
+            for host, said in sorted(run.answers.get("escrow_left", {}).items())
+            for name, others in sorted(said.get("left", {}).items())
+            for other in others
+            if other != run.rotation_id
+        ]
         found += [
             f"{host}: {said['task']}: {said['msg']}" for host, said in sorted(run.answers.get("cause", {}).items())
         ]

@@ -27,6 +27,8 @@ _ANSWERS = (
     "turn",
     "stopped",
     "escrow",
+    "escrow_left",
+    "pruned",
     "jwks",
     "refusals",
     "watched",

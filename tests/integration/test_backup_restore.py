@@ -244,6 +244,9 @@ def test_trap_49_a_version_is_closed_when_its_last_backup_is_gone(project: Proje
     retired = project.run("retire", only=SECRET, confirm=SECRET)
     assert retired.code == 0, retired.output
     assert project.statuses() == ["retired"]
+    (record,) = project.state(one).glob("evidence/*.retired/evidence.json")
+    said = {(entry["host"], entry["path"]) for entry in json.loads(record.read_text())["backups"]}
+    assert said == {(host, str(project.backups(host)[0])) for host in project.hosts}
     assert "the version before is still in: " in project.run("status").output
     kept = project.run("prune")
     assert kept.code == 0, kept.output

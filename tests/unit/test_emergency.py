@@ -136,6 +136,7 @@ def _run(status: str = "replacing", **answers: Any) -> account.Run:
         rotation_id="r1",
         rotation={
             "status": status,
+            "secrets": ["KEY"],
             "started_at": _STAMP.format(0),
             "disabled_at": _STAMP.format(3),
             "entered": ["preflight", "replace", "refresh"],

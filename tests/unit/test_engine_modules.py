@@ -46,6 +46,7 @@ PLAN: dict[str, Any] = {
     "digest": "d" * 64,
 }
 ROTATION: dict[str, Any] = {
+    "secrets": ["KEY"],
     "started_at": STAMP.format(0),
     "reason": "why",
     "plan_digest": "d" * 64,
@@ -188,6 +189,37 @@ def test_what_looks_like_a_secret_in_people_s_words_does_not_keep_a_rotation_fro
     check_record(record)
     assert record["why"] == "******** was in a log"
     assert "went back: db: cannot reach redis://:********@cache" in record["messages"]
+
+
+def _retired(**pruned: Any) -> dict[str, Any]:
+    """The record of a retire of a secret in one dotenv file, which turned a day before."""
+    work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "jobs": [], "services": [], "probes": []}
+    ended = replace(
+        run("retire", pruned=pruned),
+        plan={**PLAN, "hosts": {**PLAN["hosts"], "api1": work}},
+        rotation={**ROTATION, "turned_at": "2026-11-20T10:00:00.000Z"},
+    )
+    record = account.evidence_record(ended, "retired", [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    return record
+
+
+def test_the_record_of_a_retire_says_since_when_and_what_still_holds_the_version_before() -> None:
+    known = {"complete": True, "foreign": False, "reason": "", "rotation_id": "r1", "files": ["/srv/.env"]}
+    mine = {**known, "path": "/b/mine", "time": "2026-11-20T09:59:00+00:00", "expires": "2027-02-18T09:59:00+00:00"}
+    later = {**known, "path": "/b/later", "time": "2026-11-21T09:00:00+00:00", "rotation_id": "r2", "expires": ""}
+    record = _retired(api1={"backups": [mine, later]})
+    assert record["backups"] == [{"host": "api1", "path": "/b/mine", "expires": mine["expires"]}]
+    new, old = record["secrets"][0]["versions"]
+    assert (new["state"], new["at"]) == ("primary", "2026-11-20T10:00:00.000Z")
+    assert (old["state"], old["at"]) == ("retired", STAMP.format(5))
+    assert _retired(api1={"backups": []})["backups"] == []
+
+
+def test_a_record_does_not_say_that_nothing_holds_the_version_before_where_nobody_knows() -> None:
+    assert "backups" not in _retired()
+    assert run().answers.get("pruned") is None
+    assert account.evidence_record(run(), "overlap", [], JOURNAL, STAMP.format(5))["backups"] == []
 
 
 def test_the_gap_begins_with_the_first_promote_although_a_run_was_interrupted() -> None:
