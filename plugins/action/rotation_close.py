@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
+from ansible_collections.keyturn.rotation.plugins.module_utils.closing import before
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp, tied
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
@@ -36,7 +38,8 @@ class ActionModule(KeyturnAction):
         read = self.call("rotation_state", {"action": "read", **common}, task_vars)
         rotation = find(read["register"], args["rotation_id"])
         who = {**rotation.get("who", {}), **whoami(), "software": {"ansible-core": ansible_version}}
-        run = gather(args, rotation, who, task_vars)
+        earlier = before(read["register"], args["rotation_id"])
+        run = replace(gather(args, rotation, who, task_vars), earlier=earlier)
         status, lost = outcome(run)
         if status == "open":
             self.call("rotation_state", {"action": "release", **logged}, task_vars)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,7 @@ class Run:
     :param kinds: what the kinds registered: host, step (``preflight`` …) and each result.
     :param until: the phase after which the run was asked to stop, empty otherwise.
     :param who: who runs this.
+    :param earlier: the rotations that began before this one.
     """
 
     plan: Mapping[str, Any]
@@ -94,6 +95,7 @@ class Run:
     kinds: Sequence[tuple[str, str, Mapping[str, Any]]] = ()
     until: str = ""
     who: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Collection[str] = ()
 
     def hosts_with(self, name: str) -> list[str]:
         """Hosts that registered this."""
@@ -369,7 +371,7 @@ def _still_holding(run: Run, now: str) -> dict[str, Any]:
     """The backups that hold the version before; nothing where a run does not know them."""
     if run.mode == "retire":
         told = {host: said["backups"] for host, said in run.answers.get("pruned", {}).items() if "backups" in said}
-        held = holders(run.rotation, run.rotation_id, now, run.plan["hosts"], told)
+        held = holders(run.rotation, run.rotation_id, now, run.plan["hosts"], told, run.earlier)
         if held is None:
             return {}
         return {"backups": [_backup(host, backup) for host, backup in held]}

@@ -277,6 +277,6 @@ def verify(directory: str, public_keys: Sequence[str] = (), known: Sequence[str]
         "evidence-missing",
         "there is no evidence here",
         where=directory,
-        hint="Name its folder (keyturn_evidence_dir), or the state host (keyturn_hosts). Where this is the one, what was "
+        hint="Name its folder (keyturn_evidence_dir), or the state host (keyturn_hosts). If this is the one, what was "
         "in it has been removed",
     )
