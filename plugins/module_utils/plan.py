@@ -23,6 +23,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.schema import nea
 from ansible_collections.keyturn.rotation.plugins.module_utils.servers.declared import work_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_api import of_catalog as signing_api
 from ansible_collections.keyturn.rotation.plugins.module_utils.signing_keys.declared import check_together, job_of
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import holds_several
 from ansible_collections.keyturn.rotation.plugins.module_utils.waves import merge_depends_on, restart_waves
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, declared
 
@@ -587,6 +588,14 @@ def _reloading(catalog: Catalog, names: Iterable[str]) -> set[str]:
     return _consumers(catalog, by_themselves) - _consumers(catalog, set(names) - by_themselves)
 
 
+def _readers_of_several(catalog: Catalog, names: Iterable[str]) -> set[str]:
+    """Services that hold two versions until retire, and go on taking the old one once it is out of its stores.
+
+    Keysets have their own way.
+    """
+    return _consumers(catalog, (name for name in names if holds_several(catalog.secrets[name])))
+
+
 def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     """How a database is treated; what its entry says by itself goes before ``calm``."""
     pace = dict(_CALM if database.get("calm") else _PACE)
@@ -615,7 +624,8 @@ def build(
     :param skip_backup: whether nothing is backed up first.
     :param emergency: whether their versions are compromised and replaced at once.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
-        needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``digest``.
+        needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``readers_of_several`` (services that retire
+        restarts), ``digest``.
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
         ``backup-needed``, ``keys-together``, ``emergency-kind``, ``emergency-no-disable``.
     """
@@ -705,6 +715,7 @@ def build(
         "project": dict(catalog.project),
         "escrow": escrow,
         "skip_backup": skip_backup,
+        "readers_of_several": sorted(_readers_of_several(catalog, names) - reloading),
     }
     plan["origins"] = origins
     _name_probing_hosts(plan["hosts"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["is_quiesced", "left_out", "steps"]
+__all__ = ["holds_several", "is_quiesced", "left_out", "steps"]
 
 #: The steps of each phase; ``kinds:verify`` is the part of every kind in its file ``verify``.
 _STEPS = {
@@ -54,6 +54,11 @@ def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
             elif needed.get(do, True):
                 found.append({"phase": phase, "do": do})
     return [{**step, "label": _label(step)} for step in found]
+
+
+def holds_several(secret: Mapping[str, Any]) -> bool:
+    """Whether a store of a secret holds two versions side by side, where its readers find both."""
+    return any(store.get("layout") in ("list", "pair") for store in secret["stores"])
 
 
 def left_out(plan: Mapping[str, Any]) -> set[str]:

@@ -26,11 +26,13 @@ options:
     description:
       - V(staged) makes or takes the new version. Services still use the old one.
       - V(promoted) makes the new version primary. It must have been staged by the same O(rotation_id).
+      - V(withdrawn) takes the old version out of the stores. It is still kept on the host, for the proof that it is
+        refused.
       - V(retired) takes the old version out of the stores and forgets all values of this and earlier rotations.
       - V(rolled_back) puts back what was there before, to the byte.
       - A state that was passed already is not gone back to. V(staged) on a promoted secret changes nothing.
     type: str
-    choices: [staged, promoted, retired, rolled_back]
+    choices: [staged, promoted, withdrawn, retired, rolled_back]
     required: true
   secrets:
     description: The secrets.
@@ -304,11 +306,14 @@ loose_files:
 from ansible_collections.keyturn.rotation.plugins.module_utils.module import SESSION_ARGUMENTS, run_module
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.options import SECRET_OPTIONS
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.turn import run
-from ansible_collections.keyturn.rotation.plugins.module_utils.versions import STATES
 
 ARGUMENTS = {
     **SESSION_ARGUMENTS,
-    "state": {"type": "str", "choices": list(STATES), "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["staged", "promoted", "withdrawn", "retired", "rolled_back"],
+        "required": True,
+    },
     "secrets": {"type": "list", "elements": "dict", "required": True, "no_log": False, "options": SECRET_OPTIONS},
 }
 

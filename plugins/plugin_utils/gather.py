@@ -73,6 +73,10 @@ def gather(
     task_vars = {**task_vars, "hostvars": hostvars}
     plan = args["plan"]
     unneeded = left_out(plan)
+    if args.get("mode") == "retire" and any(
+        probe.get("refused") for work in plan["hosts"].values() for probe in work["probes"]
+    ):
+        unneeded.discard("refused")  # retire asks these in its own order
     answers: dict[str, dict[str, dict[str, Any]]] = {
         name: {} if _OF_STEP.get(name) in unneeded else answers_of(task_vars, f"__rotation_{name}") for name in _ANSWERS
     }

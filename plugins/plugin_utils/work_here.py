@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.steps import is_quiesced
+from ansible_collections.keyturn.rotation.plugins.module_utils.steps import holds_several, is_quiesced
 
 __all__ = ["by_wave", "libraries", "work_here"]
 
@@ -24,7 +24,9 @@ def work_here(plan: Mapping[str, Any], host: str, restarted: Sequence[str] = ())
     :param restarted: hosts whose services have loaded what is primary now, in an earlier run of this rotation.
     :returns: ``work`` (the host's part of the plan), ``files`` that its secrets lie in, ``names`` of its ``secrets``
         and ``services``; by wave, the services that are ``quiesced`` (stopped before the rows are swapped and started
-        after it) and those ``running`` (restarted); ``to_stop``, in the order in which they stop.
+        after it) and those ``running`` (restarted); ``to_stop``, in the order in which they stop; ``several``, of
+        stores that hold two versions: the ``names`` of their secrets on all hosts, the ``secrets`` of this one, and by
+        wave the ``services`` that read them.
     """
     work = plan["hosts"].get(host, _NOTHING)
     services = [] if host in restarted else [service for service in work["services"] if "reloads" not in service]
@@ -36,6 +38,21 @@ def work_here(plan: Mapping[str, Any], host: str, restarted: Sequence[str] = ())
         "quiesced": by_wave(plan, quiesced),
         "running": by_wave(plan, [service for service in services if service not in quiesced]),
         "to_stop": quiesced[::-1],
+        "several": _several(plan, work),
+    }
+
+
+def _several(plan: Mapping[str, Any], work: Mapping[str, Any]) -> dict[str, Any]:
+    """What retire takes the previous version from: a host whose own stores hold one version only has nothing to do."""
+    of_all = [secret for each in plan["hosts"].values() for secret in each["secrets"]]
+    names = sorted({secret["name"] for secret in of_all if holds_several(secret)})
+    stored = [secret for secret in work["secrets"] if secret["name"] in names and secret["stores"]]
+    secrets = [secret for secret in stored if holds_several(secret)]
+    readers = plan.get("readers_of_several", ()) if secrets or not stored else ()
+    return {
+        "names": names,
+        "secrets": secrets,
+        "services": by_wave(plan, [service for service in work["services"] if service["name"] in readers]),
     }
 
 

@@ -20,7 +20,7 @@ _NEEDED: dict[str, list[Any]] = {
 _STEPS = ("probes", "health", "escrow", "jwks", "refusals", "watched")
 
 
-def _gathered(work: dict[str, list[Any]], escrow: list[str], phases: list[str]) -> Any:
+def _gathered(work: dict[str, list[Any]], escrow: list[str], phases: list[str], mode: str = "rotate") -> Any:
     """What is taken of a host on which everything is registered."""
     said = {f"__rotation_{name}": {"said": name} for name in (*_STEPS, "session", "baseline")}
     said["__env_secret_verify"] = {"said": "verify"}
@@ -30,7 +30,7 @@ def _gathered(work: dict[str, list[Any]], escrow: list[str], phases: list[str]) 
         "escrow": {"hosts": escrow},
         "strategy": "overlap",
     }
-    return gather({"plan": plan}, {}, {}, {"ansible_play_hosts_all": ["one"], "hostvars": {"one": said}})
+    return gather({"plan": plan, "mode": mode}, {}, {}, {"ansible_play_hosts_all": ["one"], "hostvars": {"one": said}})
 
 
 def test_what_the_plan_needs_is_taken() -> None:
@@ -51,3 +51,10 @@ def test_each_is_told_from_the_others(name: str) -> None:
     run = _gathered({name: _NEEDED[name]}, [], [])
     registered = {"services": "health"}.get(name, name)
     assert [one for one in _STEPS if run.answers[one]] == [registered]
+
+
+@pytest.mark.parametrize(("mode", "taken"), [("retire", {"one": {"said": "refusals"}}), ("rotate", {})])
+def test_what_is_refused_at_retire_is_taken_where_a_probe_asks_it(mode: str, taken: dict[str, Any]) -> None:
+    run = _gathered({"probes": [{"type": "token", "refused": True}]}, [], [], mode)
+    assert run.answers["refusals"] == taken
+    assert _gathered({"probes": [{"type": "token"}]}, [], [], mode).answers["refusals"] == {}

@@ -43,21 +43,40 @@ def _argument(file: str, task: str, argument: str) -> str:
 
 @pytest.mark.parametrize(
     ("entered", "here", "asked"),
-    [(["verify"], [], ["up", "new", "old"]), (["retire"], [], ["up", "new"]), (["retire"], ["SIGN"], ["up"])],
+    [
+        (["verify"], [], ["up", "new", "old", "one", "in", "used", "single"]),
+        (["retire"], [], ["up", "new", "one", "used", "single"]),
+        (["retire"], ["SIGN", "LIST"], ["up", "single"]),
+    ],
 )
 def test_a_retire_that_goes_on_asks_for_no_acceptance_of_what_may_be_disabled_or_is_forgotten(
     entered: list[str], here: list[str], asked: list[str]
 ) -> None:
+    """What a list holds is refused late: its readers take both until they load what is left."""
     assert _argument("retire.yml", "Ask every probe", "probes") == "{{ __rotation_asked_first }}"
-    probes = _read(
-        "__rotation_asked_first",
-        __rotation_plan={"secrets": [{"name": "SIGN"}]},
-        __rotation_work={"probes": _PROBES},
-        __rotation_run={"rotation": {"entered": entered}},
-        __rotation_boxes={"forgotten": {"one": {"here": here, "data": []}}},
-        inventory_hostname="one",
+    assert _argument("retire.yml", "Show that the previous version is refused", "probes") == (
+        "{{ __rotation_refused_late }}"
     )
-    assert [probe["name"] for probe in probes] == asked
+    probe = {"type": "http", "secret": "LIST"}
+    old = {**probe, "version": "old"}
+    several = [
+        {**probe, "name": "one", "version": "new"},
+        {**old, "name": "in"},
+        {**old, "name": "out", "refused": True},
+        {**old, "name": "used", "type": "log", "refused": True},
+        {**old, "name": "single", "secret": "SINGLE", "refused": True},
+    ]
+    variables = {
+        "__rotation_plan": {"secrets": [{"name": "SIGN"}]},
+        "__rotation_work": {"probes": [*_PROBES, *several]},
+        "__rotation_run": {"rotation": {"entered": entered}},
+        "__rotation_session": {"here": {"several": {"names": ["LIST"]}}},
+        "__rotation_boxes": {"forgotten": {"one": {"here": here, "data": []}}},
+        "inventory_hostname": "one",
+    }
+    late = [] if here else ["gone", "out"]
+    assert [each["name"] for each in _read("__rotation_asked_first", **variables)] == asked
+    assert [each["name"] for each in _read("__rotation_refused_late", **variables)] == late
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,18 @@ def test_after_a_restore_what_reads_the_files_is_restarted_or_all(everything: bo
     found = affected(plan, said, ["db"], everything=everything)
     assert found["services"] == ["db"]
     assert {host: _names(waves) for host, waves in found["running"].items()} == {"one": running, "two": [[], [], []]}
+
+
+def test_readers_of_two_versions_are_restarted_at_retire_where_their_stores_hold_both() -> None:
+    several = {"name": "C", "stores": [{**_ENV, "layout": "list"}]}
+    plan = {**_plan(secrets=[several, _WORK["secrets"][0]]), "readers_of_several": ["api", "db"]}
+    here = work_here(plan, "one")["several"]
+    assert here["names"] == ["C"]
+    assert here["secrets"] == [several]
+    assert _names(here["services"]) == [["db"], ["api"], []]
+    single = {**_WORK, "secrets": [{"name": "C", "stores": [_ENV]}]}
+    plan["hosts"] = {"one": plan["hosts"]["one"], "sender": single, "reader": {**_WORK, "secrets": []}}
+    assert _names(work_here(plan, "sender")["several"]["services"]) == [[], [], []]
+    assert work_here(plan, "sender")["several"]["names"] == ["C"]
+    assert _names(work_here(plan, "reader")["several"]["services"]) == [["db"], ["api"], []]
+    assert work_here(_plan(), "one")["several"] == {"names": [], "secrets": [], "services": [[], [], []]}
