@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -19,12 +22,14 @@ __all__ = [
     "private_dir",
     "read_file",
     "remove_file",
+    "sweep",
     "write_file",
     "write_files",
 ]
 
 #: The extended attribute that holds a file's access list (``setfacl``).
 ACCESS_LIST = "system.posix_acl_access"
+_TEMPORARY = re.compile(r"\.keyturn\.[0-9a-f]{16}")
 _LABELS = ("security.selinux", "system.nfs4_acl")
 
 
@@ -113,30 +118,58 @@ def _attribute(file: str | int, name: str) -> bytes | None:
         return None
 
 
-def _stage(path: str, content: bytes, mode: int | None, keep: os.stat_result | None) -> str:
-    """Write ``content`` beside ``path`` under a name of its own, synced, and return that name."""
+def _stage(path: str, content: bytes, mode: int | None, keep: os.stat_result | None) -> tuple[str, int]:
+    """Write ``content`` beside ``path`` under a name of its own, synced; return that name, and a handle with its lock.
+
+    The lock tells :func:`sweep` that somebody is at work, and ends with the process.
+    """
     temporary = os.path.join(os.path.dirname(path) or ".", f".keyturn.{secrets.token_hex(8)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     wanted = mode
     if wanted is None:
         wanted = stat.S_IMODE(keep.st_mode) if keep else 0o600
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(handle, "wb", closefd=False) as stream:
             stream.write(content)
-            stream.flush()
-            if keep is not None and (keep.st_uid, keep.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(stream.fileno(), keep.st_uid, keep.st_gid)
-            if keep is not None:
-                _copy_attributes(path, stream.fileno())
-            if keep is not None and mode is None:
-                _copy_access_list(path, stream.fileno())
-            if wanted != 0o600:
-                os.fchmod(stream.fileno(), wanted)
-            os.fsync(stream.fileno())
+        if keep is not None and (keep.st_uid, keep.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(handle, keep.st_uid, keep.st_gid)
+        if keep is not None:
+            _copy_attributes(path, handle)
+        if keep is not None and mode is None:
+            _copy_access_list(path, handle)
+        if wanted != 0o600:
+            os.fchmod(handle, wanted)
+        os.fsync(handle)
     except BaseException:
+        os.close(handle)
         os.unlink(temporary)
         raise
-    return temporary
+    return temporary, handle
+
+
+def sweep(folder: str) -> None:
+    """Remove what a process that was killed has left in a folder under a temporary name: there may be values in it."""
+    try:
+        left = [name for name in os.listdir(folder) if _TEMPORARY.fullmatch(name)]
+    except OSError:
+        return
+    for name in left:
+        with contextlib.suppress(OSError):
+            _remove_left(os.path.join(folder, name))
+
+
+def _remove_left(path: str) -> None:
+    """Remove one such file unless it is locked: its process lives. An empty one may be about to be."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            os.unlink(path)
+    finally:
+        os.close(handle)
 
 
 def _copy_attributes(path: str, handle: int) -> None:
@@ -175,11 +208,15 @@ def write_files(contents: Mapping[str, bytes], mode: int | None = None) -> None:
         nothing was replaced then.
     """
     staged: dict[str, str] = {}
+    handles: list[int] = []
+    folders = {os.path.dirname(path) or "." for path in contents}
+    for folder in folders:
+        sweep(folder)
     try:
         for path, content in contents.items():
             keep = check_plain_file(path) if os.path.lexists(path) else None
             try:
-                staged[path] = _stage(path, content, mode, keep)
+                staged[path], handle = _stage(path, content, mode, keep)
             except OSError as error:
                 raise KeyturnError(
                     "file-failed",
@@ -187,14 +224,17 @@ def write_files(contents: Mapping[str, bytes], mode: int | None = None) -> None:
                     where=path,
                     hint="Check space and permissions",
                 ) from None
+            handles.append(handle)
         for path in contents:
             os.rename(staged[path], path)
             del staged[path]
-        for folder in {os.path.dirname(path) or "." for path in contents}:
+        for folder in folders:
             fsync_dir(folder)
     finally:
         for temporary in staged.values():
             os.unlink(temporary)
+        for handle in handles:
+            os.close(handle)
 
 
 def write_file(path: str, content: bytes, mode: int | None = None) -> None:

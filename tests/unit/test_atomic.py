@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from pathlib import Path
+from typing import Callable
 
+import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
 
 from tests.support.access_lists import INHERITED, LIST, LIST_AND_MODE, give
+from tests.support.hosts import GENERATE, Host
 
 
 def test_a_file_keeps_its_access_list_and_its_notes(tmp_path: Path) -> None:
@@ -46,3 +51,58 @@ def test_a_mode_that_is_asked_for_takes_the_place_of_a_list(tmp_path: Path) -> N
     give(path, LIST)
     atomic.write_file(str(path), b"value", 0o600)
     assert (atomic.access_list(str(path)), path.stat().st_mode & 0o777) == (None, 0o600)
+
+
+# -- what a killed process leaves ------------------------------------------------------------------------------------
+
+
+def _killed(folder: Path, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Do something in a process that is killed when its files would get their names; what it leaves in a folder."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", lambda _source, _target: os.kill(os.getpid(), signal.SIGKILL))
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join(30)
+    assert process.exitcode == -signal.SIGKILL
+    return list(folder.glob(".keyturn.*"))
+
+
+def test_the_next_write_removes_what_a_killed_one_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(b"KEY=old\n")
+    (left,) = _killed(tmp_path, lambda: atomic.write_file(str(path), b"KEY=new\n"), monkeypatch)
+    assert (left.read_bytes(), path.read_bytes()) == (b"KEY=new\n", b"KEY=old\n")
+    atomic.write_file(str(path), b"KEY=other\n")
+    assert {name.name: name.read_bytes() for name in tmp_path.iterdir()} == {".env": b"KEY=other\n"}
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {".keyturn.note", ".keyturn.0123456789abcdef.txt", ".keyturn.0123456789abcdef"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"" if name.endswith("f") else b"no file of ours")
+    real = os.rename
+
+    def rename(source: str, target: str) -> None:
+        atomic.sweep(str(tmp_path))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    atomic.write_files({str(tmp_path / "one"): b"1", str(tmp_path / "two"): b"2"})
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two", *others}
+
+
+@pytest.mark.parametrize("state", ["staged", "promoted"])
+@pytest.mark.parametrize("then", ["on", "back"])
+def test_no_value_is_left_loose_by_a_rotation_whose_module_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, then: str
+) -> None:
+    host = Host(tmp_path)
+    stores = [{"type": "env_file", "path": str(host.write(f"{name}/.env", b"KEY=old\n"))} for name in ("a", "b")]
+    request = {"name": "KEY", "origin": True, "generate": GENERATE, "stores": stores}
+    if state == "promoted":
+        host.turn("staged", request)
+    _killed(tmp_path, lambda: host.turn(state, request), monkeypatch)
+    assert list(tmp_path.rglob(".keyturn.*"))
+    for step in ("staged", "promoted", "retired") if then == "on" else ("rolled_back",):
+        host.turn(step, request)
+    assert list(tmp_path.rglob(".keyturn.*")) == []

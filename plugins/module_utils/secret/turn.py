@@ -9,10 +9,12 @@ same call again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import sweep
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.jobs import (
@@ -172,6 +174,8 @@ def _keep(session: Session, jobs: Sequence[Job], state: str, workspace: Workspac
     stale = [stale for job in jobs for stale in _outdated(job)] if state == "retired" else []
     if check_mode:
         return bool(workspace.changes) or moved or bool(stale)
+    for folder in _folders(session, jobs):
+        sweep(folder)
     if state == "staged":
         written = save_all(session.state_dir, versions)
         return bool(workspace.commit()) or bool(written)
@@ -179,6 +183,12 @@ def _keep(session: Session, jobs: Sequence[Job], state: str, workspace: Workspac
     written += save_all(session.state_dir, [*versions, *(_retire_earlier(session, version) for version in stale)])
     gone = [Versions(session.state_dir, version.name).forget(version.rotation_id) for version in stale]
     return bool(written) or any(gone)
+
+
+def _folders(session: Session, jobs: Sequence[Job]) -> set[str]:
+    """Where a call of this rotation that was killed may have left something."""
+    kept = {os.path.dirname(job.versions.path(session.rotation_id, "new")) for job in jobs}
+    return kept | {os.path.dirname(store.path) for job in jobs for store in job.stores if os.path.isabs(store.path)}
 
 
 def _retire(session: Session, job: Job) -> Version:
