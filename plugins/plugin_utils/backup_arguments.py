@@ -79,7 +79,7 @@ def with_policy(
     if encrypt and filled.get("state") in _CREATING:
         filled["encrypt"] = {"type": encrypt["type"], "recipients": list(encrypt.get("recipients") or ())}
         if encrypt["type"] == "ansible_vault":
-            password = _key(encrypt, templar, loader, task_vars)
+            password = (_key(encrypt, templar, loader, task_vars) or b"").strip()  # as Ansible reads its own
             if not password:
                 raise KeyturnError(
                     "backup-key-missing",

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import FileVaultSecret, VaultLib, VaultSecret
+from ansible.template import Templar
 from ansible_collections.keyturn.rotation.plugins.module_utils import backup
 from ansible_collections.keyturn.rotation.plugins.module_utils.backup import BACKUP_OPTIONS, Order
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import Lock
 from ansible_collections.keyturn.rotation.plugins.module_utils.ignored import keep_out_of_git
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.backup_arguments import with_policy
 
 from tests.support.hosts import NOW, Host
 
@@ -119,6 +122,24 @@ def test_a_vault_password_comes_in_a_box(tmp_path: Path) -> None:
     assert _code(
         lambda: backup.run(_params(host, "created", files=[str(env)], encrypt={**encrypt, "key": None}), False)
     ) == ("backup-key-missing")
+
+
+@pytest.mark.parametrize("content", [b"a password\n", b"a password\r\n", b" a password \n\n"])
+def test_a_password_from_a_file_is_what_ansible_vault_takes_it_for(tmp_path: Path, content: bytes) -> None:
+    """Else the file that a backup was made with does not open it with ``ansible-vault decrypt``."""
+    host, loader = Host(tmp_path / "host"), DataLoader()
+    path = tmp_path / "password"
+    path.touch(0o600)
+    path.write_bytes(content)
+    theirs = FileVaultSecret(filename=str(path), loader=loader)
+    theirs.load()
+    encrypt = {"type": "ansible_vault", "key_from": {"file": str(path)}}
+    places = {"directory": "", "filename_format": "", "retention_days": 90, "keep": 5, "gitignore": True}
+    arguments = {"state": "created", "rotation_id": "r1", "policy": {**places, "encrypt": encrypt}}
+    variables = {"__rotation_session": {"public": host.public}}
+    filled = with_policy(arguments, Templar(loader), loader, variables)
+    ours = host.session.open_box(filled["encrypt"]["key"]["sealed"], "r1/backup/encrypt")
+    assert ours == theirs.bytes == b"a password"
 
 
 def test_age_says_what_is_not_proven(tmp_path: Path) -> None:

@@ -66,13 +66,13 @@ def unlock(type_: str, sealed: bytes, key: bytes | None, where: str) -> bytes:
             where=where,
             hint="Name its key with keyturn_backup_key: a file on the controller with the identity or the password",
         )
-    from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age, vault
+    from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
 
     try:
         if type_ == "age":
             return age.decrypt(sealed, key.decode("utf-8", "replace"))
         if type_ == "ansible_vault":
-            return vault.decrypt(sealed, key)
+            return _with_password(sealed, key)
     except KeyturnError as error:
         raise KeyturnError(error.code, error.message, where=where, hint=error.hint) from None
     raise KeyturnError(
@@ -81,6 +81,18 @@ def unlock(type_: str, sealed: bytes, key: bytes | None, where: str) -> bytes:
         where=where,
         hint="Use a later release",
     )
+
+
+def _with_password(sealed: bytes, password: bytes) -> bytes:
+    """Open with a password as Ansible reads it, without blanks around it; else as it stands, as it once was taken."""
+    from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import vault
+
+    try:
+        return vault.decrypt(sealed, password.strip())
+    except KeyturnError as error:
+        if error.code != "password-wrong" or password == password.strip():
+            raise
+    return vault.decrypt(sealed, password)
 
 
 def seal_for(content: bytes, recipients: Sequence[str], randbytes: Callable[[int], bytes] = os.urandom) -> bytes:

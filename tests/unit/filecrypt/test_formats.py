@@ -142,3 +142,10 @@ def test_the_program_age_opens_what_is_written_here_and_writes_what_opens_here(t
     assert run("--decrypt", "--identity", str(identity), given=sealed) == content
     written = run("--recipient", recipient, given=content)
     assert unlock("age", written, identity.read_bytes(), "here") == content
+
+
+@pytest.mark.parametrize("made_with", [b"a password", b"a password\r"])
+def test_blanks_around_a_vault_password_are_no_part_of_it_as_for_ansible(made_with: bytes) -> None:
+    sealed, _proof = Lock("ansible_vault", password=made_with).seal(b"KEY=value\n")
+    assert unlock("ansible_vault", sealed, b"a password\r", "/b") == b"KEY=value\n", "what was made before, too"
+    assert _code(lambda: unlock("ansible_vault", sealed, b"another\r", "/b")) == "password-wrong"
