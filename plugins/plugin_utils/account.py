@@ -36,6 +36,7 @@ __all__ = [
     "evidence_record",
     "held_lines",
     "job_lines",
+    "left_behind",
     "outcome",
     "phases_of",
     "plan_lines",
@@ -147,6 +148,13 @@ def _done(run: Run, status: str, lost: Sequence[str]) -> list[str]:
     """The hosts that are where the run has brought the rotation, or was to bring it back."""
     done = set(run.plan["hosts"]) - set(lost)
     return sorted(done & _back_on(run) if status in _NOT_BACK else done)
+
+
+def left_behind(run: Run) -> list[str]:
+    """Hosts that a way back was told to do without, and that this rotation had taken along."""
+    known = {entry["host"] for entry in run.rotation.get("waived", ())}
+    is_touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
+    return sorted(entry["host"] for entry in run.plan["waived"] if is_touched and entry["host"] not in known)
 
 
 def _turning_round_failed(run: Run) -> bool:
@@ -440,6 +448,12 @@ def _messages(run: Run, rotation: Mapping[str, Any], status: str) -> list[str]:
         found += run.plan.get("losing", ())
     if status == "overlap":
         found += [f"{text} of before: the catalog does not name it, so it did not follow" for text in _copies(run)]
+    if status == "rolled_back":
+        found += [
+            f"{host} was waived and may hold the new version: keep its services stopped. When it is back, put the "
+            f"version before into its stores (secrets/NAME/{run.rotation_id}/old in its state folder), then start them"
+            for host in left_behind(run)
+        ]
     if rotation.get("cause") and run.mode != "rollback":
         found.append(f"went back: {rotation['cause']}")
     for host, said in stopped_on(run):
@@ -482,7 +496,7 @@ def summary_lines(
         "replaced": f"{names}: the compromised version is replaced and disabled",
         "replacing": f"{names}: the emergency is not over; run the same command again",
         "refused": f"{names}: the emergency was refused; nothing was replaced",
-        "rolled_back": f"{names}: everything is back on the version before",
+        "rolled_back": f"{names}: everything is back on the version before{_except(left_behind(run))}",
         "rollback_pending": f"{names}: rolled back, except on {', '.join(lost)}",
         "stuck": f"{names}: the way back did not finish",
         "stayed": f"{names}: the way back was refused; nothing was changed",
@@ -505,7 +519,8 @@ def summary_lines(
     back = " are back" if status in _NOT_BACK else ""
     lines.append(f"  hosts       {len(hosts['done'])} of {len(hosts['expected'])}{back}")
     if hosts["waived"]:
-        lines.append(f"  waived      {', '.join(entry['host'] for entry in hosts['waived'])}; run again when back")
+        again = "" if status == "rolled_back" else "; run again when back"
+        lines.append(f"  waived      {', '.join(entry['host'] for entry in hosts['waived'])}{again}")
     if record.get("gap_ms") is not None:
         lines.append(f"  gap         at most {record['gap_ms']} ms (promote to last restart)")
     if record.get("phases"):
@@ -516,6 +531,10 @@ def summary_lines(
         lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
     lines += _what_next(status, lost, names.replace(", ", ","))
     return lines
+
+
+def _except(hosts: Sequence[str]) -> str:
+    return f", except on {', '.join(hosts)}" if hosts else ""
 
 
 def _wrap(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import registry
 from ansible_collections.keyturn.rotation.plugins.plugin_utils import emergencies
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run, stopped_on
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import Run, left_behind, stopped_on
 
 __all__ = ["verdict"]
 
@@ -30,10 +30,12 @@ def verdict(run: Run, status: str, lost: Sequence[str]) -> str:
     asked = run.mode == "rollback" or cause == registry.ASKED
     first = "The way back was asked for" if asked else "The rotation failed"
     why = "" if asked else cause or "a host was lost"
+    behind = left_behind(run)
+    but = f", except on {', '.join(behind)}" if behind else ""
     if status == "rolled_back" and asked:
-        return f"{first}, so everything was brought back and nothing has turned. The same command turns it"
+        return f"{first}, so everything was brought back{but} and nothing has turned. The same command turns it"
     if status == "rolled_back":
-        return f"{first} and everything was brought back. {why}"
+        return f"{first} and everything was brought back{but}. {why}"
     if status == "rollback_pending":
         return f"{first}; {', '.join(lost)} could not be brought back and is still to be done. {why}".rstrip()
     stopped = _stopped_back(run)

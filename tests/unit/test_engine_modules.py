@@ -343,6 +343,30 @@ def test_a_host_on_which_nothing_failed_is_not_said_to_be_lost() -> None:
 
 
 @pytest.mark.parametrize(
+    ("entered", "from_the_start", "is_behind"),
+    [(["stage", "promote"], [], True), (["stage", "promote"], ["api2"], False), (["stage"], [], False)],
+    ids=["lost-and-waived", "never-had-it", "untouched"],
+)
+def test_a_host_that_a_way_back_does_without_is_not_called_back(
+    entered: list[str], from_the_start: list[str], is_behind: bool
+) -> None:
+    waiver = {"reason": "mainboard", "until": "2999-01-01"}
+    rotation = {
+        **ROTATION,
+        "cause": "api2 could not be reached",
+        "entered": entered,
+        "waived": [{"host": host, **waiver} for host in from_the_start],
+    }
+    ended = replace(run("rotate"), plan={**PLAN, "waived": [{"host": "api2", **waiver}]}, rotation=rotation)
+    record = account.evidence_record(ended, "rolled_back", [], JOURNAL, STAMP.format(6))
+    lines = account.summary_lines(ended, "rolled_back", [], record, {})
+    assert ("except on api2" in verdict(ended, "rolled_back", [])) == is_behind
+    assert (lines[1] == "KEY: everything is back on the version before, except on api2") == is_behind
+    assert "  waived      api2" in lines
+    assert ("api2 was waived and may hold the new version" in " ".join(record["messages"])) == is_behind
+
+
+@pytest.mark.parametrize(
     ("cause", "lost", "why"),
     [({"api2": {"task": "Forget", "msg": "KEY is another one."}}, [], "api2: KEY is another one"),
      ({}, ["api2"], "api2 could not be reached")],
