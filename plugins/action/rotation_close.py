@@ -14,7 +14,12 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.window import closing_seconds, measured_by
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import evidence_record, outcome, summary_lines
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.account import (
+    evidence_record,
+    outcome,
+    stopped_on,
+    summary_lines,
+)
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.closing_time import close_versions, removal_lines
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
@@ -98,5 +103,5 @@ def _hosts(run: Any) -> dict[str, Any]:
 
 def _stopped_at(run: Any) -> list[str]:
     """Where it failed, by host and task: no text of an error, which goes to machines of others."""
-    answers = (run.answers.get(name, {}) for name in ("cause", "stuck"))
-    return [f"{host}: {said['task']}" for found in answers for host, said in sorted(found.items()) if said.get("task")]
+    found = [*sorted(run.answers.get("cause", {}).items()), *stopped_on(run)]
+    return [f"{host}: {said['task']}" for host, said in found if said.get("task")]
