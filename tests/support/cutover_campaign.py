@@ -105,7 +105,7 @@ class _Call:
 
     def wait(self) -> str:
         """``ok <held ms>``, ``killed`` or the code of the error."""
-        self.process.join(60)
+        self.process.join(240)
         if self.process.exitcode is None:
             self.process.kill()
             self.process.join()
@@ -145,7 +145,7 @@ class _Round:
         for attempt in range(40):
             self._epoch += 1
             self._rig.state_dir = self._folder / str(self._epoch)  # another controller each time
-            params = self._rig.params(state, epoch=self._epoch, max_wait_s=30, **self._defaults)
+            params = self._rig.params(state, epoch=self._epoch, max_wait_s=120, **self._defaults)
             call = _Call(params)
             if attempt < 4 and self._choose.random() < 0.45:
                 call.process.join(self._choose.random() * _LONGEST[state])
