@@ -101,6 +101,8 @@ class ActionModule(KeyturnAction):
                 display.display(line)
         elif gate == "keysets":
             problems = gates.keysets(plan, answers_of(task_vars, "__keyset_info"))
+        elif gate == "answers":
+            problems = gates.unanswered(plan, _asked(plan, task_vars))
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:
@@ -127,6 +129,18 @@ def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[d
     for host, step, result in results:
         if step == "rollback":
             found.setdefault(host, []).append(result)
+    return found
+
+
+def _asked(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What each host said when it was asked whether its data can go back, failures too."""
+    roles = [kind["role"].rpartition(".")[2] for kind in plan["kinds"] if "before_rollback" in kind["phases"]]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for host in task_vars.get("ansible_play_hosts_all", ()):
+        for role in roles:
+            said = task_vars["hostvars"][host].get(f"__{role}_before_rollback")
+            if isinstance(said, Mapping) and not said.get("unreachable"):
+                found.setdefault(host, []).extend(dict(result) for result in said.get("results", [said]))
     return found
 
 

@@ -27,11 +27,14 @@ __all__ = [
     "same_in_backups",
     "scanned",
     "swapped_back",
+    "unanswered",
     "windows",
 ]
 
 #: By how much the clocks of hosts may differ.
 CLOCK_SECONDS = 60.0
+#: Codes of a database that does not answer.
+_SILENT = ("dsn-failed", "connection-lost")
 _DISK_BYTES = 64 * 1024 * 1024
 
 Answers = Mapping[str, Mapping[str, Any]]
@@ -286,6 +289,33 @@ def swapped_back(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping
         problems += _signing_back(host, work, answers.get(host, []))
         missing = sorted({server["secret"] for server in work.get("servers", ())} - back)
         problems += [f"{host}: the password of {name} was not brought back in its server." for name in missing]
+    return problems
+
+
+def unanswered(plan: Mapping[str, Any], answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """What keeps a way back from all of the data, where services have the new version: what went back in one place
+    alone could not be read by them until the rest follows.
+
+    Other failures than silence are left to the way back itself, which may do what a look cannot.
+
+    :param answers: by host, what its jobs said when they were asked; none for a host that is lost.
+    """
+    problems = [
+        f"{host}: cannot be reached, and data is brought back there."
+        for host, work in plan["hosts"].items()
+        if work["jobs"] and host not in answers
+    ]
+    problems += [
+        f"{host}: {result.get('msg', 'does not answer')}"
+        for host, results in sorted(answers.items())
+        for result in results
+        if result.get("failed") and result.get("code") in _SILENT
+    ]
+    if problems:
+        problems.append(
+            "No row was brought back, and services go on with the new version. Make it answer, then run the rollback "
+            "playbook."
+        )
     return problems
 
 

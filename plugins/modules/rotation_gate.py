@@ -31,7 +31,7 @@ options:
     description: Which gate.
     type: str
     required: true
-    choices: [preflight, made, staged, promoted, found, data_back, backups, readable, affected, scanned]
+    choices: [preflight, made, staged, promoted, found, answers, data_back, backups, readable, affected, scanned]
   plan:
     description: The plan.
     type: dict

@@ -8,7 +8,8 @@ import base64
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,40 +164,101 @@ def test_a_way_back_that_fails_is_stuck_and_says_what_to_do(stack: Stack, contro
     assert status_of(stack) == ["rolled_back"]
 
 
-def test_a_way_back_that_one_of_two_databases_cannot_go_changes_neither(stack: Stack, controller: Controller) -> None:
-    before, name = stack.key(), f"{stack.database.name}_b"
-    second = stack.server.create_database(name)
-    envelope = Envelope(load_spec("aes256gcm-b64"), base64.b64encode(before or b""))
+#: A probe that fails, and with which a database is closed to everybody.
+_CLOSES = """
+import sys
+import psycopg
+with psycopg.connect({dsn!r}, autocommit=True) as link:
+    link.execute("ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    link.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+sys.exit("closed")
+"""
+
+
+@dataclass
+class _Second:
+    """A second database under the same key."""
+
+    stack: Stack
+    name: str
+    dsn: str
+    envelope: Envelope
+
+    def text(self) -> bytes | None:
+        """What its one row says under the key of before."""
+        with psycopg.connect(self.dsn) as link:
+            (kept,) = link.execute("SELECT body FROM more").fetchall()
+        return self.envelope.open(kept[0].encode())
+
+    def reached_at(self, dsn: str, **secret: Any) -> None:
+        """Say in the catalog how it is reached, and more of the secret."""
+        variables = load(self.stack)
+        variables["keyturn_databases"]["second"] = {"hosts": "db", "dsn": dsn}
+        variables["keyturn_secrets"][SECRET].update(secret)
+        edit(self.stack, variables)
+
+
+@pytest.fixture
+def second(stack: Stack) -> Iterator[_Second]:
+    name = f"{stack.database.name}_b"
+    database = stack.server.create_database(name)
+    envelope = Envelope(load_spec("aes256gcm-b64"), base64.b64encode(stack.key() or b""))
     try:
         (cell,) = envelope.seal_many([b"text"])
-        with psycopg.connect(second.owner_dsn) as link:
+        with psycopg.connect(database.owner_dsn) as link:
             link.execute("CREATE TABLE more (id int PRIMARY KEY, body text)")
             link.execute("INSERT INTO more VALUES (1, %s)", (cell.decode(),))
-        variables = load(stack)
+        made = _Second(stack, name, database.owner_dsn, envelope)
         more = {"database": "second", "table": "more", "column": "body", "envelope": "aes256gcm-b64"}
-        variables["keyturn_secrets"][SECRET]["data"].append(more)
-        variables["keyturn_databases"]["second"] = {"hosts": "db", "dsn": second.owner_dsn}
-        edit(stack, variables)
-        turned = controller.run(stack.inventory, "rotate", only=SECRET)
-        assert turned.code == 0, turned.output
-        variables["keyturn_databases"]["second"]["dsn"] = second.owner_dsn.replace(name, f"{name}_gone")
-        edit(stack, variables)
-        refused = controller.run(stack.inventory, "rollback", only=SECRET)
-        assert refused.code == 2, refused.output
-        assert "database second" in refused.output
-        assert "the way back was refused; nothing was changed" in refused.output
-        assert_turned(stack, turned, before)
-        assert status_of(stack) == ["overlap"]
-        variables["keyturn_databases"]["second"]["dsn"] = second.owner_dsn
-        edit(stack, variables)
-        back = controller.run(stack.inventory, "rollback", only=SECRET)
-        assert back.code == 0, back.output
-        assert_untouched(stack, before)
-        with psycopg.connect(second.owner_dsn) as link:
-            (kept,) = link.execute("SELECT body FROM more").fetchall()
-        assert envelope.open(kept[0].encode()) == b"text"
+        made.reached_at(made.dsn, data=[*load(stack)["keyturn_secrets"][SECRET]["data"], more])
+        yield made
     finally:
         stack.server.drop_database(name)
+
+
+def test_a_way_back_that_one_of_two_databases_cannot_go_changes_neither(
+    stack: Stack, second: _Second, controller: Controller
+) -> None:
+    before = stack.key()
+    turned = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert turned.code == 0, turned.output
+    second.reached_at(second.dsn.replace(second.name, f"{second.name}_gone"))
+    refused = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert refused.code == 2, refused.output
+    assert "database second" in refused.output
+    assert "the way back was refused; nothing was changed" in refused.output
+    assert_turned(stack, turned, before)
+    assert status_of(stack) == ["overlap"]
+    second.reached_at(second.dsn)
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert back.code == 0, back.output
+    assert_untouched(stack, before)
+    assert second.text() == b"text"
+
+
+def test_a_run_that_goes_back_by_itself_takes_all_of_the_data_or_none(
+    stack: Stack, second: _Second, controller: Controller, tmp_path: Path
+) -> None:
+    """One of two databases goes away after the restarts; the service reads the other one all the time."""
+    before, script = stack.key(), tmp_path / "closes.py"
+    script.write_text(_CLOSES.format(dsn=stack.server.admin_dsn, name=second.name))
+    closes = {"name": "closes it", "hosts": "api1", "type": "command", "command": [sys.executable, str(script)]}
+    second.reached_at(second.dsn, probes=[closes])
+    failed = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert failed.code == 2, failed.output
+    assert "services go on with the new version" in failed.output
+    assert status_of(stack) == ["stuck"]
+    assert stack.key() != before
+    assert stack.verify().ok, "the service reads every row of the database that answers"
+    again = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert again.code == 2, again.output
+    assert stack.verify().ok
+    with psycopg.connect(stack.server.admin_dsn, autocommit=True) as link:
+        link.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(second.name)))
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert back.code == 0, back.output
+    assert_untouched(stack, before)
+    assert second.text() == b"text"
 
 
 # -- hosts that disappear ------------------------------------------------------------------------------------------

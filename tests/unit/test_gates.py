@@ -164,6 +164,17 @@ def test_a_retire_that_goes_on_knows_what_hosts_have_forgotten() -> None:
     assert (lost["api1"]["here"], lost["db"]["data"]) == (["KEY"], [])
 
 
+def test_no_data_goes_back_in_part_where_a_database_does_not_answer() -> None:
+    silent = {"failed": True, "code": "dsn-failed", "msg": "database app: does not answer."}
+    refused = {"failed": True, "code": "not-cut-over", "msg": "there is nothing to bring back."}
+    well = {"job": {"database": "app"}, "changed": True}
+    assert gates.unanswered(PLAN, {"db": [well, refused], "api1": []}) == []
+    first, last = gates.unanswered(PLAN, {"db": [well, silent]})
+    assert first == "db: database app: does not answer."
+    assert "services go on with the new version" in last
+    assert gates.unanswered(PLAN, {"api1": [well]})[0] == "db: cannot be reached, and data is brought back there."
+
+
 def test_no_store_goes_back_where_the_data_is_not_known_to_be_back() -> None:
     done = {"db": [{"job": {"database": "app"}}]}
     assert gates.swapped_back(PLAN, done) == []
