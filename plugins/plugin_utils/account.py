@@ -529,6 +529,7 @@ def summary_lines(
     lines += [f"  note        {_wrap(text)}" for text in record.get("messages", ())]
     if evidence.get("path"):
         lines += [f"  evidence    {evidence['path']}", f"  report      {evidence['report']}"]
+    lines += [f"  WARNING     {_wrap(text)}" for text in evidence.get("problems", ())]
     lines += _what_next(status, lost, names.replace(", ", ","))
     return lines
 

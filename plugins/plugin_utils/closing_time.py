@@ -86,7 +86,8 @@ def close_versions(
         held = held + elsewhere
         if not held:
             record = closed_record(rotation_id, rotation, kinds, who, now)
-            call("evidence", {**state, **sealing, "record": record}, task_vars)
+            sealed = call("evidence", {**state, **sealing, "record": record}, task_vars)
+            lines += [f"  WARNING     {text}" for text in sealed.get("problems", ())]
             lines.append(f"  closed      {', '.join(rotation['secrets'])}: nothing holds what {rotation_id} retired")
         facts = {"held": held}
         call("rotation_state", {"action": "close", **state, "rotation_id": rotation_id, "facts": facts}, task_vars)

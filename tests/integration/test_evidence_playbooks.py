@@ -151,11 +151,12 @@ def test_a_reason_with_a_secret_is_masked_and_what_cannot_be_sealed_is_not_begun
     assert f"{tmp_path}/evidence.pem: evidence cannot be signed with this key, which does not exist" in refused.output
     assert (project.values(), project.statuses(), project.restarts()) == ({FIRST}, [], 0)
 
-    project.write(keyturn_evidence=signing(tmp_path))
+    project.write(keyturn_evidence={**signing(tmp_path), "copies": ["/proc/nothing"]})
     leaked = "abcdefghijklmnopqrstuvwxyz0123456789"
     done = project.run("rotate", only=SECRET, reason=f"Bearer {leaked} was in a log", skip_backup=True)
     assert done.code == 0, done.output
     assert "holds what looks like a secret" in done.output
+    assert "WARNING     The copy in /proc/nothing was not made" in done.output
     assert project.statuses() == ["overlap"]
     left = [path for path in project.folder.rglob("*") if path.is_file() and leaked in path.read_text("latin-1")]
     assert left == []

@@ -191,6 +191,13 @@ def test_what_looks_like_a_secret_in_people_s_words_does_not_keep_a_rotation_fro
     assert "went back: db: cannot reach redis://:********@cache" in record["messages"]
 
 
+def test_the_end_says_which_copy_of_the_evidence_was_not_made() -> None:
+    record = account.evidence_record(run(), "overlap", [], JOURNAL, STAMP.format(5))
+    sealed = {"path": "/e", "report": "/e/report.html", "problems": ["The copy in /srv/copy was not made: full"]}
+    lines = account.summary_lines(run(), "overlap", [], record, sealed)
+    assert "  WARNING     The copy in /srv/copy was not made: full" in lines
+
+
 def _retired(**pruned: Any) -> dict[str, Any]:
     """The record of a retire of a secret in one dotenv file, which turned a day before."""
     work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "jobs": [], "services": [], "probes": []}
