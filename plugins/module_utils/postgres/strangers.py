@@ -32,6 +32,7 @@ FUNCTIONS = (
     "lo_put",
     "lo_truncate",
     "lower",
+    "make_interval",
     "max",
     "min",
     "obj_description",
