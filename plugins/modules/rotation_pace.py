@@ -78,7 +78,7 @@ jobs:
   elements: dict
   sample:
     - {secret: JWK_AES_KEY, database: app, state: prepared, table: public.jwks_keys, column: private_jwk, done: 1200,
-       total: 2000, rate: 450.0, left_s: 1.8, paused: false, silent_s: 0.4}
+       total: 2000, rate: 450.0, left_s: 1.8, paused: false, behind: false, silent_s: 0.4}
 """
 
 from typing import Any

@@ -40,6 +40,8 @@ def progress(said: Mapping[str, Any]) -> str:
     parts = [f"{said.get('table')}.{said.get('column')} {rows or thousands(int(done)) + ' rows'}"]
     if said.get("paused"):
         parts.append("paused")
+    elif said.get("behind"):
+        parts.append("waits for a standby that is behind")
     elif rate:
         parts.append(f"{thousands(round(rate))}/s")
         if said.get("left_s") is not None:

@@ -116,7 +116,7 @@ class LongJobAction(KeyturnAction):
                 spoken_at = now
                 news = self._read(progress)
                 line = f"  {task_vars['inventory_hostname']}: {figures.progress(news)}" if news else said
-                if news and (news.get("done") or news.get("paused")) and line != said:
+                if news and (news.get("done") or news.get("paused") or news.get("behind")) and line != said:
                     said = line
                     display.display(line)
             if now - looked_at >= _LOOK_FOR_LIFE:

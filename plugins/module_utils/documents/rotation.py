@@ -99,6 +99,7 @@ class Rotation:
             rate=params["rate"],
         )
         self.pace.is_paused = lambda: self.work.throttle.is_paused
+        self.pace.is_behind = lambda: self.work.throttle.waits_for_standby
         crew.idle = self.pace.tick
         self.has_fence = self.fence.read(self.link)
         self.kept: list[Kept] = []

@@ -35,11 +35,14 @@ class Pace:
     :param max_wait_s: how long a lock is tried for, or rows are chased that others keep writing.
     :param progress_path: where it is written about once a second how far the work on a column is: ``state``, ``table``,
         ``column``, ``done`` of ``total`` rows, ``rate`` (rows a second since it began), ``left_s`` (seconds, None while
-        unknown), ``paused``, ``t`` (seconds since 1970), and the process (``pid``, ``started``).
+        unknown), ``paused``, ``behind`` (it waits for a standby), ``t`` (seconds since 1970), and the process (``pid``,
+        ``started``).
     """
 
     #: Whether a person holds the work back.
     is_paused: Callable[[], bool]
+    #: Whether it waits for a standby.
+    is_behind: Callable[[], bool]
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class Pace:
         self._sleep = sleep
         self._wall_clock = wall_clock
         self._process = os.getpid()
-        self.is_paused = lambda: False
+        self.is_paused = self.is_behind = lambda: False
         self._began = clock()
         self._last_report = float("-inf")
         self._place = ("", "")
@@ -108,6 +111,7 @@ class Pace:
             "rate": round(rate, 1),
             "left_s": round(max(0, self._total - self._done) / rate, 1) if rate and self._total else None,
             "paused": self.is_paused(),
+            "behind": self.is_behind(),
             "t": round(self._wall_clock(), 3),
             "pid": self._process,
             "started": start_time(self._process),

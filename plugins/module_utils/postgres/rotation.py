@@ -113,6 +113,7 @@ class Rotation:
             rate=params["rate"],
         )
         self.pace.is_paused = lambda: self.work.throttle.is_paused
+        self.pace.is_behind = lambda: self.work.throttle.waits_for_standby
         crew.idle = self._counting.idle = self.pace.tick
         self.fence = self.work.fence
         if share and self.state in SHARED and not check_mode:

@@ -44,7 +44,7 @@ def _running(path: str) -> dict[str, Any] | None:
     lives = start_time(pid) == started if started is not None else silent <= _SILENT_SECONDS
     if not lives:
         return None
-    shown = ("state", "table", "column", "done", "total", "rate", "left_s", "paused")
+    shown = ("state", "table", "column", "done", "total", "rate", "left_s", "paused", "behind")
     return {**{key: said.get(key) for key in shown}, "silent_s": round(max(0.0, silent), 1)}
 
 

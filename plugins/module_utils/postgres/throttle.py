@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
+import struct
 import time
 from typing import Callable
 
@@ -21,6 +23,8 @@ __all__ = ["Throttle", "control_path"]
 
 _LOOK_SECONDS = 0.5
 _LAG_SECONDS = 0.25
+#: For how long it counts as waiting after it has found a standby behind.
+_BEHIND_SECONDS = 2.0
 #: Of others that read WAL (a base backup, an archive) no replay is known; a state is, to a role that may see it.
 _LAG = """
     SELECT count(*), count(state), coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0)::bigint
@@ -59,11 +63,19 @@ class Throttle:
         self._clock, self._sleep = clock, sleep
         self._next_row = clock()
         self._looked = self._measured = float("-inf")
+        self._behind = mmap.mmap(-1, 8)  # when a standby was behind last; seen by the process that the workers left
+        struct.pack_into("d", self._behind, 0, float("-inf"))
 
     @property
     def is_paused(self) -> bool:
         """Whether a person asked for a pause."""
         return self._read()[0] == "pause"
+
+    @property
+    def waits_for_standby(self) -> bool:
+        """Whether a worker waits for a standby that is too far behind."""
+        last: float = struct.unpack_from("d", self._behind)[0]
+        return self._clock() - last < _BEHIND_SECONDS
 
     def hold(self, link: Link, rows: int) -> None:
         """Wait as long as it takes after so many rows.
@@ -129,5 +141,6 @@ class Throttle:
                 )
             if row[2] <= self._max_lag:
                 return
+            struct.pack_into("d", self._behind, 0, self._measured)
             self._obey()
             self._sleep(_LAG_SECONDS)

@@ -158,10 +158,14 @@ def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
         ),
         ({"done": 5, "total": 10, "rate": 1.0, "left_s": 600}, "public.t.c 5 of 10 rows (50 %), 1/s, 10 min left"),
         ({"done": 5, "total": 10, "rate": 9.0, "left_s": 1, "paused": True}, "public.t.c 5 of 10 rows (50 %), paused"),
+        (
+            {"done": 5, "total": 10, "rate": 9.0, "left_s": 1, "paused": False, "behind": True},
+            "public.t.c 5 of 10 rows (50 %), waits for a standby that is behind",
+        ),
         ({"done": 0, "total": 10, "rate": 0.0, "left_s": None}, "public.t.c 0 of 10 rows (0 %)"),
         ({"done": 5000, "total": 0, "rate": 50.0, "left_s": None}, "public.t.c 5 000 rows, 50/s"),
     ],
-    ids=["seconds", "hours", "minutes", "paused", "begun", "uncounted"],
+    ids=["seconds", "hours", "minutes", "paused", "behind", "begun", "uncounted"],
 )
 def test_people_read_a_line(said: dict[str, Any], line: str) -> None:
     assert progress({"table": "public.t", "column": "c", **said}) == line

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -94,28 +94,31 @@ def test_the_control_file_lies_beside_the_progress_file() -> None:
     assert control_path("/var/lib/keyturn/host/progress-KEY-app.json") == "/var/lib/keyturn/host/pace-KEY-app.json"
 
 
+def _holds(throttle: Throttle, dsn: str) -> None:
+    """What a worker does between two batches."""
+    with psycopg.connect(dsn, autocommit=True) as link:
+        throttle.hold(link, 1)
+
+
 def test_a_standby_that_falls_behind_is_waited_for() -> None:
     with EmbeddedPostgres(settings={"wal_level": "replica", "max_wal_senders": "4"}) as primary:
         dsn = primary.create_database("app")
         with primary.standby() as standby, psycopg.connect(dsn, autocommit=True) as link:
             link.execute("CREATE TABLE filler (t text)")
+            Throttle(max_lag=1_000_000).hold(link, 1)
             throttle = Throttle(max_lag=1_000_000)
-            throttle.hold(link, 1)
             with psycopg.connect(standby.dsn("app"), autocommit=True) as other:
                 other.execute("SELECT pg_wal_replay_pause()")
                 link.execute("INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 5000)")
-                waited = threading.Event()
-
-                def hold() -> None:
-                    Throttle(max_lag=1_000_000).hold(link, 1)
-                    waited.set()
-
-                thread = threading.Thread(target=hold)
-                thread.start()
-                assert not waited.wait(1.5)
+                worker = multiprocessing.get_context("fork").Process(target=_holds, args=(throttle, dsn))
+                assert not throttle.waits_for_standby
+                worker.start()
+                worker.join(1.5)
+                assert worker.exitcode is None
+                assert throttle.waits_for_standby, "the process that it left sees it"
                 other.execute("SELECT pg_wal_replay_resume()")
-                assert waited.wait(60)
-                thread.join()
+                worker.join(60)
+                assert worker.exitcode == 0
 
 
 def test_a_base_backup_is_no_standby() -> None:
