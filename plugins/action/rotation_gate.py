@@ -34,7 +34,10 @@ class ActionModule(KeyturnAction):
         sessions = answers_of(task_vars, "__rotation_session")
         if gate == "preflight":
             answers = {step: answers_of(task_vars, f"__rotation_{step}") for step in ("session", "found", "baseline")}
-            problems = gates.preflight(plan, answers, bool(args.get("check_health", True)))
+            can_wait = args.get("mode") != "emergency"
+            problems = gates.preflight(plan, answers, bool(args.get("check_health", True)), can_wait)
+            for text in [] if can_wait else gates.clocks(plan, sessions):
+                display.warning(f"{text} This goes on: a compromised key does not wait for that")
             result["boxes"] = _boxes(answers["found"], sessions)
             result["publics"] = {host: said["public"] for host, said in sessions.items() if said.get("public")}
             if not problems:

@@ -120,11 +120,14 @@ def clocks(plan: Mapping[str, Any], answers: Answers) -> list[str]:
     return [f"{worst}: its clock is off by more than {int(CLOCK_SECONDS)} s. Set it."]
 
 
-def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_health: bool) -> list[str]:
+def preflight(
+    plan: Mapping[str, Any], answers: Mapping[str, Answers], check_health: bool, check_clocks: bool = True
+) -> list[str]:
     """Everything that keeps a rotation from beginning, one line each.
 
     :param answers: by step (``session``, ``found``, ``baseline``) what each host said.
     :param check_health: whether services must be healthy (not when a run goes on past promote).
+    :param check_clocks: whether clocks must agree (not where a compromised key is replaced: that cannot wait).
     """
     problems = [
         f"{host}: cannot be reached. Bring it back, or waive it with keyturn_waive."
@@ -138,7 +141,7 @@ def preflight(plan: Mapping[str, Any], answers: Mapping[str, Answers], check_hea
             problems.append(f"{host}: only {said['disk_free'] >> 20} MiB are free where the state lies. Make room.")
         if host in plan["hosts"] and check_health and said.get("loose"):
             problems.append(f"{host}: others may write to {said['loose']}, where the state lies. Set its mode to 0700.")
-    problems += clocks(plan, answers["session"])
+    problems += clocks(plan, answers["session"]) if check_clocks else []
     for host, said in sorted(answers["found"].items()):
         # Two stores of one file have one trouble
         problems += dict.fromkeys(f"{host}: {problem['msg']}" for problem in said.get("problems", ()))

@@ -43,6 +43,7 @@ options:
     description:
       - With V(found), what was asked for. With V(rollback) and V(retire) hosts that a secret has turned without are
         refused, where that stands in the way.
+      - With V(preflight), V(emergency) makes a warning of a clock that is off.
     type: str
   timed:
     description:

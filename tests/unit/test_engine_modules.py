@@ -635,6 +635,21 @@ def test_time_alone_ends_no_overlap_while_a_clock_is_off(
     assert (refusal in ended.output) == is_refused
 
 
+def test_an_emergency_is_not_held_up_by_a_clock(tmp_path: Path) -> None:
+    hosts = {host: {"said": 1_800_000_000 + (90_000 if host == "one" else 0)} for host in ("one", "three", "two")}
+    session = {"clock": "{{ said }}", "public": "", "missing": [], "disk_free": 1 << 40}
+    plan = {"secrets": [], "origins": {}, "hosts": {host: {"secrets": []} for host in hosts}}
+    gate = {"gate": "preflight", "mode": "emergency", "plan": plan, "check_health": False}
+    tasks = [
+        {"name": "Say it", "ansible.builtin.set_fact": {"__rotation_session": session}},
+        {"name": "Ask", "keyturn.rotation.rotation_gate": gate, "run_once": True},
+    ]
+    ended = run_tasks(tmp_path, hosts, tasks)
+    assert ended.code == 0, ended.output
+    words = "one: its clock is off by more than 60 s. Set it. This goes on: a compromised key does not wait for that"
+    assert words in " ".join(ended.output.split())
+
+
 def test_a_close_that_cannot_be_run_fails_the_run(tmp_path: Path) -> None:
     """Its own failures are told at the end, others at once."""
     state_dir = tmp_path / "state"
