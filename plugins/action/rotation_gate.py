@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import gates
@@ -105,7 +105,8 @@ class ActionModule(KeyturnAction):
         elif gate == "keysets":
             problems = gates.keysets(plan, answers_of(task_vars, "__keyset_info"))
         elif gate == "answers":
-            problems = gates.unanswered(plan, _asked(plan, task_vars))
+            asking = [kind["role"].rpartition(".")[2] for kind in plan["kinds"] if "before_rollback" in kind["phases"]]
+            problems = gates.unanswered(plan, _asked(asking, task_vars)) if asking else []
         elif gate == "data_back":
             problems = gates.swapped_back(plan, _by_host(kind_results(plan, task_vars)))
         else:
@@ -135,9 +136,8 @@ def _by_host(results: list[tuple[str, str, dict[str, Any]]]) -> dict[str, list[d
     return found
 
 
-def _asked(plan: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What each host said when it was asked whether its data can go back, failures too."""
-    roles = [kind["role"].rpartition(".")[2] for kind in plan["kinds"] if "before_rollback" in kind["phases"]]
+def _asked(roles: Iterable[str], task_vars: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What each host said when these asked whether its data can go back, failures too."""
     found: dict[str, list[dict[str, Any]]] = {}
     for host in task_vars.get("ansible_play_hosts_all", ()):
         for role in roles:
