@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from ansible.release import __version__ as ansible_version
-from ansible_collections.keyturn.rotation.plugins.module_utils.closing import before
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp, tied
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import find
 from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import stamp_of
@@ -43,8 +42,7 @@ class ActionModule(KeyturnAction):
         read = self.call("rotation_state", {"action": "read", **common}, task_vars)
         rotation = find(read["register"], args["rotation_id"])
         who = {**rotation.get("who", {}), **whoami(), "software": {"ansible-core": ansible_version}}
-        earlier = before(read["register"], args["rotation_id"])
-        run = replace(gather(args, rotation, who, task_vars), earlier=earlier)
+        run = replace(gather(args, rotation, who, task_vars), register=read["register"])
         status, lost = outcome(run)
         if status == "open":
             self.call("rotation_state", {"action": "release", **logged}, task_vars)

@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.keyturn.rotation.plugins.module_utils.gates import CLOCK_SECONDS
 from ansible_collections.keyturn.rotation.plugins.module_utils.registry import turned_in
 
-__all__ = ["before", "held_by", "held_in_escrow", "holders", "over"]
+__all__ = ["held_by", "held_in_escrow", "over"]
 
 
 def _time(stamp: str) -> datetime:
@@ -48,7 +48,7 @@ def _last_time(rotation: Mapping[str, Any], retired_at: str, entries: Iterable[M
     return _time(retired_at if several else rotation.get("turned_at", retired_at))
 
 
-def before(register: Mapping[str, Any], rotation_id: str) -> set[str]:
+def _before(register: Mapping[str, Any], rotation_id: str) -> set[str]:
     """The rotations that began before this one: by their epochs, which only grow, and by time where they have none."""
     rotations = register["rotations"]
 
@@ -70,29 +70,13 @@ def held_by(
     retired_at: str,
     hosts: Mapping[str, Mapping[str, Any]],
     answers: Mapping[str, Sequence[Mapping[str, Any]]],
-) -> list[str] | None:
-    """The backups that may hold what this rotation retired, as ``host: name``; None where that cannot be told.
+) -> list[tuple[str, Mapping[str, Any]]] | None:
+    """The backups that may hold what this rotation retired, each with its host; None where that cannot be told.
 
     :param hosts: the plan's hosts with their secrets and stores.
     :param answers: by host, its backups as ``secret_backup`` tells them.
     """
-    rotation, earlier = register["rotations"][rotation_id], before(register, rotation_id)
-    found = holders(rotation, rotation_id, retired_at, hosts, answers, earlier)
-    return None if found is None else [f"{host}: {backup['name']}" for host, backup in found]
-
-
-def holders(
-    rotation: Mapping[str, Any],
-    rotation_id: str,
-    retired_at: str,
-    hosts: Mapping[str, Mapping[str, Any]],
-    answers: Mapping[str, Sequence[Mapping[str, Any]]],
-    earlier: Collection[str],
-) -> list[tuple[str, Mapping[str, Any]]] | None:
-    """The same as host and backup, for one rotation of the register.
-
-    :param earlier: the rotations :func:`before` it.
-    """
+    rotation, earlier = register["rotations"][rotation_id], _before(register, rotation_id)
     names = turned_in(rotation)
     planned = {entry["name"] for work in hosts.values() for entry in work["secrets"]}
     if not planned.issuperset(names):
@@ -142,7 +126,7 @@ def held_in_escrow(
         return []
     if not set(escrow["hosts"]) <= set(answers):
         return None
-    earlier = before(register, rotation_id)
+    earlier = _before(register, rotation_id)
     return [
         f"{host}: {name}/{other}"
         for host in sorted(escrow["hosts"])

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.closing import holders
+from ansible_collections.keyturn.rotation.plugins.module_utils.closing import held_by
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.material import mask_texts
 from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
@@ -85,7 +85,7 @@ class Run:
     :param kinds: what the kinds registered: host, step (``preflight`` …) and each result.
     :param until: the phase after which the run was asked to stop, empty otherwise.
     :param who: who runs this.
-    :param earlier: the rotations that began before this one.
+    :param register: all of the register, where the record needs it: at the end of a run.
     """
 
     plan: Mapping[str, Any]
@@ -96,7 +96,7 @@ class Run:
     kinds: Sequence[tuple[str, str, Mapping[str, Any]]] = ()
     until: str = ""
     who: Mapping[str, Any] = field(default_factory=dict)
-    earlier: Collection[str] = ()
+    register: Mapping[str, Any] = field(default_factory=dict)
 
     def hosts_with(self, name: str) -> list[str]:
         """Hosts that registered this."""
@@ -379,7 +379,7 @@ def _still_holding(run: Run, now: str) -> dict[str, Any]:
     """The backups that hold the version before; nothing where a run does not know them."""
     if run.mode == "retire":
         told = {host: said["backups"] for host, said in run.answers.get("pruned", {}).items() if "backups" in said}
-        held = holders(run.rotation, run.rotation_id, now, run.plan["hosts"], told, run.earlier)
+        held = held_by(run.register, run.rotation_id, now, run.plan["hosts"], told)
         if held is None:
             return {}
         return {"backups": [_backup(host, backup) for host, backup in held]}

@@ -78,12 +78,14 @@ def close_versions(
     kinds = {secret["name"]: secret["kind"] for secret in plan["secrets"]}
     lines = []
     for rotation_id, retired_at in sorted(closing.over(register).items()):
-        held = closing.held_by(register, rotation_id, retired_at, plan["hosts"], backups)
+        found = closing.held_by(register, rotation_id, retired_at, plan["hosts"], backups)
         elsewhere = closing.held_in_escrow(register, rotation_id, plan["escrow"], escrow)
         rotation = register["rotations"][rotation_id]
-        if held is None or elsewhere is None or held + elsewhere == rotation.get("held"):
+        if found is None or elsewhere is None:
             continue
-        held = held + elsewhere
+        held = [*(f"{host}: {backup['name']}" for host, backup in found), *elsewhere]
+        if held == rotation.get("held"):
+            continue
         if not held:
             record = closed_record(rotation_id, rotation, kinds, who, now)
             sealed = call("evidence", {**state, **sealing, "record": record}, task_vars)

@@ -38,9 +38,16 @@ def _backup(hour: str, **more: Any) -> dict[str, Any]:
     return {"name": hour, "time": time, **known, **more}
 
 
+def _named(
+    content: dict[str, Any], hosts: dict[str, Any], answers: dict[str, list[dict[str, Any]]]
+) -> list[str] | None:
+    found = closing.held_by(content, "r1", _RETIRED, hosts, answers)
+    return None if found is None else [f"{host}: {backup['name']}" for host, backup in found]
+
+
 def _held(*backups: dict[str, Any], hosts: dict[str, Any] | None = None, **rotation: Any) -> list[str] | None:
     answers = {"one": list(backups), "two": []}
-    return closing.held_by(_register(**rotation), "r1", _RETIRED, hosts or HOSTS, answers)
+    return _named(_register(**rotation), hosts or HOSTS, answers)
 
 
 def test_a_backup_from_before_the_change_holds_the_version() -> None:
@@ -66,7 +73,7 @@ def test_what_an_earlier_rotation_kept_was_kept_before_whatever_the_clock_said_t
         for found in ("r0", "r2")
     ]
     answers = {"one": backups, "two": []}
-    assert closing.held_by(content, "r1", _RETIRED, HOSTS, answers) == ["one: r0"]
+    assert _named(content, HOSTS, answers) == ["one: r0"]
     escrow = {"hosts": ["box"], "secrets": ["KEY"]}
     assert closing.held_in_escrow(content, "r1", escrow, {"box": {"KEY": ["r0", "r1", "r2"]}}) == ["box: KEY/r0"]
 
@@ -111,7 +118,7 @@ def test_what_left_a_rotation_counts_until_it_is_retired_with_the_one_after_it()
     assert closing.held_by(content, "r1", _RETIRED, HOSTS, answers) is None  # OTHER is not in the plan
     entry = {"name": "OTHER", "stores": [{"path": "/srv/other/.env"}]}
     hosts = {**HOSTS, "two": {"secrets": [*HOSTS["two"]["secrets"], entry]}}
-    assert closing.held_by(content, "r1", _RETIRED, hosts, answers) == ["one: 10:00:30"]
+    assert _named(content, hosts, answers) == ["one: 10:00:30"]
 
 
 def test_a_copy_elsewhere_of_an_earlier_rotation_holds_it() -> None:

@@ -195,6 +195,7 @@ def test_the_plan_announces_the_end_of_the_present_key_and_how_long_it_may_be_ac
 
 def test_a_retire_that_only_asked_ends_as_it_began() -> None:
     refused = replace(_run("overlap", cause={"web": {"task": "Ask every probe", "msg": "used"}}), mode="retire")
+    refused = replace(refused, register={"rotations": {"r1": refused.rotation}})
     assert account.outcome(refused) == ("kept", [])
     record = account.evidence_record(refused, "kept", [], [], _STAMP.format(5))
     check_record(record)

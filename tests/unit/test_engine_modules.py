@@ -73,6 +73,7 @@ def run(mode: str = "rotate", until: str = "", **answers: Any) -> account.Run:
         mode=mode,
         rotation_id="r1",
         rotation=ROTATION,
+        register={"rotations": {"r1": ROTATION}},
         answers={**CLOSED, **answers},
         kinds=[("db", "verify", COUNTED)],
         until=until,
@@ -201,10 +202,12 @@ def test_the_end_says_which_copy_of_the_evidence_was_not_made() -> None:
 def _retired(**pruned: Any) -> dict[str, Any]:
     """The record of a retire of a secret in one dotenv file, which turned a day before."""
     work = {"secrets": [{"name": "KEY", "stores": [{"path": "/srv/.env"}]}], "jobs": [], "services": [], "probes": []}
+    rotation = {**ROTATION, "turned_at": "2026-11-20T10:00:00.000Z"}
     ended = replace(
         run("retire", pruned=pruned),
         plan={**PLAN, "hosts": {**PLAN["hosts"], "api1": work}},
-        rotation={**ROTATION, "turned_at": "2026-11-20T10:00:00.000Z"},
+        rotation=rotation,
+        register={"rotations": {"r1": rotation}},
     )
     record = account.evidence_record(ended, "retired", [], JOURNAL, STAMP.format(5))
     check_record(record)
