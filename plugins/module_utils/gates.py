@@ -130,7 +130,8 @@ def preflight(
     :param check_clocks: whether clocks must agree (not where a compromised key is replaced: that cannot wait).
     """
     problems = [
-        f"{host}: cannot be reached. Bring it back, or waive it with keyturn_waive."
+        f"{host}: cannot be reached. Bring it back"
+        f"{', or waive it with keyturn_waive' if _may_be_missing(plan, host) else ': nothing goes on without it'}."
         for host in lost_hosts(plan["hosts"], answers["session"])
     ]
     for host, said in sorted(answers["session"].items()):
@@ -152,12 +153,22 @@ def preflight(
         ]
     if check_health:
         for host, said in sorted(answers["baseline"].items()):
+            way_out = f", or stop it and leave {host} out with keyturn_waive" if _may_be_missing(plan, host) else ""
             problems += [
-                f"{host}: {name} is {service['status']} ({service['detail']}). Mend it before a key turns."
+                f"{host}: {name} is {service['status']} ({service['detail']}). Mend it before a key turns{way_out}."
                 for name, service in sorted(said["services"].items())
                 if service["status"] != "healthy"
             ]
     return problems
+
+
+def _may_be_missing(plan: Mapping[str, Any], host: str) -> bool:
+    """Whether a rotation may do without a host: others hold the same secrets, and it reaches no data or server."""
+    holds = {name: {secret["name"] for secret in work.get("secrets", ())} for name, work in plan["hosts"].items()}
+    others = {name for other, names in holds.items() if other != host for name in names}
+    work = plan["hosts"].get(host, {})
+    reaches = any(work.get(part) for part in ("jobs", "servers", "signing"))
+    return bool(holds.get(host)) and holds[host] <= others and not reaches
 
 
 def agreement(plan: Mapping[str, Any], answers: Answers, states: Iterable[str]) -> list[str]:

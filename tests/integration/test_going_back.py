@@ -366,6 +366,28 @@ def test_trap_47_a_waived_host_catches_up_when_it_is_back(stack: Stack, flaky: t
     assert status_of(stack) == ["overlap"]
 
 
+def test_a_service_that_is_not_well_holds_a_rotation_up_until_its_host_is_left_out(
+    stack: Stack, controller: Controller
+) -> None:
+    before = stack.key()
+    stack.stop_services("api2")
+    held = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert held.code != 0
+    assert "or stop it and leave api2 out with keyturn_waive" in held.output
+    assert [stack.key(name) for name in APIS] == [before, before]
+    waive = [{"host": "api2", "reason": "its service does not start", "until": "2999-01-01"}]
+    ended = controller.run(stack.inventory, "rotate", only=SECRET, waive=waive)
+    assert ended.code == 0, ended.output
+    turned = stack.key("api1")
+    assert turned != before
+    assert stack.key("api2") == before
+    caught_up = controller.run(stack.inventory, "rotate")
+    assert caught_up.code == 0, caught_up.output
+    assert [stack.key(name) for name in APIS] == [turned, turned]
+    assert stack.verify().ok
+    assert status_of(stack) == ["rolled_back", "overlap"]
+
+
 def test_the_database_restarts_in_the_middle(tmp_path: Path) -> None:
     """With a server of its own: a crash while rows are written; the run goes back, and the next one turns."""
     folder = tmp_path / "own"

@@ -38,6 +38,8 @@ def test_trap_24_a_host_that_cannot_be_reached_is_named() -> None:
     (problem,) = gates.preflight(PLAN, answers(api2=None), True)
     assert "api2" in problem
     assert "keyturn_waive" in problem
+    (problem,) = gates.preflight(PLAN, answers(db=None), True)
+    assert problem == "db: cannot be reached. Bring it back: nothing goes on without it."
 
 
 def test_a_host_without_docker_compose_is_named() -> None:
@@ -110,7 +112,25 @@ def test_a_sick_service_stops_a_new_rotation_but_not_one_that_goes_on() -> None:
     said["baseline"] = {"api1": {"services": {"api": {"status": "unknown", "detail": "no check"}}}}
     (problem,) = gates.preflight(PLAN, said, True)
     assert "api is unknown" in problem
+    assert "leave api1 out with keyturn_waive" in problem
     assert gates.preflight(PLAN, said, False) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"api2": {"secrets": [], "jobs": []}},
+        {"api1": {"secrets": [{"name": "KEY"}], "jobs": [{"secret": "KEY", "database": "app"}]}},
+        {"api1": {"secrets": [], "jobs": []}},
+        {"api1": {"secrets": [{"name": "KEY"}], "jobs": [], "signing": [{"secret": "KEY"}]}},
+    ],
+    ids=["nobody else has it", "reaches the rows", "has no store", "reaches the issuer"],
+)
+def test_a_host_that_a_rotation_cannot_do_without_is_not_said_to_be_one_to_leave_out(changes: dict[str, Any]) -> None:
+    plan = {**PLAN, "hosts": {**PLAN["hosts"], **changes}}
+    said = answers()
+    said["baseline"] = {"api1": {"services": {"api": {"status": "unhealthy", "detail": "HTTP 503"}}}}
+    assert gates.preflight(plan, said, True) == ["api1: api is unhealthy (HTTP 503). Mend it before a key turns."]
 
 
 def secret(state: str = "staged", fingerprint: str = "aa") -> dict[str, Any]:
