@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
-from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import whoami
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import on_record, whoami
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice
 
 
@@ -20,11 +20,7 @@ class ActionModule(KeyturnAction):
         args = {**evidence_choice(self._templar, task_vars), **self._task.args}
         if "keyset" not in args:
             args["keyset"] = self._agreed(args["hosts"], task_vars)
-        who = whoami()
-        args["who"] = {
-            **{key: who.get(key) for key in ("user", "controller", "sudo_user", "ci")},
-            "awx": {"job_id": who["awx_job"]} if who.get("awx_job") else None,
-        }
+        args["who"] = on_record(whoami())
         result = self.call("evidence_capture", args, task_vars)
         result.pop("invocation", None)
         word = "sealed" if result["changed"] else "is there already, and nothing has changed"

@@ -23,6 +23,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils import (
     remains,
     signing,
 )
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import on_record
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.figures import duration, have_turned, progress, thousands
 
 __all__ = [
@@ -312,7 +313,6 @@ def evidence_record(
         for when, source in (("before", "baseline"), ("after", "health"))
     }
     worse = [entry for said in run.answers.get("health", {}).values() for entry in said.get("worse", ())]
-    who = run.who
     record: dict[str, Any] = {
         "schema_version": 1,
         "rotation_id": run.rotation_id,
@@ -329,13 +329,7 @@ def evidence_record(
             }
             for secret in run.plan["secrets"]
         ],
-        "who": {
-            "user": who.get("user", "unknown"),
-            "controller": who.get("controller"),
-            "sudo_user": who.get("sudo_user"),
-            "ci": who.get("ci"),
-            "awx": {"job_id": who["awx_job"]} if who.get("awx_job") else None,
-        },
+        "who": on_record(run.who),
         "when": {"started_at": rotation["started_at"], "ended_at": now},
         "why": rotation.get("reason") or "no reason given",
         "plan_digest": rotation.get("plan_digest"),

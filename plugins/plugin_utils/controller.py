@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.processes import start_time
 
-__all__ = ["identity", "seen_alive", "whoami"]
+__all__ = ["identity", "on_record", "seen_alive", "whoami"]
 
 
 def _place() -> str:
@@ -72,3 +72,12 @@ def whoami(environment: Mapping[str, str] | None = None) -> dict[str, str]:
         if env.get(name):
             who[key] = env[name]
     return who
+
+
+def on_record(who: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`whoami` found, as a record of the evidence says it."""
+    return {
+        "user": who.get("user", "unknown"),
+        **{key: who.get(key) for key in ("controller", "sudo_user", "ci")},
+        "awx": {"job_id": who["awx_job"]} if who.get("awx_job") else None,
+    }

@@ -8,6 +8,7 @@ import json
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils.filecrypt import age
@@ -35,6 +36,12 @@ def _turned(project: Project) -> str:
     return value
 
 
+def _restores_on_record(project: Project) -> list[dict[str, Any]]:
+    """The records of restores, the oldest first."""
+    found = sorted(project.state(project.hosts[0]).glob("evidence/*.restored/evidence.json"))
+    return sorted((json.loads(path.read_text()) for path in found), key=lambda record: record["seal"]["sequence"])
+
+
 def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Project) -> None:
     second = _turned(project)
     assert second != FIRST
@@ -56,9 +63,10 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
     assert "is in overlap and would not match these files any more" in dry.output
     assert "restored  " not in dry.output
     assert (project.values(), len(project.backups(one)), project.restarts()) == ({second}, 1, restarted)
+    assert _restores_on_record(project) == []
 
     project.env(one).chmod(0o640)
-    done = project.run("restore", restore="latest")
+    done = project.run("restore", restore="latest", reason="the vendor took the new one back")
     assert done.code == 0, done.output
     assert (project.values(), project.restarts(), project.restarts("web")) == ({FIRST}, restarted + 1, 0)
     assert project.env(one).stat().st_mode & 0o777 == 0o600
@@ -69,6 +77,15 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
     assert "restarts    api\n" in done.output
     assert f"rollback -e keyturn_only={SECRET}\n" in done.output
     assert second in (replaced / ".env").read_text()
+    (record,) = _restores_on_record(project)
+    assert record["secrets"] == [{"name": SECRET, "kind": "example.kinds.token", "fingerprint_changed": True}]
+    assert record["why"] == "the vendor took the new one back"
+    assert record["hosts"]["done"] == sorted(project.hosts)
+    assert f"{one}: {project.env(one)} as in {made.name}; what was there is in {replaced.name}" in record["messages"]
+    assert "evidence" in done.output
+    checked = project.run("evidence_verify", hosts=one)
+    assert checked.code == 0, checked.output
+    assert "restored 20" in project.run("status").output
 
     (rotation_id,) = registry(project.state(one))["rotations"]
     for host in project.hosts:
@@ -78,8 +95,21 @@ def test_backups_are_listed_and_restored_by_name_and_as_the_latest(project: Proj
     assert "not restarted, as asked: api\n" in by_rotation.output
     assert (project.values(), project.restarts()) == ({FIRST}, restarted + 1)
     assert project.left_in_tmp() == []
+    assert len(_restores_on_record(project)) == 2
+    same = project.run("restore", restore=rotation_id, restart="none")
+    assert (same.code, len(_restores_on_record(project))) == (0, 2), "nothing was changed"
     ended = project.run("rollback", only=SECRET)
     assert (ended.code, project.values(), project.statuses()) == (0, {FIRST}, ["rolled_back"]), ended.output
+
+
+def test_a_restore_that_cannot_be_put_on_record_says_so(project: Project) -> None:
+    _turned(project)
+    (project.state(project.hosts[0]) / "evidence/head.json").write_text("broken")
+    failed = project.run("restore", restore="latest")
+    assert failed.code == 2
+    assert "The files were restored, and the evidence could not be sealed" in failed.output
+    assert "head.json" in failed.output
+    assert (project.values(), _restores_on_record(project), project.left_in_tmp()) == ({FIRST}, [], [])
 
 
 def test_a_backup_that_was_tampered_with_is_refused_everywhere(project: Project) -> None:

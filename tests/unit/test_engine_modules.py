@@ -572,9 +572,20 @@ PLAY = """
         state_dir: "{{ keyturn_state_dir }}"
       register: close
       failed_when: false
+    - ansible.builtin.set_fact:
+        __rotation_planned: "{{ planned }}"
+        __rotation_restored: {restored: [/srv/.env], replaced: was, backup: {name: b, files: [/srv/.env]}}
+    - keyturn.rotation.rotation_restored:
+        plan:
+          secrets: [{name: KEY, kind: encryption_key}]
+          hosts: {one: {secrets: [{name: KEY, stores: [{path: /srv/.env}]}]}}
+          waived: []
+        reason: on purpose
+        state_dir: "{{ keyturn_state_dir }}"
+      register: restored
     - ansible.builtin.copy:
         content: "{{ {'names': validated.names, 'lines': shown.lines, 'gate': gate.msg, 'closed': closed.changed,
-                  'close': close.msg} | to_json }}"
+                  'close': close.msg, 'restored': restored.path} | to_json }}"
         dest: "{{ out }}"
         mode: "0600"
 """
@@ -612,6 +623,8 @@ def test_one_play_calls_each_of_them(tmp_path: Path) -> None:
     assert "two: cannot be reached" in found["gate"]
     assert found["closed"] is True
     assert "no rotation none" in found["close"]
+    record = json.loads((Path(found["restored"]) / "evidence.json").read_text())
+    assert (record["event"], record["why"], record["secrets"][0]["name"]) == ("restored", "on purpose", "KEY")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ _EVENTS = {
     "rotated": ("good", "Rotated", "The new version is in use."),
     "retired": ("good", "Old version retired", "The old version is used nowhere and was refused."),
     "closed": ("good", "Old version closed", "No backup holds the old version any more."),
+    "restored": ("warn", "Restored", "Files hold again what a backup holds, so values may be older ones."),
     "check": ("plain", "Checked", "Nothing was changed."),
     "captured": ("plain", "Captured", "A keyset as it was; nothing was changed."),
     "replaced": (
@@ -392,7 +393,7 @@ def render(record: Mapping[str, Any], seal: Mapping[str, Any]) -> str:
     """
     tone, title, meaning = _EVENTS[record["event"]]
     names = ", ".join(secret["name"] for secret in record["secrets"])
-    what = "Event" if record["event"] == "captured" else "Rotation"
+    what = "Event" if record["event"] in ("captured", "restored") else "Rotation"
     parts = (
         _cards(record),
         _messages(record) if tone == "bad" else "",

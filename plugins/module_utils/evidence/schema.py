@@ -23,6 +23,7 @@ EVENTS = (
     "rollback_pending",
     "retired",
     "closed",
+    "restored",
     "check",
     "captured",
 )
@@ -158,7 +159,9 @@ _SIGNING = _object(
 
 _REQUIRED: dict[str, _Schema] = {
     "schema_version": {"type": "integer", "const": SCHEMA_VERSION},
-    "rotation_id": _about("the rotation; of a captured event, the name that a person gave it", _NAME),
+    "rotation_id": _about(
+        "the rotation; of a captured event, the name that a person gave it; of a restore, a name of its own", _NAME
+    ),
     "event": {"enum": list(EVENTS)},
     "secrets": _list(_SECRET, minItems=1),
     "who": _object(
