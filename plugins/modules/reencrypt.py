@@ -54,6 +54,15 @@ options:
       - Such rows are brought back, by O(state=swept) too.
     type: bool
     default: false
+  turned:
+    description:
+      - Whether it is known from elsewhere that this rotation has put the rows of all columns under the new key. It
+        matters where the database knows nothing of the rotation, since it was restored from a copy of before, or
+        O(schema) was dropped.
+      - V(swept) and V(cleaned) then refuse rows that are not under the new key, and V(rolled_back) brings back those of
+        a first encryption too.
+    type: bool
+    default: false
   clear:
     description: Columns computed from the key. They are emptied once by O(state=swept); the service fills them again.
     type: list

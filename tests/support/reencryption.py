@@ -89,6 +89,7 @@ class Rig:
             "state": state,
             "step": "swap",
             "overlap": False,
+            "turned": False,
             "name": "KEY",
             "database": "app",
             "dsn": {"value": dsn},

@@ -77,6 +77,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "step": {"type": "str", "choices": ["swap", "all"], "default": "swap"},
     "overlap": {"type": "bool", "default": False},
+    "turned": {"type": "bool", "default": False},
     "clear": {"type": "list", "elements": "dict", "default": [], "options": _CLEAR},
     "indexes": {
         "type": "list",

@@ -133,6 +133,7 @@ class Rotation:
         self.face()
         self.quiesce: str = params["quiesce"]
         self.overlaps: bool = params["overlap"]
+        self.has_turned: bool = params["turned"]
         self._params = params
         self.steps: dict[str, float] = {}
         self._open_link = database.open
@@ -223,7 +224,7 @@ class Rotation:
         A service that has both keys writes such rows too, before any row is re-encrypted; so does one on a host that
         was lost while all others went back. Before a first encryption has begun they are the user's own.
         """
-        has_begun = self.has_fence or self.fence.went_back
+        has_begun = self.has_fence or self.fence.went_back or self.has_turned
         at = [
             number
             for number, (target, shadow) in enumerate(zip(self.targets, self.shadows))
@@ -273,11 +274,22 @@ class Rotation:
                 )
 
     def demand_any(self) -> None:
-        """Refuse coverage that is complete in neither direction, where no fact says which one is meant."""
+        """Refuse coverage that is complete in neither direction, where no fact says which one is meant.
+
+        Rows of a rotation that has turned are under the new key: those of a database that was restored are not.
+        """
         for shadow in self.shadows:
             if shadow.fact != NONE:
                 raise leftover(shadow)
-        self.demand(back=self.is_complete(back=True))
+        for one in self.covered if self.has_turned else ():
+            if one.behind_new:
+                raise KeyturnError(
+                    "rows-behind",
+                    f"{one.behind_new} rows are not under the new key, and the database knows nothing of this rotation",
+                    where=one.target.place,
+                    hint="It was restored from a copy of before. Roll the rotation back, or restore a copy of after it",
+                )
+        self.demand(back=not self.has_turned and self.is_complete(back=True))
 
     # -- moves ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -229,6 +230,54 @@ def test_the_schema_is_dropped_in_the_middle_and_rows_in_place_come_back(rig: Ri
     rig.sql.execute("DROP SCHEMA keyturn CASCADE")
     assert rig.run("rolled_back", step="all")["changed"]
     assert rig.plaintexts("old") == _ALL
+
+
+def _restore(rig: Rig, cells: Mapping[Any, Any]) -> None:
+    """The database as it was before the rotation, which it has never heard of."""
+    rig.sql.execute("DROP SCHEMA keyturn CASCADE; TRUNCATE creds")
+    rig.insert(list(cells.items()))
+
+
+@pytest.mark.parametrize("states", [("prepared", "cut_over", "swept"), ("in_place", "swept")])
+def test_a_database_restored_from_a_copy_of_before_is_not_retired(rig: Rig, states: tuple[str, ...]) -> None:
+    rig.fill()
+    before = rig.cells()
+    for state in states:
+        rig.run(state)
+    _restore(rig, before)
+    for state in ("swept", "cleaned"):
+        with pytest.raises(KeyturnError) as refused:
+            rig.run(state, turned=True)
+        assert refused.value.code == "rows-behind"
+        assert "30 rows are not under the new key" in refused.value.message
+    assert not rig.run("rolled_back", turned=True)["changed"]
+    rig.run("cleaned")
+    assert rig.plaintexts("old") == _ALL
+
+
+def test_the_schema_is_dropped_after_rows_turned_and_they_are_retired(rig: Rig) -> None:
+    rig.fill()
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    rig.sql.execute("DROP SCHEMA keyturn CASCADE")
+    for state in ("swept", "cleaned"):
+        assert _counts(rig.run(state, turned=True)) == {"total": 30, "new": 30}
+
+
+@pytest.mark.parametrize("step", ["all", "swap"])
+def test_the_schema_is_dropped_in_a_first_encryption_and_rows_come_back(rig: Rig, step: str) -> None:
+    rig.sql.execute("CREATE TABLE creds (id bigint PRIMARY KEY, secret text)")
+    plain = {number: f'{{"d": {number}}}' for number in range(1, 11)}
+    rig.insert(list(plain.items()))
+    rig.old, rig.columns = "", [rig.column("creds", "secret", plaintext="encrypt")]
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    rig.sql.execute("DROP SCHEMA keyturn CASCADE")
+    assert rig.run("rolled_back", check=True, step=step, turned=True)["changed"]
+    for state in ("rolled_back", "swept", "cleaned"):
+        rig.run(state, step=step, turned=state == "rolled_back")
+    assert rig.cells() == plain
+    assert not rig.run("rolled_back", step=step, turned=True)["changed"]
 
 
 def test_what_is_over_is_not_brought_back(rig: Rig) -> None:
