@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.arrays import TextArray
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.carried import (
     Carried,
+    default_of,
     read_carried,
     read_versions,
     read_views,
@@ -186,7 +187,7 @@ class ByColumns(Way):
 
     def close(self, work: Work, targets: Sequence[Target], shadows: Sequence[Shadow]) -> list[Shadow]:
         """Then the database itself checks that no row is without, and forbids it from then on."""
-        closed = [self._restored(work, target, _second(shadow), back=False) for target, shadow in zip(targets, shadows)]
+        closed = [self.restored(work, target, shadow, back=False) for target, shadow in zip(targets, shadows)]
         settle_all(work, self, targets, closed, back=False)
         return [self._close(work, target, shadow) for target, shadow in zip(targets, closed)]
 
@@ -227,9 +228,9 @@ class ByColumns(Way):
         retrying(work.pace, f"statistics of {target.place}", lambda: link.execute(analyze, NO_PARAMETERS))
         return replace(shadow, is_closed=True)
 
-    def _restored(self, work: Work, target: Target, shadow: ShadowColumn, back: bool) -> ShadowColumn:
+    def restored(self, work: Work, target: Target, shadow: Shadow, back: bool) -> ShadowColumn:
         """Where the trigger was away for a while: make it again, and every shadow too."""
-        link = work.link
+        link, shadow = work.link, _second(shadow)
         if shadow.guard.seal(link) == shadow.seal:
             return shadow
 
@@ -237,6 +238,7 @@ class ByColumns(Way):
             with transaction(link):
                 work.fence.hold(link, strong=True)
                 work.stop_vacuum([shadow.column.table])
+                shadow.guard.write_function(link, shadow.name, default_of(link, shadow.column))
                 shadow.guard.attach(link)
                 return shadow.guard.seal(link)
 
@@ -270,7 +272,7 @@ class ByColumns(Way):
         seconds = [_second(shadow) for shadow in shadows]
         patience: Patience | None = None
         while True:
-            seconds = [self._restored(work, target, second, back) for target, second in zip(targets, seconds)]
+            seconds = [self.restored(work, target, second, back) for target, second in zip(targets, seconds)]
             settle_all(work, self, targets, seconds, back)
             if not back:
                 seconds = [self._close(work, target, second) for target, second in zip(targets, seconds)]

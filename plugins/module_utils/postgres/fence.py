@@ -115,16 +115,20 @@ class Fence:
         self.is_closed = False
         self.is_over = False
         self.went_back = False
+        self.is_lost = False
         self.cleared: list[str] = []
 
     def read(self, link: Link) -> bool:
         """Read the row's facts without taking it; False when it is not this rotation's, or that one is over."""
-        if not fence_exists(link, self._schema):
-            return False
-        query = sql.SQL(
-            "SELECT turned_back, in_place, cleared, closed, pid = 0 FROM {} WHERE name = %s AND rotation = %s"
-        ).format(self._table)
-        row = link.execute(query, (self._name, self._rotation)).fetchone()
+        row = None
+        if fence_exists(link, self._schema):
+            query = sql.SQL(
+                "SELECT turned_back, in_place, cleared, closed, pid = 0, rotation FROM {} WHERE name = %s"
+            ).format(self._table)
+            row = link.execute(query, (self._name,)).fetchone()
+        self.is_lost = row is None
+        if row is not None and row[5] != self._rotation:
+            row = None
         self.is_over = row is not None and row[4] is True
         self.went_back = self.is_over and row is not None and row[0] is True
         if row is None or self.is_over:

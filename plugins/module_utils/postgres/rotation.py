@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.by_columns import ByColumns
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.choice import Choice, choose
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.classes import (
     NEW,
@@ -209,6 +210,11 @@ class Rotation:
                 hint = "Run state prepared first"
                 raise KeyturnError("not-prepared", "is not prepared", where=str(shadow.column), hint=hint)
 
+    @property
+    def lost_its_fence(self) -> bool:
+        """Whether only the shadows tell of this rotation: by columns they stay where somebody drops our schema."""
+        return self.fence.is_lost and not self.all_are(NONE)
+
     # -- counting ------------------------------------------------------------------------------------------------
 
     def cover(self, shadows: Sequence[Shadow] | None = None) -> None:
@@ -404,6 +410,12 @@ class Rotation:
                 for at, side in opened.items():
                     self.shadows[at] = side
                 return
+
+    def restore_shadows(self, back: bool) -> None:
+        """Second columns whose trigger was away are made again; side tables have none."""
+        for index, (target, shadow) in enumerate(zip(self.targets, self.shadows)):
+            if isinstance(self.way, ByColumns) and shadow.fact != NONE:
+                self.shadows[index] = self.way.restored(self.work, target, shadow, back)
 
     def settle(self, target_at: int, back: bool) -> None:
         """Passes over one column until its shadow is up to date."""

@@ -181,7 +181,7 @@ def _hold_writes(rotation: Rotation, back: bool) -> None:
 
 
 def _swept(rotation: Rotation) -> Told:
-    if not rotation.has_fence:
+    if not rotation.has_fence and not rotation.lost_its_fence:
         rotation.cover()
         rotation.demand_any()
         return {}
@@ -194,6 +194,7 @@ def _swept(rotation: Rotation) -> Told:
     rotation.take(SAME)
     back = rotation.fence.turned_back
     _refuse_unswapped(rotation, back)
+    rotation.restore_shadows(back)
     was_swapped = rotation.fence.in_place or not rotation.targets or any(s.swapped for s in rotation.shadows)
     _sweep(rotation, back)
     cleared = [clear(rotation.work, entry) for entry in rotation.clearings] if was_swapped else []
@@ -241,7 +242,8 @@ def _settle(rotation: Rotation, back: bool) -> None:
 
 
 def _rolled_back(rotation: Rotation) -> Told:
-    if not rotation.has_fence:
+    has_facts = rotation.has_fence or rotation.lost_its_fence
+    if not has_facts:
         if rotation.shadows and not rotation.all_are(NONE):
             raise leftover(next(shadow for shadow in rotation.shadows if shadow.fact != NONE))
         if not _has_more_to_bring_back(rotation):
@@ -252,7 +254,7 @@ def _rolled_back(rotation: Rotation) -> Told:
     if rotation.check_mode:
         return {}
     rotation.take(BACK)
-    if not rotation.fence.in_place and (not rotation.has_fence or rotation.has_strays()):
+    if not rotation.fence.in_place and (not has_facts or rotation.has_strays()):
         rotation.take(BACK, in_place=True)
         rotation.has_fence = True
     rotation.release_writes()
@@ -282,7 +284,7 @@ def _has_more_to_bring_back(rotation: Rotation) -> bool:
 
 def _cleaned(rotation: Rotation) -> Told:
     tables = tables_of(target.column for target in rotation.targets)
-    if not rotation.has_fence:
+    if not rotation.has_fence and not rotation.lost_its_fence:
         rotation.cover()
         rotation.demand_any()
         return _sanitized(rotation, tables) if rotation.is_complete(back=False) else {}
