@@ -262,7 +262,10 @@ class Fence:
             return KeyturnError("fenced", "this rotation is over", where=where, hint="Look at its evidence")
         rotation, epoch, turned_back = row[:3]
         if rotation != self._rotation:
-            hint = "Finish it, roll it back, or clean it up first"
+            hint = (
+                "Finish it, roll it back, or clean it up first. Where the status playbook says that it is over, the "
+                f"database was restored from the middle of it: delete its row from {self._schema}.fence"
+            )
             return KeyturnError("fenced", f"rotation {rotation} is not finished", where=where, hint=hint)
         if epoch <= self._epoch and turned_back:
             hint = "Begin a new rotation once it is over"

@@ -255,6 +255,22 @@ def test_a_database_restored_from_a_copy_of_before_is_not_retired(rig: Rig, stat
 
 
 @pytest.mark.usefixtures("way")
+def test_a_database_restored_from_the_middle_of_a_rotation_that_is_over_turns_again_as_the_hint_says(rig: Rig) -> None:
+    rig.fill()
+    for state in ("prepared", "cut_over"):  # and swept and cleaned, after the copy was made
+        rig.run(state)
+    rig.old, rig.new = "new", "third"
+    with pytest.raises(KeyturnError) as refused:
+        rig.run("prepared", rotation_id="r2", epoch=5)
+    assert refused.value.code == "fenced"
+    assert "delete its row from keyturn.fence" in refused.value.hint
+    rig.sql.execute("DELETE FROM keyturn.fence WHERE name = 'KEY'")
+    for state in ("prepared", "cut_over", "swept", "cleaned"):
+        rig.run(state, rotation_id="r2", epoch=5)
+    assert rig.plaintexts("third") == _ALL
+
+
+@pytest.mark.usefixtures("way")
 def test_the_schema_is_dropped_after_rows_turned_and_they_are_retired(rig: Rig) -> None:
     rig.fill()
     for state in ("prepared", "cut_over", "swept"):
