@@ -228,6 +228,10 @@ class ByColumns(Way):
         retrying(work.pace, f"statistics of {target.place}", lambda: link.execute(analyze, NO_PARAMETERS))
         return replace(shadow, is_closed=True)
 
+    def completed(self, work: Work, target: Target, shadow: Shadow, back: bool) -> Shadow:
+        """For a sweep: as :meth:`restored` where the trigger is away now. What it missed before, the count tells."""
+        return shadow if _second(shadow).guard.seal(work.link) else self.restored(work, target, shadow, back)
+
     def restored(self, work: Work, target: Target, shadow: Shadow, back: bool) -> ShadowColumn:
         """Where the trigger was away for a while: make it again, and every shadow too."""
         link, shadow = work.link, _second(shadow)

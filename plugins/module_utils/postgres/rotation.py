@@ -412,10 +412,10 @@ class Rotation:
                 return
 
     def restore_shadows(self, back: bool) -> None:
-        """Second columns whose trigger was away are made again; side tables have none."""
+        """Second columns whose trigger is away are made again; side tables have none."""
         for index, (target, shadow) in enumerate(zip(self.targets, self.shadows)):
             if isinstance(self.way, ByColumns) and shadow.fact != NONE:
-                self.shadows[index] = self.way.restored(self.work, target, shadow, back)
+                self.shadows[index] = self.way.completed(self.work, target, shadow, back)
 
     def settle(self, target_at: int, back: bool) -> None:
         """Passes over one column until its shadow is up to date."""
