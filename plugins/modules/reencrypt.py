@@ -59,8 +59,8 @@ options:
       - Whether it is known from elsewhere that this rotation has put the rows of all columns under the new key. It
         matters where the database knows nothing of the rotation, since it was restored from a copy of before, or
         O(schema) was dropped.
-      - V(swept) and V(cleaned) then refuse rows that are not under the new key, and V(rolled_back) brings back those of
-        a first encryption too.
+      - V(swept) and V(cleaned) then refuse rows that are not under the new key, and do without what was kept of rows
+        under it, where somebody has dropped that. V(rolled_back) brings back rows of a first encryption too.
     type: bool
     default: false
   clear:

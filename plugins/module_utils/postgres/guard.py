@@ -129,6 +129,11 @@ class Guard:
         link.execute(sql.SQL("DROP TRIGGER IF EXISTS {} ON {}").format(self._trigger, table), NO_PARAMETERS)
         link.execute(sql.SQL("DROP FUNCTION IF EXISTS {}()").format(self._function), NO_PARAMETERS)
 
+    def is_there(self, link: Link) -> bool:
+        """Whether the table has the trigger, in force or not."""
+        query = "SELECT FROM pg_trigger WHERE tgrelid = %s::bigint::oid AND tgname = %s"
+        return link.execute(query, (self.column.table.oid, TRIGGER_PREFIX + self.tag)).fetchone() is not None
+
     def seal(self, link: Link) -> str:
         """A digest that changes when somebody drops, disables or enables the trigger, on any partition; or is empty.
 

@@ -33,6 +33,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.coverage
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.crew import Crew
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.facts import WAYS, find_shadow
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.fence import BACK, Fence, ensure_schema
+from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.guard import Guard
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.hold import Hold, is_held, release
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.large_objects import ensure_function
 from ansible_collections.keyturn.rotation.plugins.module_utils.postgres.options import (
@@ -410,6 +411,23 @@ class Rotation:
                 for at, side in opened.items():
                     self.shadows[at] = side
                 return
+
+    def remove_orphans(self) -> None:
+        """Triggers whose second column somebody has dropped: with them no row can be written, by nobody."""
+        lone = [shadow for shadow in self.shadows if shadow.fact == NONE]
+        guards = [Guard(self.schema, shadow.column, shadow.tag) for shadow in lone]
+        orphans = [guard for guard in guards if guard.is_there(self.link)]
+
+        def attempt() -> None:
+            with transaction(self.link):
+                self.fence.hold(self.link, strong=True)
+                self.work.stop_vacuum([guard.column.table for guard in orphans])
+                for guard in orphans:
+                    guard.drop(self.link)
+
+        if orphans:
+            retrying(self.pace, "triggers", attempt)
+            self.is_changed = True
 
     def restore_shadows(self, back: bool) -> None:
         """Second columns whose trigger is away are made again; side tables have none."""

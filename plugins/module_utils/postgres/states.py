@@ -194,6 +194,7 @@ def _swept(rotation: Rotation) -> Told:
     rotation.take(SAME)
     back = rotation.fence.turned_back
     _refuse_unswapped(rotation, back)
+    rotation.remove_orphans()
     rotation.restore_shadows(back)
     was_swapped = rotation.fence.in_place or not rotation.targets or any(s.swapped for s in rotation.shadows)
     _sweep(rotation, back)
@@ -214,7 +215,7 @@ def _refuse_unswapped(rotation: Rotation, back: bool) -> None:
                 else ("not-cut-over", "is prepared and not cut over", "Run state cut_over, or rolled_back")
             )
             raise KeyturnError(code, message, where=str(shadow.column), hint=hint)
-    if not back and not rotation.fence.in_place:
+    if not back and not rotation.fence.in_place and not rotation.has_turned:
         rotation.refuse_unprepared()
 
 
@@ -254,6 +255,7 @@ def _rolled_back(rotation: Rotation) -> Told:
     if rotation.check_mode:
         return {}
     rotation.take(BACK)
+    rotation.remove_orphans()
     if not rotation.fence.in_place and (not has_facts or rotation.has_strays()):
         rotation.take(BACK, in_place=True)
         rotation.has_fence = True

@@ -254,6 +254,28 @@ def test_a_database_restored_from_a_copy_of_before_is_not_retired(rig: Rig, stat
     assert rig.plaintexts("old") == _ALL
 
 
+def _drop_what_is_kept(rig: Rig, way: str) -> None:
+    """As a tool does that compares the schema with what it should be."""
+    query = "SELECT attname FROM pg_attribute WHERE attname ~ '^keyturn_.*_(prev|next)$' AND NOT attisdropped"
+    if way == "rows":
+        query = "SELECT relname FROM pg_class WHERE relname ~ '^s_.*_(prev|next)$' AND relkind = 'r'"
+    ((name,),) = rig.sql.execute(query).fetchall()
+    rig.sql.execute(f"DROP TABLE keyturn.{name}" if way == "rows" else f"ALTER TABLE creds DROP COLUMN {name}")
+
+
+@pytest.mark.parametrize("then", [("swept", "cleaned"), ("rolled_back", "swept", "cleaned")])
+def test_what_is_kept_is_dropped_after_rows_turned(rig: Rig, way: str, then: tuple[str, ...]) -> None:
+    rig.fill()
+    for state in ("prepared", "cut_over", "swept"):
+        rig.run(state)
+    _drop_what_is_kept(rig, way)
+    for state in then:
+        rig.run(state, turned=then[0] == "swept" or state == "rolled_back")
+    assert rig.plaintexts("new" if then[0] == "swept" else "old") == _ALL
+    assert (rig.shadows(), rig.left_behind()) == ([], [])
+    rig.insert([(31, seal("new", b"31:0").decode())])
+
+
 @pytest.mark.usefixtures("way")
 def test_a_database_restored_from_the_middle_of_a_rotation_that_is_over_turns_again_as_the_hint_says(rig: Rig) -> None:
     rig.fill()
