@@ -261,6 +261,28 @@ def test_a_run_that_goes_back_by_itself_takes_all_of_the_data_or_none(
     assert second.text() == b"text"
 
 
+def test_a_database_restored_from_before_the_rotation_keeps_the_old_key(
+    stack: Stack, second: _Second, controller: Controller
+) -> None:
+    """All of its rows are under one key, the one that a retire would forget."""
+    before = stack.key()
+    with psycopg.connect(second.dsn) as link:
+        (kept,) = link.execute("SELECT body FROM more").fetchall()
+    turned = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert turned.code == 0, turned.output
+    with psycopg.connect(second.dsn) as link:
+        link.execute("DROP SCHEMA keyturn CASCADE")
+        link.execute("UPDATE more SET body = %s", kept)
+    refused = controller.run(stack.inventory, "retire", only=SECRET, confirm=SECRET)
+    assert refused.code == 2, refused.output
+    assert "knows nothing of this rotation" in refused.output
+    assert status_of(stack) == ["overlap"]
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert back.code == 0, back.output
+    assert_untouched(stack, before)
+    assert second.text() == b"text"
+
+
 # -- hosts that disappear ------------------------------------------------------------------------------------------
 
 
