@@ -7,7 +7,9 @@ The text of an error is shown to people and kept in logs, so it never holds a va
 
 from __future__ import annotations
 
-__all__ = ["KeyturnError"]
+import os
+
+__all__ = ["KeyturnError", "refusal_of"]
 
 
 class KeyturnError(Exception):
@@ -39,3 +41,21 @@ class KeyturnError(Exception):
     def as_result(self) -> dict[str, str]:
         """The keys that a module hands to ``fail_json``."""
         return {"msg": str(self), "code": self.code, "where": self.where, "hint": self.hint}
+
+
+def refusal_of(error: Exception) -> KeyturnError | None:
+    """What a person can act on where the system refused a file and nobody caught it; nothing for any other error.
+
+    Only the path and the system's own words for the number are taken: the text of an exception may carry a value.
+    """
+    if not isinstance(error, OSError) or type(error).__module__ != "builtins" or error.errno is None:
+        return None
+    path = error.filename
+    if not isinstance(path, str) or not os.path.isabs(path):
+        return None
+    return KeyturnError(
+        "file-failed",
+        f"cannot be used ({os.strerror(error.errno)})",
+        where=path,
+        hint="Check space, permissions and the file system, then run the same command again",
+    )

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError, refusal_of
 
 __all__ = ["SESSION_ARGUMENTS", "run_module"]
 
@@ -31,7 +31,8 @@ def run_module(
 ) -> None:
     """Run ``work(params, check_mode)`` and leave with its result, or with one clear error.
 
-    An unexpected exception is reported by its type and place only: its text may carry a value.
+    An unexpected exception is reported by its type and place only: its text may carry a value. Where the system refused
+    a file, by its path and the reason.
 
     :param hidden: values among the arguments that no ``no_log`` option takes in; the answer masks them too.
     """
@@ -46,7 +47,8 @@ def run_module(
     except KeyturnError as error:
         failure = error.as_result()
     except Exception as error:  # the last line of defence: no exception text leaves the host
-        failure = _internal(error)
+        refused = refusal_of(error)
+        failure = refused.as_result() if refused else _internal(error)
     if failure:
         # No exception is being handled here: with DISPLAY_TRACEBACK, fail_json adds the text of one that is
         module.fail_json(**failure)

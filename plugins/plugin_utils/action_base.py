@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError, refusal_of
 
 __all__ = ["KeyturnAction", "answers_of", "display", "failure_of", "names_in", "plan_of", "silent_hosts"]
 
@@ -90,13 +90,14 @@ class KeyturnAction(ActionBase):
         except Exception as error:  # the text may carry a value: name type and place only
             if type(error).__module__.startswith("ansible.errors"):
                 raise
+            refused = refusal_of(error)
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-            result.update(
-                failed=True,
-                msg=f"internal error {type(error).__name__} at {place}. Please report it with this line.",
-                code="internal",
-            )
+            internal = {
+                "msg": f"internal error {type(error).__name__} at {place}. Please report it with this line.",
+                "code": "internal",
+            }
+            result.update(failed=True, **(refused.as_result() if refused else internal))
         return result
 
     def work(self, task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.release import __version__
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import refusal_of
 
 from tests.support.canaries import Canaries
 from tests.support.modules import ROOT
@@ -110,3 +111,36 @@ staging.resolve = crash
     assert answer["msg"].startswith("internal error ValueError at ")
     assert "Traceback" in answer["exception"]
     assert canaries.find(printed.encode()) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "file"),
+    [
+        ("rotation_state", {"action": "acquire", "mode": "rotate", "secrets": ["A"]}, "registry.mutex"),
+        ("rotation_host", {"state": "closed"}, "host/mutex"),
+        ("rotation_host", {"state": "closed"}, "host/session-r1.key"),
+    ],
+)
+def test_a_file_that_the_system_refuses_is_named_with_the_reason(
+    tmp_path: Path, module: str, arguments: dict[str, Any], file: str
+) -> None:
+    """As on a state folder that is read-only; a folder in the file's place is refused to root too."""
+    refused = tmp_path / file
+    refused.mkdir(parents=True)
+    answer, _printed = loud(module, {**arguments, "state_dir": str(tmp_path), "rotation_id": "r1", "epoch": 1})
+    assert answer["msg"] == (
+        f"{refused}: cannot be used (Is a directory). "
+        "Check space, permissions and the file system, then run the same command again."
+    )
+    assert (answer["code"], answer["where"]) == ("file-failed", str(refused))
+
+
+def test_only_what_the_system_refused_is_told(value: str) -> None:
+    assert refusal_of(ValueError(value)) is None
+    assert refusal_of(OSError(value)) is None
+    assert refusal_of(ConnectionRefusedError(111, value)) is None
+    assert refusal_of(FileNotFoundError(2, "gone", "a relative name")) is None
+    refused = refusal_of(PermissionError(13, value, "/etc/app.env"))
+    assert refused is not None
+    assert "/etc/app.env: cannot be used (Permission denied)" in str(refused)
+    assert value not in str(refused)
