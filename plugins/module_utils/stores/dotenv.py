@@ -4,8 +4,9 @@
 
 The values are those that python-dotenv (without interpolation) and Docker Compose read. Readers disagree about some
 forms: a ``$`` outside of single quotes (Compose and shells expand it), text behind a closing quote, a comment right
-behind the equals sign. Such a form is kept when it belongs to another key, and refused when it is the one asked for.
-A new value is written only in a form that all readers take the same way.
+behind the equals sign, or behind a tab (which Compose takes for a part of the value). Such a form is kept when it
+belongs to another key, and refused when it is the one asked for. A new value is written only in a form that all readers
+take the same way: one with ``${NAME}`` in none, since python-dotenv expands that in single quotes too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _BEHIND = re.compile(r"[^\S\r\n]*(?:#[^\r\n]*)?(?:\r\n|\n|\r|$)")
 _SINGLE_ESCAPE = re.compile(r"\\([\\'])")
 _DOUBLE_ESCAPE = re.compile(r"\\([\\'\"abfnrtv])")
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_BRACED = re.compile(r"\$\{[^}:]*(?::-[^}]*)?\}")
 _DOLLAR = re.compile(r"\$[A-Za-z0-9_{($]|\\\$")
 _PLAIN = re.compile(r"[A-Za-z0-9_./+:@%,=^-]*")
 _PLAIN_ONE = re.compile(r"[A-Za-z0-9_./+:@%,=^-]")
@@ -168,6 +170,8 @@ def _unquoted(rest: str, number: int, before: str, name: str) -> Line:
     raw = re.sub(r"\s+#.*", "", body).rstrip()
     if raw.startswith("#"):
         return Line(number, before, "", rest, name, "", "ambiguous")
+    if raw != body.split(" #", 1)[0].rstrip():  # where a comment begins to Compose
+        return Line(number, before, raw, rest[len(raw) :], name, raw, "ambiguous")
     doubt = "interpolated" if _DOLLAR.search(raw) else ""
     return Line(number, before, raw, rest[len(raw) :], name, raw, doubt)
 
@@ -204,14 +208,15 @@ def encode(value: str, quote: str = "", *, before: str = "", name: str = "", whe
         others.remove("")
     if not quote and _is_as_plain(value, before):
         return value
+    is_expanded = not {*_BRACED.findall(value)} <= {*_BRACED.findall(before)}
     for form in (quote, *others):
-        if forms[form].fullmatch(value):
+        if forms[form].fullmatch(value) and not is_expanded:
             return f"{form}{value}{form}"
     raise KeyturnError(
         "value-unwritable",
         f"the value for {name or 'this variable'} has characters that a dotenv file does not hold safely",
         where=where,
-        hint="Use a value of one line that has not both kinds of quotes, or a plain file",
+        hint="Use a value of one line that has not both kinds of quotes and no ${NAME}, or a plain file",
     )
 
 

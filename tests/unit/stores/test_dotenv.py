@@ -174,7 +174,7 @@ def test_trap_31_a_value_without_quotes_gets_none_for_what_stood_there_before(
     assert parse(f"X={written}\n".encode()).lines[0].value == value
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "'\"", "'$x", "ends with \\'", "\x1b"])
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "'\"", "'$x", "ends with \\'", "\x1b", "a${b}", "${:-b}c"])
 def test_values_that_no_form_holds_are_refused(value: str) -> None:
     with pytest.raises(KeyturnError) as caught:
         encode(value, name="KEY", where="/srv/.env")
@@ -182,9 +182,19 @@ def test_values_that_no_form_holds_are_refused(value: str) -> None:
     assert value not in str(caught.value)
 
 
+def test_what_a_reader_expands_stays_where_it_stood_before() -> None:
+    """A password inside of a URL with a variable: only what is new is refused."""
+    before = "'https://u:old@${HOST}/x'"
+    assert encode("https://u:new@${HOST}/x", "'", before=before) == "'https://u:new@${HOST}/x'"
+    with pytest.raises(KeyturnError, match=r"no \$\{NAME\}"):
+        encode("https://u:${new}@${HOST}/x", "'", before=before)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "value"),
     [
+        ("K='a'\t# c\n", "K", "a"),
+        ("K=a\t\n", "K", "a"),
         ("export  K = v\n", "K", "v"),
         ("K=a #c\n", "K", "a"),
         ("K=a#c\n", "K", "a#c"),
@@ -215,6 +225,8 @@ def test_values_are_read(text: str, name: str, value: str | None) -> None:
         ('K="a\\$b"\n', "variable-interpolated"),
         ("K='a'b\n", "variable-ambiguous"),
         ("K= # nothing\n", "variable-ambiguous"),
+        ("K=a\t# Compose takes this for the value\n", "variable-ambiguous"),
+        ("K=a\t#b # c\n", "variable-ambiguous"),
         ("K=1\nK=2\n", "variable-duplicate"),
         ("export K=1\nK='2'\n", "variable-duplicate"),
         ("J='x\nK=1\n", "env-file-invalid"),
