@@ -40,7 +40,8 @@ def run(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if params["state"] == "sealed":
         return {"changed": False, "copies": _sealed(session, names, params["recipients"])}
     if params["state"] == "kept":
-        return {"changed": False, "left": _left(params["directory"], names)}
+        damaged = _damaged(session, params["directory"], names) if session.rotation_id else []
+        return {"changed": False, "left": _left(params["directory"], names), "damaged": damaged}
     with session.changing(check_mode):
         if params["state"] == "stored":
             return _stored(session, params["directory"], names, params["copies"], check_mode)
@@ -102,18 +103,22 @@ def _left(directory: str, names: Sequence[str]) -> dict[str, list[str]]:
 def _removed(session: Session, directory: str, names: Sequence[str], check_mode: bool) -> dict[str, Any]:
     """Remove the copies of all rotations but this one, whose version is primary now.
 
-    Where the copy of this one is not whole, nothing goes: what it should hold may be opened by nothing else.
+    Where the copy of this one is gone or not whole, nothing goes: what it should hold may be opened by nothing else.
     """
     own = check_name(session.rotation_id, "rotation_id")
     known = _left(directory, names)
-    mine = {name: _path(directory, name, own) for name in names if own in known[name]}
-    damaged = [path for path in mine.values() if not _is_whole(path)]
+    damaged = _damaged(session, directory, names)
     gone = [
         _path(directory, name, other)
-        for name, path in mine.items()
+        for name in names
         for other in known[name]
-        if other != own and path not in damaged
+        if other != own and _path(directory, name, own) not in damaged
     ]
     for path in gone if not check_mode else ():
         atomic.remove_file(path)
     return {"changed": bool(gone), "removed": gone, "left": _left(directory, names), "damaged": damaged}
+
+
+def _damaged(session: Session, directory: str, names: Sequence[str]) -> list[str]:
+    """Where a copy of this rotation should lie and does not, or not whole."""
+    return [path for name in names if not _is_whole(path := _path(directory, name, session.rotation_id))]

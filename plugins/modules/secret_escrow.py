@@ -85,8 +85,8 @@ removed:
   type: list
   elements: str
 damaged:
-  description: Copies of this rotation that are not whole. The others of that secret stay then, with a warning.
-  returned: removed
+  description: Copies of this rotation that are gone or not whole. The others of that secret stay then, with a warning.
+  returned: kept, removed
   type: list
   elements: str
 left:
@@ -108,7 +108,7 @@ def work(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Store, remove or tell."""
     result = run(params, check_mode)
     for path in result.get("damaged", ()):
-        warn(f"{path} is not a whole age file, so the copies of earlier versions stay. Turn the key once more")
+        warn(f"{path} is gone or no whole age file, so the copies of earlier versions stay. Turn the key once more")
     return result
 
 

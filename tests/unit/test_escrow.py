@@ -82,7 +82,8 @@ def test_copies_of_other_rotations_go_only_where_this_one_is_there(tmp_path: Pat
     for name in ("r1.age", "r2.age", "notes"):
         (folder / "KEY" / name).write_bytes(whole)
     third = Host(tmp_path / "box", "r3")
-    assert _call(third, "removed", directory=str(folder))["changed"] is False
+    lost = _call(third, "removed", directory=str(folder))
+    assert (lost["changed"], lost["damaged"]) == (False, [str(folder / "KEY/r3.age")])
     second = Host(tmp_path / "box", "r2")
     assert _call(second, "removed", check=True, directory=str(folder))["removed"] == [str(folder / "KEY/r1.age")]
     assert _call(second, "kept", directory=str(folder))["left"] == {"KEY": ["r1", "r2"]}
@@ -101,6 +102,8 @@ def test_a_copy_that_is_not_whole_is_made_again_and_takes_no_other_away(tmp_path
     earlier = path.with_name("r0.age")
     earlier.write_bytes(whole)
     path.write_bytes(whole[: len(whole) // 2] if isinstance(left, str) else left)
+    assert _call(elsewhere, "kept", directory=place["directory"])["damaged"] == [str(path)]
+    assert _call(Host(tmp_path / "box", ""), "kept", directory=place["directory"])["damaged"] == []
     kept = _call(elsewhere, "removed", directory=place["directory"])
     assert (kept["changed"], kept["removed"], kept["damaged"]) == (False, [], [str(path)])
     assert kept["left"] == {"KEY": ["r0", "r1"]}
