@@ -18,6 +18,7 @@ __all__ = [
     "ACCESS_LIST",
     "access_list",
     "check_plain_file",
+    "check_replaceable",
     "fsync_dir",
     "private_dir",
     "read_file",
@@ -29,6 +30,8 @@ __all__ = [
 
 #: The extended attribute that holds a file's access list (``setfacl``).
 ACCESS_LIST = "system.posix_acl_access"
+_MOUNTS = "/proc/self/mountinfo"
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 _TEMPORARY = re.compile(r"\.keyturn\.[0-9a-f]{16}")
 _LABELS = ("security.selinux", "system.nfs4_acl")
 
@@ -91,6 +94,34 @@ def check_plain_file(path: str) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise KeyturnError("file-unsafe", "is not a regular file", where=path, hint="Name a file")
     return status
+
+
+def check_replaceable(path: str) -> None:
+    """Refuse a file that could not be replaced later: asked before anything is changed, and nothing is written.
+
+    :raises KeyturnError: ``file-fixed``.
+    """
+    folder = os.path.dirname(path) or "."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _fixed(path, f"nothing can be written into {folder}", "Check its permissions and its file system")
+    if os.path.join(os.path.realpath(folder), os.path.basename(path)) in _mount_points():
+        raise _fixed(path, "it is mounted by itself", "Mount its folder, or name the file that is mounted there")
+    if os.geteuid() == 0 and os.path.lexists(path) and not os.access(path, os.W_OK):
+        raise _fixed(path, "even root may not write it", "Look at its attributes (lsattr)")
+
+
+def _fixed(path: str, why: str, hint: str) -> KeyturnError:
+    return KeyturnError("file-fixed", f"could not be replaced: {why}", where=path, hint=hint)
+
+
+def _mount_points() -> set[str]:
+    """Where something is mounted (proc(5): the fifth field); none where the system does not say."""
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as stream:
+            fields = [line.split() for line in stream]
+    except OSError:
+        return set()
+    return {_ESCAPED.sub(lambda found: chr(int(found.group(1), 8)), line[4]) for line in fields if len(line) > 4}
 
 
 def read_file(path: str) -> bytes:

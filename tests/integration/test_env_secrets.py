@@ -372,7 +372,7 @@ def test_trap_37_a_second_host_that_fails_in_promote_takes_the_first_back(
     """The folder of the second host becomes read-only once everything is staged."""
     files = project.bytes()
     process = controller.start(project.inventory, "rotate", only="JWT_SECRET")
-    while "stage" not in _entered(project):
+    while not list((project.state("two") / "secrets").glob("*/*/meta.json")):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     subprocess.run(["chattr", "+i", str(unwritable)], check=True)
@@ -387,6 +387,18 @@ def test_trap_37_a_second_host_that_fails_in_promote_takes_the_first_back(
     assert not list(project.folder.rglob(".keyturn.*"))
     (record,) = (project.state("one") / "evidence").glob("*.rolled_back/evidence.json")
     assert "cannot be written" in record.read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_named_in_stage_before_anything_changes(
+    project: EnvProject, controller: Controller, unwritable: Path
+) -> None:
+    files = project.bytes()
+    subprocess.run(["chattr", "+i", str(unwritable)], check=True)
+    ended = controller.run(project.inventory, "rotate", only="JWT_SECRET")
+    assert ended.code == 2, ended.output
+    assert f"{project.files['other']}: could not be replaced: nothing can be written into {unwritable}" in ended.output
+    assert "promote" not in _entered(project)
+    assert (project.bytes(), project.statuses(), project.restarts.exists()) == (files, ["rolled_back"], False)
 
 
 def _entered(project: EnvProject) -> list[str]:

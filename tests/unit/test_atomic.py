@@ -12,6 +12,7 @@ from typing import Callable
 
 import pytest
 from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 
 from tests.support.access_lists import INHERITED, LIST, LIST_AND_MODE, give
 from tests.support.hosts import GENERATE, Host
@@ -106,3 +107,25 @@ def test_no_value_is_left_loose_by_a_rotation_whose_module_was_killed(
     for step in ("staged", "promoted", "retired") if then == "on" else ("rolled_back",):
         host.turn(step, request)
     assert list(tmp_path.rglob(".keyturn.*")) == []
+
+
+def test_a_file_that_could_not_be_replaced_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single file that is mounted into a container takes no other in its place."""
+    mounts, here = tmp_path / "mountinfo", tmp_path / "with space"
+    here.mkdir()
+    path, other = here / ".env", here / "other.env"
+    for file in (path, other):
+        file.write_text("A=1\n")
+    escaped = str(path).replace(" ", "\\040")
+    mounts.write_text(f"36 35 98:0 / / rw - ext4 /dev/a rw\n40 36 98:0 /srv/.env {escaped} rw - ext4 /dev/a rw\n")
+    monkeypatch.setattr(atomic, "_MOUNTS", str(mounts))
+    (tmp_path / "link").symlink_to(here)
+    for named in (path, tmp_path / "link" / ".env"):
+        with pytest.raises(KeyturnError, match="could not be replaced: it is mounted by itself") as caught:
+            atomic.check_replaceable(str(named))
+        assert (caught.value.code, caught.value.where) == ("file-fixed", str(named))
+    with pytest.raises(KeyturnError, match=f"nothing can be written into {tmp_path}/gone"):
+        atomic.check_replaceable(str(tmp_path / "gone" / ".env"))
+    mounts.unlink()
+    atomic.check_replaceable(str(path))
+    assert sorted(file.name for file in here.iterdir()) == [".env", "other.env"]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import sweep
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_replaceable, sweep
 from ansible_collections.keyturn.rotation.plugins.module_utils.derived import in_order, parent_of
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.jobs import (
@@ -127,9 +127,11 @@ def _move_stores(session: Session, job: Job, state: str, workspace: Workspace) -
 def _rehearse(job: Job, workspace: Workspace) -> None:
     """Write the forms to come into nothing: what a store cannot hold is refused before any data moves.
 
-    :raises KeyturnError: what writing raises.
+    :raises KeyturnError: what writing raises, and ``file-fixed``.
     """
     version = job.current()
+    for path in sorted({store.path for store in job.stores if os.path.isabs(store.path)}):
+        check_replaceable(path)
     for form in ("promoted", "retired"):
         scratch = Workspace({store.path: workspace.read(store.path) for store in job.stores})
         for store in job.stores:
