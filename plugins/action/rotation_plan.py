@@ -34,6 +34,7 @@ from ansible_collections.keyturn.rotation.plugins.plugin_utils.catalog_variables
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import seen_alive
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.known_variables import refuse_misspelt
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import render
+from ansible_collections.keyturn.rotation.plugins.plugin_utils.standing import only_these
 
 _COLLECTION = "keyturn.rotation"
 _COMPOSE = "community.docker.docker_compose_v2"
@@ -199,16 +200,18 @@ class ActionModule(KeyturnAction):
         holders = [(rotation.get("holder") or {}).get("run_id", "") for rotation in register["rotations"].values()]
         seen = seen_alive(filter(None, holders))
         grace = parse_duration(str(args.get("grace") or "7d"), "keyturn_grace")
+        overview = self._overview(catalog, register, evidence, now)
+        asked_for = [row["name"] for row in only_these(overview, only)] if only and mode == "due" else []
         return {
             "changed": False,
-            "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers),
+            "agenda": agenda(catalog.secrets, register, seen, now, grace, waivers, asked_for),
             "grace_s": grace,
             "watch_s": _watch_s(plan, str(args.get("watch") or "")),
             "plan": plan,
             "gate": _gate(catalog, waivers) if begins and names and args.get("gate") == "all" else {},
             "steps": steps(plan, until),
             "names": names,
-            "secrets": self._overview(catalog, register, evidence, now),
+            "secrets": overview,
             "evidence": evidence,
             "rotations": register["rotations"],
             "needed": registry.undoable(register),

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils import plan as planning
@@ -51,6 +51,7 @@ def agenda(
     now: float,
     grace: int,
     waived: Iterable[str] = (),
+    only: Collection[str] = (),
 ) -> dict[str, Any]:
     """What a schedule has to do, each in a run of its own.
 
@@ -62,6 +63,7 @@ def agenda(
     :param alive: for each run that can be seen from here, whether it lives.
     :param grace: seconds that a secret may be late before it is overdue.
     :param waived: hosts that may still be missing.
+    :param only: the secrets that are asked about; none for all. A rotation that has one of them is named as a whole.
     :returns: ``runs`` (``playbook``, ``only``), ``waiting`` (``rotation_id``, ``secrets``, ``status``), ``overdue``,
         and ``ended`` (when the last run about each secret ended).
     """
@@ -83,7 +85,7 @@ def agenda(
         late = registry.catching_up(register, name, waived)
         if late:
             behind.setdefault(late, []).append(name)
-        elif name in held or not secret.get("auto_rotate", True):
+        elif name in held or not secret.get("auto_rotate", True) or not _meant([name], only):
             continue
         elif planning.due(secret, records.get(name, {}), now) == "due" and not beside(secrets, name, first):
             groups.setdefault(secret["strategy"], []).append(name)
@@ -97,7 +99,14 @@ def agenda(
     for rotation in register["rotations"].values():
         for name in rotation["secrets"]:
             ended[name] = max(ended.get(name, ""), rotation.get("ended_at") or "")
-    return {"runs": [*finish, *retire, *rotate], "waiting": waiting, "overdue": overdue, "ended": ended}
+    runs = [run for run in (*finish, *retire, *rotate) if _meant(run["only"], only)]
+    waiting = [entry for entry in waiting if _meant(entry["secrets"], only)]
+    overdue = [name for name in overdue if _meant([name], only)]
+    return {"runs": runs, "waiting": waiting, "overdue": overdue, "ended": ended}
+
+
+def _meant(names: Iterable[str], only: Collection[str]) -> bool:
+    return not only or any(name in only for name in names)
 
 
 def _known(rotation: Mapping[str, Any], secrets: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from demo.stack import SECRET, Stack
 
 from tests.integration.test_going_back import verify_impossible
@@ -20,6 +21,8 @@ from tests.integration.test_rotation import status_of
 from tests.support.catalog_file import change_secret, edit, load
 from tests.support.controller import Controller, Ended, registry
 from tests.support.endpoint import Endpoint, endpoint
+from tests.support.project import SECRET as TOKEN
+from tests.support.project import Project
 
 pytestmark = pytest.mark.one_instance
 
@@ -138,3 +141,20 @@ def test_a_rotation_that_waits_for_an_approval_is_left_alone(
     ended = schedule.run()
     assert (ended.code, status_of(stack)) == (0, ["open"]), ended.output
     assert f"waits     {SECRET}: rotation" in ended.output
+
+
+def test_what_is_due_is_said_of_the_secrets_that_are_named(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    inventory = yaml.safe_load(project.inventory.read_text())
+    secrets = inventory["all"]["vars"]["keyturn_secrets"]
+    secrets[TOKEN]["cryptoperiod"] = "30d"
+    secrets["OTHER"] = {**secrets[TOKEN], "stores": [{**secrets[TOKEN]["stores"][0], "variable": "A"}]}
+    project.inventory.write_text(yaml.safe_dump(inventory))
+    assert f"  rotate    {TOKEN}, OTHER\n" in project.run("due").output
+    path = tmp_path / "due.json"
+    named = project.run("due", only="OTHER", due_to=str(path))
+    assert "  rotate    OTHER\n" in named.output
+    assert json.loads(path.read_text())["runs"] == [{"playbook": "rotate", "only": ["OTHER"]}]
+    unknown = project.run("due", only="OTER")
+    assert unknown.code != 0
+    assert "no secret 'OTER'. Did you mean 'OTHER'?" in unknown.output

@@ -182,6 +182,27 @@ def test_overdue_begins_after_the_grace() -> None:
     assert found["ended"] == {"A": ago(36), "B": ago(38)}
 
 
+def test_only_what_is_asked_about_is_named_and_a_rotation_as_a_whole() -> None:
+    secrets = {name: secret() for name in "ABCDEK"}
+    content = register(
+        r1=turned(50, "A", "B"),
+        r2=turned(50, "C", held=True, status="open", holder=None),
+        r3=turned(50, "D", "E", held=True, status="open", holder={"run_id": "dead"}),
+    )
+    content["secrets"]["E"]["open"] = "r3"
+
+    def said(*only: str) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+        found = agenda(secrets, content, {"dead": False}, NOW, 7 * DAY, (), only)
+        waits = [name for entry in found["waiting"] for name in entry["secrets"]]
+        return [(run["playbook"], ",".join(run["only"])) for run in found["runs"]], waits, found["overdue"]
+
+    everything = [("rotate", "D,E"), ("retire", "A,B"), ("rotate", "A,B,K")]
+    assert said() == (everything, ["C"], ["A", "B", "C", "D", "E"])
+    assert said("A") == ([("retire", "A,B"), ("rotate", "A")], [], ["A"])
+    assert said("C", "K") == ([("rotate", "K")], ["C"], ["C"])
+    assert said("E") == ([("rotate", "D,E")], [], ["E"])
+
+
 # -- the table -----------------------------------------------------------------------------------------------------
 
 
