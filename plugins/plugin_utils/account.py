@@ -323,8 +323,14 @@ def evidence_record(
                 "kind": secret["kind"],
                 "strategy": secret["strategy"],
                 "versions": [
-                    {"version": "new", "state": new_state, "at": _since(run, new_state, now)},
-                    {"version": "old", "state": old_state, "at": _since(run, old_state, now)},
+                    {"version": "new", "state": new_state, "at": _since(run, status, new_state, now)},
+                    {
+                        "version": "old",
+                        "state": old_state,
+                        "at": _since_before(run, secret["name"])
+                        if old_state == "primary" and not _has_moved(rotation, status)
+                        else _since(run, status, old_state, now),
+                    },
                 ],
             }
             for secret in run.plan["secrets"]
@@ -363,10 +369,21 @@ def evidence_record(
     return masked
 
 
-def _since(run: Run, state: str, now: str) -> str:
+def _since(run: Run, status: str, state: str, now: str) -> str:
     """When a version came into its state: where the rotation turned in an earlier run, then."""
-    moved = run.mode == "retire" and state in ("primary", "previous")
-    return str(run.rotation.get("turned_at") or now) if moved else now
+    turned_before = (run.mode == "retire" or status == "stayed") and state in ("primary", "previous")
+    return str(run.rotation.get("turned_at") or now) if turned_before else now
+
+
+def _has_moved(rotation: Mapping[str, Any], status: str) -> bool:
+    """Whether the version before may have been primary no more, so that it is so again since now."""
+    return status != "refused" and bool(rotation.get("turned_at") or "promote" in rotation.get("entered", ()))
+
+
+def _since_before(run: Run, name: str) -> str | None:
+    """Since when the version is primary that nothing has moved; None where that was before all rotations."""
+    since = run.register.get("secrets", {}).get(name, {}).get("primary_since")
+    return str(since) if since else None
 
 
 def _still_holding(run: Run, now: str) -> dict[str, Any]:

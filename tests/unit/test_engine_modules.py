@@ -226,6 +226,33 @@ def test_the_record_of_a_retire_says_since_when_and_what_still_holds_the_version
     assert _retired(api1={"backups": []})["backups"] == []
 
 
+@pytest.mark.parametrize(
+    ("status", "fields", "new", "old"),
+    [
+        ("rolled_back", {"entered": ["preflight", "stage"]}, STAMP.format(5), "2026-08-01T00:00:00.000Z"),
+        ("stuck", {"entered": ["preflight", "stage"]}, STAMP.format(5), "2026-08-01T00:00:00.000Z"),
+        ("refused", {"entered": ["preflight", "replace"]}, STAMP.format(5), "2026-08-01T00:00:00.000Z"),
+        ("rolled_back", {"entered": ["stage", "promote"]}, STAMP.format(5), STAMP.format(5)),
+        ("rolled_back", {"turned_at": "2026-11-20T10:00:00.000Z"}, STAMP.format(5), STAMP.format(5)),
+        ("stayed", {"turned_at": STAMP.format(0), "was": {"status": "overlap"}}, STAMP.format(0), STAMP.format(0)),
+    ],
+)
+def test_what_never_moved_is_primary_since_it_turned_and_not_since_the_failure(
+    status: str, fields: dict[str, Any], new: str, old: str
+) -> None:
+    rotation = {**ROTATION, **fields}
+    known = {"rotations": {"r1": rotation}, "secrets": {"KEY": {"primary_since": "2026-08-01T00:00:00.000Z"}}}
+    ended = replace(run("rollback"), rotation=rotation, register=known)
+    record = account.evidence_record(ended, status, [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    assert [version["at"] for version in record["secrets"][0]["versions"]] == [new, old]
+    first = {**known, "secrets": {}}
+    record = account.evidence_record(replace(ended, register=first), status, [], JOURNAL, STAMP.format(5))
+    check_record(record)
+    expected = old if old.startswith("2026-11") else None
+    assert record["secrets"][0]["versions"][1]["at"] == expected
+
+
 def test_a_record_does_not_say_that_nothing_holds_the_version_before_where_nobody_knows() -> None:
     assert "backups" not in _retired()
     assert run().answers.get("pruned") is None
