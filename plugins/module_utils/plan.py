@@ -604,6 +604,18 @@ def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     return {**pace, "rate": database.get("rate", 0), "max_lag": database.get("max_lag", 0) * 2**20}
 
 
+def _is_shared_by_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether several hosts reach a keyset by the same commands, so that it may be one: they take turns then."""
+    places = [
+        (secret["name"], store["path"])
+        for work in hosts.values()
+        for secret in work["secrets"]
+        for store in secret["stores"]
+        if store["type"] == "keyset_command"
+    ]
+    return len(places) > len(set(places))
+
+
 def build(
     catalog: Catalog,
     names: Sequence[str],
@@ -625,7 +637,7 @@ def build(
     :param emergency: whether their versions are compromised and replaced at once.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``readers_of_several`` (services that retire
-        restarts), ``digest``.
+        restarts), ``digest``, ``at_once`` (how many hosts may change their stores at once; 0 for any number).
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
         ``backup-needed``, ``keys-together``, ``emergency-kind``, ``emergency-no-disable``.
     """
@@ -724,6 +736,7 @@ def build(
         for work in plan["hosts"].values():
             work.update(split_probes(work["probes"]))
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    plan["at_once"] = 1 if _is_shared_by_hosts(plan["hosts"]) else 0
     return plan
 
 

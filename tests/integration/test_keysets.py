@@ -267,6 +267,27 @@ def _told(fleet: _Fleet) -> None:
         assert {kid: key["state"] for kid, key in content["keys"].items()} == {active: "primary"}
 
 
+def test_a_service_that_several_hosts_reach_turns_once_and_goes_back(tmp_path: Path, controller: Controller) -> None:
+    kms = Kms(tmp_path / "kms", {"k1": OLD["JWT_KMS"]}, "k1")
+    kms.fault("strict")
+    stores = [{"hosts": "all", **kms.store()}]
+    secret = {**_FIELDS, "keyset": {**_KID, "reload_proof": "wait"}, "stores": stores}
+    catalog = {"keyturn_state_host": "one", "keyturn_secrets": {"JWT_KMS": secret}}
+    hosts = {host: {"keyturn_state_dir": str(tmp_path / host)} for host in _HOSTS}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"vars": {**LOCAL, **catalog}, "hosts": hosts}}))
+
+    _ok(controller.run(inventory, "rotate", only="JWT_KMS"))
+    assert kms.content["active_kid"] != "k1"
+    _ok(controller.run(inventory, "rollback", only="JWT_KMS"))
+    assert kms.content == {"active_kid": "k1", "keys": {"k1": OLD["JWT_KMS"]}}
+    _ok(controller.run(inventory, "rotate", only="JWT_KMS"))
+    _ok(controller.run(inventory, "retire", only="JWT_KMS", confirm="JWT_KMS"))
+    assert kms.content["keys"].keys() == {kms.content["active_kid"]} != {"k1"}
+    commands = [call.split()[0] for call in kms.calls]
+    assert commands == ["provision", "promote", "promote", "remove", "provision", "promote", "remove"]
+
+
 @pytest.mark.parametrize("fleet", [["JWT_FILE"]], indirect=True)
 def test_trap_17_and_38_a_reader_that_failed_to_reload_stops_the_active_key_from_moving(
     fleet: _Fleet, controller: Controller

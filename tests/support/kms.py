@@ -3,7 +3,9 @@
 """A key management service as commands: ``kms.py FOLDER read|provision|promote|remove``, its keyset a file.
 
 A file ``fail-<command>`` in the folder makes that command do its work and fail; ``ignore-<command>`` makes it do
-nothing and end well. Every call is noted with what it was given, without keys.
+nothing and end well; ``refuse-<command>`` nothing, and fail; with ``mangle-<command>`` it stores another key; with
+``beside-<command>`` somebody else provisions a key and promotes it in the same moment. With ``strict`` it fails where
+nothing is to be done. Every call is noted with what it was given, without keys.
 """
 
 from __future__ import annotations
@@ -12,7 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-__all__ = ["Kms"]
+__all__ = ["BESIDE", "Kms"]
+
+#: The kid and the key that somebody else provisions.
+BESIDE = ("beside", "canary-beside-8hB3nQ6vX1")
 
 
 class Kms:
@@ -62,8 +67,16 @@ def _main(folder: Path, command: str) -> int:
             calls.write(f"{command} {given['kid']}\n")
         if (folder / f"ignore-{command}").exists():
             return 0
+        is_in_vain = (given["kid"] in keyset["keys"]) != (command != "provision")
+        if (folder / f"refuse-{command}").exists() or (is_in_vain and (folder / "strict").exists()):
+            print("the key is", given)
+            return 4
+        if (folder / f"beside-{command}").exists():
+            keyset["active_kid"] = BESIDE[0]
+            keyset["keys"][BESIDE[0]] = BESIDE[1]
         if command == "provision":
-            keyset["keys"][given["kid"]] = given["key"]
+            is_mangled = (folder / "mangle-provision").exists()
+            keyset["keys"][given["kid"]] = given["key"].upper() if is_mangled else given["key"]
         elif command == "promote":
             keyset["active_kid"] = given["kid"]
         else:

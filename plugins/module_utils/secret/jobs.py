@@ -217,11 +217,17 @@ def drifted(session: Session, job: Job, store: Store, value: bytes | None, state
     """
     mark = session.fingerprint(job.name, value) if value is not None else ""
     parts, way = (("new",), "") if state == "retired" else (("old", "new"), ", or roll back by hand")
+    hint = f"Put {job.in_words(parts)} there{way}"
+    if state == "rolled_back" and keyset_layout(store) and job.version and job.version.new and job.version.old:
+        from ansible_collections.keyturn.rotation.plugins.module_utils.keysets.model import Entry
+
+        new, old = (Entry.decode(part, store.path).kid for part in (job.version.new, job.version.old))
+        hint = f"Have {old} in it and take {new} out, then run the same command again: other keys may stay"
     return KeyturnError(
         "store-drifted",
         f"{place_of(store, mark)} does not hold what {job.name} should have there, so somebody changed it",
         where=store.path,
-        hint=f"Put {job.in_words(parts)} there{way}; this step changed nothing on this host",
+        hint=f"{hint}; this step changed nothing on this host",
     )
 
 

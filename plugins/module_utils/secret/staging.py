@@ -136,12 +136,14 @@ def stage(session: Session, job: Job, workspace: Workspace, sources: Sources, ma
         old is not None,
         new,
         old,
-        tuple(_record(store, workspace) for store in job.stores),
+        tuple(_record(job, store, workspace, old, new) for store in job.stores),
     )
 
 
-def _record(store: Store, workspace: Workspace) -> dict[str, Any]:
-    return {"path": store.path, "variable": store.variable, **store.record(workspace)}
+def _record(job: Job, store: Store, workspace: Workspace, old: bytes | None, new: bytes | None) -> dict[str, Any]:
+    is_sent = bool((job.request.get("accept") or {}).get("new"))
+    kept = store.record_sent(workspace, old, new) if new is not None and is_sent else store.record(workspace)
+    return {"path": store.path, "variable": store.variable, **kept}
 
 
 def restage(session: Session, job: Job, workspace: Workspace) -> Version:
@@ -164,4 +166,7 @@ def restage(session: Session, job: Job, workspace: Workspace) -> Version:
         value = store.layout.primary(store.read(workspace))
         if value is not None and value != version.old:
             raise drifted(session, job, store, value, "staged")
-    return replace(version, originals=(*version.originals, *(_record(store, workspace) for store in added)))
+    return replace(
+        version,
+        originals=(*version.originals, *(_record(job, store, workspace, version.old, version.new) for store in added)),
+    )

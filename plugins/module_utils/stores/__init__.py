@@ -33,6 +33,18 @@ class Outside(ABC):
         :raises KeyturnError: what went wrong; a part may have been done then.
         """
 
+    @abstractmethod
+    def take_back(self, before: bytes | None, after: bytes | None) -> None:
+        """Take back what a :meth:`change` has done of its work, and nothing that somebody else did meanwhile.
+
+        :raises KeyturnError: what went wrong.
+        """
+
+
+#: What to do about files, and about what is none.
+_MEND = ("Make the disk writable", "See what refuses it")
+_CHECK = ("Check space and permissions", "See what refuses it")
+
 
 class Workspace:
     """Files as they are on disk and as they shall be; None stands for a file that is not there.
@@ -119,6 +131,7 @@ class Workspace:
     def _undo(self, changes: Mapping[str, bytes | None], cause: OSError | KeyturnError) -> None:
         """Put back what was already replaced, then say truthfully how it stands."""
         torn = []
+        reason = cause.strerror if isinstance(cause, OSError) else cause.message
         for path in changes:
             before = self._before[path]
             try:
@@ -126,7 +139,7 @@ class Workspace:
                 if present == before:
                     continue
                 if path in self._outside:
-                    self._outside[path].change(present, before)
+                    self._outside[path].take_back(before, changes[path])
                 elif before is None:
                     atomic.remove_file(path)
                 else:
@@ -136,17 +149,16 @@ class Workspace:
         if torn:
             raise KeyturnError(
                 "write-torn",
-                "some files were replaced and could not be put back: " + ", ".join(torn),
+                f"some files were replaced and could not be put back ({reason}): " + ", ".join(torn),
                 where=torn[0],
-                hint="Make the disk writable and run the same command again: it finishes the change",
+                hint=f"{_MEND[torn[0] in self._outside]} and run the same command again: it finishes the change",
             ) from None
-        reason = cause.strerror if isinstance(cause, OSError) else cause.message
         where = cause.where if isinstance(cause, KeyturnError) else sorted(changes)[0]
         raise KeyturnError(
             "write-failed",
             f"the files could not all be replaced ({reason}), so none was changed",
             where=where,
-            hint="Check space and permissions, then run the same command again",
+            hint=f"{_CHECK[where in self._outside]}, then run the same command again",
         ) from None
 
 
@@ -180,6 +192,11 @@ class Store(ABC):
     @abstractmethod
     def record(self, workspace: Workspace) -> dict[str, Any]:
         """What is needed to put the store back to the byte (JSON; holds secrets)."""
+
+    def record_sent(self, workspace: Workspace, old: bytes | None, new: bytes) -> dict[str, Any]:
+        """The same, where another host has made this new value, and may have written it to the very same place."""
+        del old, new
+        return self.record(workspace)
 
     @abstractmethod
     def plan(self, workspace: Workspace, wanted: Mapping[str, bytes | None], record: Mapping[str, Any]) -> None:

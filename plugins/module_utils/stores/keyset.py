@@ -79,6 +79,14 @@ class KeysetLayout(Layout):
         keyset = self.load(slots)
         return set() if keyset is None else {keyset.active_entry.key.encode()}
 
+    def is_without(self, slots: Mapping[str, bytes | None], old: bytes | None, new: bytes) -> bool:
+        """Whether the old key is in and no key has the kid of the new one; others may have come in, or be active."""
+        keyset = self.load(slots)
+        if keyset is None or old is None or Entry.decode(new, self.where).kid in keyset.keys:
+            return False
+        former = Entry.decode(old, self.where)
+        return keyset.keys.get(former.kid) == former.key
+
     def wanted(self, state: str, original: Mapping[str, bytes | None], old: bytes | None, new: bytes) -> Slots:
         """What the variables hold in ``state``, given what they held before the rotation.
 
@@ -278,7 +286,26 @@ class _Commands(Outside):
             self._run("promote", _kid_line(shall.active))
         for kid in was.keys.keys() - shall.keys.keys():
             self._run("remove", _kid_line(kid))
-        if self.read() != after:
+        self._expect(after)
+
+    def take_back(self, before: bytes | None, after: bytes | None) -> None:
+        """Only what lies between the two: a key that somebody else has provisioned or promoted meanwhile stays."""
+        was, shall, now = (parse_document(side or b"", self._place) for side in (before, after, self.read()))
+        gone, made = was.keys.keys() - shall.keys.keys(), shall.keys.keys() - was.keys.keys()
+        wanted = now
+        for kid in sorted(gone - now.keys.keys()):
+            self._run("provision", was.entry(kid).encode() + b"\n")
+            wanted = wanted.with_key(was.entry(kid))
+        if was.active != shall.active == now.active:
+            self._run("promote", _kid_line(was.active))
+            wanted = wanted.with_active(was.active)
+        for kid in sorted(made & now.keys.keys() - {wanted.active}):
+            self._run("remove", _kid_line(kid))
+            wanted = wanted.without(kid)
+        self._expect(wanted.canonical())
+
+    def _expect(self, content: bytes | None) -> None:
+        if self.read() != content:
             raise KeyturnError(
                 "keyset-command-failed",
                 "the commands ended well, but what is read back is not what they were to make",
@@ -323,7 +350,23 @@ class KeysetCommandStore(Store):
 
     def record(self, workspace: Workspace) -> dict[str, Any]:
         """The keyset."""
-        return {"content": base64.b64encode(self.read(workspace)[self.layout.variable] or b"").decode()}
+        return self._record(self.read(workspace)[self.layout.variable] or b"")
+
+    def record_sent(self, workspace: Workspace, old: bytes | None, new: bytes) -> dict[str, Any]:
+        """The keyset as it was without the new key: commands of several hosts may lead to the same service."""
+        content = self.read(workspace)[self.layout.variable] or b""
+        keyset, entry = parse_document(content, self.path), Entry.decode(new, self.path)
+        if old is None or old == new or keyset.keys.get(entry.kid) != entry.key:
+            return self._record(content)
+        former = Entry.decode(old, self.path)
+        before = keyset.with_key(former)
+        if keyset.active == entry.kid:
+            before = before.with_active(former.kid)
+        return self._record(before.without(entry.kid).canonical())
+
+    @staticmethod
+    def _record(content: bytes) -> dict[str, Any]:
+        return {"content": base64.b64encode(content).decode()}
 
     def original(self, record: Mapping[str, Any]) -> Slots:
         """The keyset in a record."""

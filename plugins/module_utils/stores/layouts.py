@@ -47,6 +47,11 @@ class Layout(ABC):
         primary = self.primary(slots)
         return {primary} if primary else set()
 
+    def is_without(self, slots: Mapping[str, bytes | None], old: bytes | None, new: bytes) -> bool:
+        """Whether the new version is out and the old one in, whatever else somebody has put there."""
+        del slots, old, new
+        return False
+
     def wanted(self, state: str, original: Mapping[str, bytes | None], old: bytes | None, new: bytes) -> Slots:
         """What the variables hold in ``state``, given what they held before the rotation."""
         if state == "rolled_back":

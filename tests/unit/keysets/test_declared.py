@@ -173,6 +173,14 @@ def test_commands_have_a_name_in_place_of_a_path() -> None:
     assert store["path"] == "command: kms 'read it'"
 
 
+def test_hosts_that_may_reach_the_same_service_take_turns() -> None:
+    shared = {**_COMMANDS, "remove": ["x"]}
+    assert _plan(_changed("stores.0", shared))["at_once"] == 1
+    apart = [{**shared, "hosts": "a1"}, {**shared, "hosts": "a2", "read": ["other"]}]
+    assert _plan(_changed("stores", apart))["at_once"] == 0
+    assert _plan(catalog())["at_once"] == 0
+
+
 def _said(**marks: str) -> dict[str, Any]:
     return {host: {"keysets": {"K": {"fingerprint": mark}}, "problems": []} for host, mark in marks.items()}
 

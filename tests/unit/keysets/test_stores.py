@@ -22,7 +22,7 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.stores.dotenv imp
 from ansible_collections.keyturn.rotation.plugins.module_utils.stores.keyset import LAST_GOOD
 
 from tests.support.hosts import GENERATE, Host, codes
-from tests.support.kms import Kms
+from tests.support.kms import BESIDE, Kms
 
 NAME = "JWT_KEYSET"
 OLD, NEW, OTHER = "canary-old-7gT2bN4xQ9", "canary-new-3kV8mW1zR6", "canary-else-5pD0cL7yH2"
@@ -307,6 +307,103 @@ def test_a_command_that_fails_or_does_nothing_is_an_error_without_what_it_printe
     assert place.content() == ("k1", _BOTH)
 
 
+@pytest.mark.parametrize(
+    ("state", "fault", "left"),
+    [
+        ("staged", "beside-provision", {"k0": OTHER, "k1": OLD}),
+        ("promoted", "beside-promote", _BOTH),
+        ("retired", "beside-remove", _BOTH),
+    ],
+)
+def test_a_key_that_somebody_else_provisions_in_the_same_moment_stays(
+    host: Host, state: str, fault: str, left: dict[str, str]
+) -> None:
+    place = _Place(host, "command")
+    states = ("staged", "promoted", "retired")
+    for before in states[: states.index(state)]:
+        host.turn(before, _given(place))
+    place.kms.fault(fault)
+    with pytest.raises(KeyturnError) as raised:
+        host.turn(state, _given(place))
+    assert raised.value.code == "write-failed"
+    assert "what is read back is not what they were to make" in str(raised.value)
+    assert "space" not in str(raised.value)
+    active, keys = place.content()
+    # a promote of ours came after theirs, and is taken back to what it was before
+    assert (active, keys) == ("k1" if state == "promoted" else BESIDE[0], {**left, BESIDE[0]: BESIDE[1]})
+    assert not [canary for canary in (OLD, NEW, OTHER, BESIDE[1]) if canary in str(raised.value)]
+
+
+def test_the_way_back_leaves_keys_of_others_where_ours_is_out_and_says_so_where_it_is_not(host: Host) -> None:
+    place = _Place(host, "command")
+    host.turn("staged", _given(place))
+    mine = place.kms.content["keys"]
+    place.kms.file.write_text(json.dumps({"active_kid": BESIDE[0], "keys": {**_BOTH, BESIDE[0]: BESIDE[1]}}))
+    with pytest.raises(KeyturnError, match=rf"Have k1 in it and take {KIDS[1]} out, .* other keys may stay") as raised:
+        host.turn("rolled_back", _given(place))
+    assert raised.value.code == "store-drifted"
+    assert mine == _BOTH
+    beside = {"k0": OTHER, "k1": OLD, BESIDE[0]: BESIDE[1]}
+    for without, is_back in (("k1", False), ("k0", True)):
+        keys = {kid: key for kid, key in beside.items() if kid != without}
+        place.kms.file.write_text(json.dumps({"active_kid": BESIDE[0], "keys": keys}))
+        if is_back:
+            host.turn("rolled_back", _given(place))
+        else:
+            with pytest.raises(KeyturnError, match="does not hold"):
+                host.turn("rolled_back", _given(place))
+        assert place.content() == (BESIDE[0], keys)
+    assert [call.split()[0] for call in place.kms.calls] == ["provision"]
+
+
+@pytest.mark.parametrize("stop", ["staged", "promoted", "retired"])
+def test_two_hosts_whose_commands_reach_one_service_turn_it_once_and_bring_it_back(tmp_path: Path, stop: str) -> None:
+    one, two = (_Place(Host(tmp_path / name), "command") for name in ("one", "two"))
+    two.kms = one.kms
+    one.kms.fault("strict")
+    made = one.host.turn("staged", _key(one, origin=True, generate=GENERATE, seal_to=[two.host.target("two")]))
+    sent = _key(two, accept={"new": made["secrets"][NAME]["boxes"]["two"]["new"]})
+    two.host.turn("staged", sent)
+    for state in ("promoted", "retired")[: ("staged", "promoted", "retired").index(stop)]:
+        one.host.turn(state, _key(one))
+        two.host.turn(state, sent)
+    active, keys = one.content()
+    assert (active == "k1", "k1" in keys) == (stop == "staged", stop != "retired")
+    if stop != "retired":
+        for host, request in ((two.host, sent), (one.host, _key(one))):
+            host.turn("rolled_back", request)
+        assert one.content() == ("k1", {"k0": OTHER, "k1": OLD})
+    calls = [call.split()[0] for call in one.kms.calls]
+    ways = {"staged": ["remove"], "promoted": ["promote", "promote", "remove"], "retired": ["promote", "remove"]}
+    assert calls == ["provision", *ways[stop]]
+
+
+@pytest.mark.parametrize("fault", ["mangle-provision", "refuse-provision"])
+def test_a_store_that_cannot_hold_the_key_is_found_out_at_stage_and_is_as_it_was(host: Host, fault: str) -> None:
+    place = _Place(host, "command")
+    place.kms.fault(fault)
+    with pytest.raises(KeyturnError) as raised:
+        host.turn("staged", _given(place))
+    assert (raised.value.code, place.content()) == ("write-failed", ("k1", {"k0": OTHER, "k1": OLD}))
+    host.turn("rolled_back", _given(place))
+    assert place.content() == ("k1", {"k0": OTHER, "k1": OLD})
+    assert not [canary for canary in (OLD, NEW, NEW.upper(), OTHER) if canary in str(raised.value)]
+
+
+def test_stage_rehearses_what_is_to_come_without_a_command_that_changes_anything(host: Host) -> None:
+    place = _Place(host, "command")
+    host.turn("staged", _given(place))
+    assert place.kms.calls == [f"provision {KIDS[1]}"]
+    # one keyset that cannot hold the new key beside the others ends it before any command is run
+    env = host.write("other.env", f"KEYS=k1:{OLD}\nACTIVE=k1\n".encode())
+    inline = {"type": "env_file", "path": str(env), "layout": "keyset", "variable": "KEYS", "active_variable": "ACTIVE"}
+    request = {"name": "OTHER_KEYSET", "stores": [place.store, inline], "new": {"value": "with,comma"}}
+    with pytest.raises(KeyturnError) as raised:
+        host.turn("staged", request)
+    assert raised.value.code == "keyset-unwritable"
+    assert place.kms.calls == [f"provision {KIDS[1]}"]
+
+
 def test_files_stay_as_they_are_where_a_command_of_the_same_call_fails(host: Host) -> None:
     place = _Place(host, "command")
     place.kms.fault("fail-promote")
@@ -314,7 +411,7 @@ def test_files_stay_as_they_are_where_a_command_of_the_same_call_fails(host: Hos
     request = {"name": NAME, "stores": stores, "new": {"value": NEW}}
     host.turn("staged", request)
     before = place.file.read_bytes()
-    with pytest.raises(KeyturnError) as raised:
+    with pytest.raises(KeyturnError, match=r"the command promote failed .* See what refuses it") as raised:
         host.turn("promoted", request)
     assert raised.value.code == "write-torn"
     assert place.file.read_bytes() == before
