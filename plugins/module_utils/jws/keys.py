@@ -37,7 +37,8 @@ __all__ = ["ALGORITHMS", "Signer", "Verifier", "load_public", "load_signer", "re
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 _CURVES = {"P-256": ("ES256", 32), "P-384": ("ES384", 48), "P-521": ("ES512", 66)}
-_BY_BITS = {256: "P-256", 384: "P-384", 521: "P-521"}
+#: By the library's name: other curves have as many bits, and none of these algorithms.
+_BY_NAME = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 def _number(jwk: Mapping[str, Any], name: str) -> int:
@@ -80,7 +81,7 @@ def _checking(public: _Public, algorithm: str) -> Callable[[bytes, bytes], objec
         padding = PKCS1v15() if algorithm.startswith("RS") else PSS(MGF1(digest), digest.digest_size)
         return lambda signature, signed: public.verify(signature, signed, padding, digest)
     if isinstance(public, ec.EllipticCurvePublicKey):
-        rule, size = ec.ECDSA(_hash(algorithm)), _CURVES[_BY_BITS[public.key_size]][1]
+        rule, size = ec.ECDSA(_hash(algorithm)), _CURVES[_BY_NAME[public.curve.name]][1]
 
         def check(signature: bytes, signed: bytes) -> None:
             if len(signature) != 2 * size:
@@ -108,7 +109,7 @@ def _signing(private: _Private, algorithm: str) -> Callable[[bytes], bytes]:
         padding = PKCS1v15() if algorithm.startswith("RS") else PSS(MGF1(digest), digest.digest_size)
         return lambda signed: private.sign(signed, padding, digest)
     if isinstance(private, ec.EllipticCurvePrivateKey):
-        rule, size = ec.ECDSA(_hash(algorithm)), _CURVES[_BY_BITS[private.key_size]][1]
+        rule, size = ec.ECDSA(_hash(algorithm)), _CURVES[_BY_NAME[private.curve.name]][1]
 
         def sign(signed: bytes) -> bytes:
             r, s = decode_dss_signature(private.sign(signed, rule))
@@ -122,11 +123,12 @@ def _algorithm(key: _Private | _Public, named: str | None) -> str:
     """The algorithm of a key; the named one where it can be that.
 
     :raises ValueError: where it cannot.
+    :raises KeyError: for a curve that no algorithm here has.
     """
     if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
         possible: tuple[str, ...] = ALGORITHMS[:6]
     elif isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
-        possible = (_CURVES[_BY_BITS[key.key_size]][0],)
+        possible = (_CURVES[_BY_NAME[key.curve.name]][0],)
     else:
         possible = ("EdDSA",)
     if named is not None and named not in possible:

@@ -30,6 +30,8 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.jws import (
     sign,
 )
 from ansible_collections.keyturn.rotation.plugins.module_utils.jws.published import fetch_published
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 _KEYS = {
     "RS256": {"type": "rsa", "bits": 2048},
@@ -83,6 +85,14 @@ def test_a_private_key_without_its_primes_signs_too() -> None:
     assert verifier is not None
     assert compact is not None
     assert compact.holds(verifier)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256K1(), ec.BrainpoolP256R1(), ec.BrainpoolP384R1()])
+def test_a_curve_that_is_only_as_long_as_another_one_is_refused(curve: ec.EllipticCurve) -> None:
+    key = ec.generate_private_key(curve)
+    with pytest.raises(KeyturnError) as raised:
+        load_signer(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), "k1", "keys.new")
+    assert raised.value.code == "signing-key-invalid"
 
 
 @pytest.mark.parametrize(
