@@ -201,6 +201,7 @@ class Turn:
         except KeyturnError as error:
             if error.code != "signing-api-not-published":
                 raise
+            self._may_restart = True  # the key that is made now is not loaded by the restart that has shown none
             return True
         return False
 
@@ -342,9 +343,10 @@ class Turn:
         if note is None:
             seen = self._told(seen)
             note = Note(self.place, list(seen.listed.states), seen.signing)
-        others = note.others if note.forward_only else self.kept.kids_of_others()
+        goes_on = note.forward_only
+        others = note.others if goes_on else self.kept.kids_of_others()
         if not self.check_mode:
-            self._replace(self.kept.save(note, forward_only=True, others=others), seen)
+            self._replace(self.kept.save(note, forward_only=True, others=others), seen, goes_on)
         return True
 
     def _told(self, seen: Seen) -> Seen:
@@ -358,9 +360,15 @@ class Turn:
         unknown = self._refuse("unknown", "it is not known which key signs, and so is compromised", hint)
         return self._until(lambda seen: bool(seen.signing), unknown, restarts=False)
 
-    def _replace(self, note: Note, seen: Seen) -> None:
+    def _is_asked_for(self, note: Note, seen: Seen, goes_on: bool) -> bool:
+        """Whether an earlier call has asked for the key. One in memory is listed only after a restart."""
+        if self._new_keys(note, seen):
+            return True
+        return goes_on and bool(self.restart) and not self._asked_in_vain(note)
+
+    def _replace(self, note: Note, seen: Seen, goes_on: bool) -> None:
         if not note.made:
-            made = "" if self._new_keys(note, seen) else self.client.generate()
+            made = "" if self._is_asked_for(note, seen, goes_on) else self.client.generate()
             note = self.kept.save(note, made=made or self._only_new(note))
         hint = "Run the same call again: it goes on, and nothing is brought back"
         if not (seen.is_told and seen.is_signed_by(note.made)):

@@ -221,6 +221,13 @@ def test_a_lost_answer_and_keys_in_memory_make_one_key(memory: Bed) -> None:
     assert len(memory.one.asked("generate")) == 1
 
 
+def test_a_request_that_was_lost_and_keys_in_memory_make_one_key(memory: Bed) -> None:
+    memory.fault("generate", _cut_before)
+    assert memory.refused("staged") == "signing-api-not-published"
+    assert memory.call("staged", restart=memory.one.restart)["count"] == 2
+    assert len(memory.one.stored) == 2
+
+
 def test_two_new_keys_after_a_lost_answer_are_named_and_none_is_taken(bed: Bed) -> None:
     def twice(work: Callable[[], Reply]) -> Reply:
         work()
@@ -523,6 +530,16 @@ def test_an_issuer_in_memory_is_restarted_once_by_somebody_else_in_an_emergency(
     assert (told["seen"], told["count"], memory.one.restarts) == (True, 1, 1)
     again = memory.call("replaced", rotation_id="r2", restart=memory.one.restart)
     assert (again["restarted"], again["former_kid"], memory.one.restarts) == (True, told["new_kid"], 3)
+
+
+@pytest.mark.parametrize("answer", [_cut_before, _cut_after])
+def test_an_emergency_makes_one_key_although_it_is_in_memory_and_the_answer_was_lost(
+    memory: Bed, answer: Callable[[Callable[[], Reply]], Reply]
+) -> None:
+    memory.fault("generate", answer)
+    assert memory.refused("replaced", restart=memory.one.restart) == "signing-api-lost"
+    told = memory.call("replaced", restart=memory.one.restart, wait=1)
+    assert (told["count"], told["new_kid"], len(memory.one.stored)) == (1, memory.one.signing(), 2)
 
 
 def test_an_emergency_that_goes_on_disables_no_key_twice(bed: Bed) -> None:
