@@ -111,7 +111,9 @@ def _refuse_private(document: Any, entries: Sequence[Any], where: str) -> None:
         members = sorted(JWK_PRIVATE & set(entry))
         if members or entry.get("kty") == "oct" or next(find_material(entry), None):
             kid = entry.get("kid")
-            name = repr(kid) if isinstance(kid, str) and _KID.fullmatch(kid) else f"number {number}"
+            is_name = isinstance(kid, str) and _KID.fullmatch(kid) and not next(find_material({"kid": kid}), None)
+            is_name = is_name and kid not in [entry[member] for member in members]
+            name = repr(kid) if is_name else f"number {number}"
             raise _leak(f"the key {name} is published with its private part ({', '.join(members) or 'as text'})", where)
     if next(find_material(document), None):
         raise _leak("private material stands beside the keys", where)

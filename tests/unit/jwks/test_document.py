@@ -83,6 +83,14 @@ def test_leaks_in_other_places_are_seen_too() -> None:
     pem = f"-----BEGIN PRIVATE KEY-----\n{_CANARY}\n-----END PRIVATE KEY-----"
     assert refused({"keys": [{**_KEY, "comment": pem}]}).code == "jwks-private"
     assert refused({"keys": [_KEY], "next": {**_KEY, "d": _CANARY}}).code == "jwks-private"
+
+
+def test_trap_28_a_kid_that_is_the_material_itself_is_not_shown() -> None:
+    pem = f"-----BEGIN PRIVATE KEY-----{_CANARY}"
+    for entry in ({**_KEY, "kid": pem}, {**_KEY, "kid": _CANARY, "d": _CANARY}):
+        error = refused({"keys": [entry]})
+        assert (error.code, _CANARY in str(error)) == ("jwks-private", False)
+        assert "the key number 1 is published" in str(error)
     assert refused({"keys": [{"kty": "oct", "kid": _CANARY * 20, "k": _CANARY}]}).message.startswith("the key number 1")
 
 
