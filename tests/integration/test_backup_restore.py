@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,26 @@ def test_a_refusal_on_one_host_leaves_nothing_on_the_others(project: Project) ->
     planned = project.run("plan", only=SECRET)
     assert planned.code == 2
     assert project.left_in_tmp() == []
+
+
+def test_a_restore_that_one_host_cannot_do_says_which_hosts_it_has_changed(project: Project) -> None:
+    second = _turned(project)
+    one, two = project.hosts
+    restarted = project.restarts()
+    subprocess.run(["chattr", "+i", str(project.env(two))], check=True)
+    try:
+        ended = project.run("restore", restore="latest")
+    finally:
+        subprocess.run(["chattr", "-i", str(project.env(two))], check=True)
+    assert ended.code == 2, ended.output
+    assert (project.values(), project.restarts()) == ({FIRST, second}, restarted)
+    words = " ".join(ended.output.split())
+    replaced = project.backups(one)[-1].name
+    assert f"Another host could not go on. Files were restored here: {project.env(one)}. Services may not" in words
+    assert f"run the same command again; what was there is in {replaced}." in words
+    assert f"Files were restored here: {project.env(two)}" not in words
+    again = project.run("restore", restore="latest")
+    assert (again.code, project.values(), project.restarts()) == (0, {FIRST}, restarted + 1), again.output
 
 
 def test_backups_of_the_older_program_are_restored(project: Project) -> None:
