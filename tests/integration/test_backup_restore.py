@@ -154,6 +154,9 @@ def test_a_restore_that_one_host_cannot_do_says_which_hosts_it_has_changed(proje
     assert f"Another host could not go on. Files were restored here: {project.env(one)}. Services may not" in words
     assert f"run the same command again; what was there is in {replaced}." in words
     assert f"Files were restored here: {project.env(two)}" not in words
+    (record,) = _restores_on_record(project)
+    assert (record["hosts"]["expected"], record["hosts"]["done"]) == (sorted(project.hosts), [one])
+    assert any(text.startswith(f"{two}: ") for text in record["messages"])
     again = project.run("restore", restore="latest")
     assert (again.code, project.values(), project.restarts()) == (0, {FIRST}, restarted + 1), again.output
 

@@ -40,7 +40,12 @@ def test_who_restored_what_where_from_which_backup() -> None:
     record = restored_record(_PLAN, answers, failures, _ABOUT)
     check_record(record)
     assert record["secrets"] == [{"name": "KEY", "kind": "env_secret", "fingerprint_changed": True}]
-    assert record["hosts"] == {"expected": ["one", "three", "two"], "done": ["one"], "waived": [], "lost": ["three"]}
+    assert record["hosts"] == {
+        "expected": ["one", "three", "two"],
+        "done": ["one", "two"],
+        "waived": [],
+        "lost": ["three"],
+    }
     assert record["messages"] == [
         "one: /srv/app/.env as in secrets-backup-20261031-101010; what was there is in secrets-backup-x",
         "two: api is unhealthy",
