@@ -109,10 +109,6 @@ options:
     description: Processes that work side by side, each with a connection; 0 for as many as suit the processors.
     type: int
     default: 0
-  count_workers:
-    description:
-      - Processes that count rows side by side; O(workers) unless given. They lock nothing and write nothing.
-    type: int
   batch_rows:
     description: Rows of one transaction at most.
     type: int

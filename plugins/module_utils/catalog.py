@@ -300,7 +300,7 @@ _DATABASE = Shape(
         "batch_rows": Field("int", "Rows of one transaction at most; 500 by default", minimum=1),
         "rate": Field("int", "Rows per second at most; 0, the default, for no limit", minimum=0),
         "max_lag": Field("int", "MiB of WAL that a standby may be behind; 0, the default, for no limit", minimum=0),
-        "calm": Field("bool", "Gently, for a busy database: one process writes, 200 rows at a time, locks of 50 ms"),
+        "calm": Field("bool", "Gently, for a busy database: one process, 200 rows at a time, locks of 50 ms"),
     },
 )
 

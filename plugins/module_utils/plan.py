@@ -54,8 +54,8 @@ PHASES: dict[str, tuple[str, ...]] = {
 #: The phases of an emergency: the overlap is skipped on purpose, and nothing goes back.
 EMERGENCY = ("preflight", "replace", "refresh", "restart", "prove", "watch")
 #: How re-encryption treats a database, as arguments of ``reencrypt``; and the same for one that must stay calm.
-_PACE = {"workers": 0, "count_workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
-_CALM = {"workers": 1, "count_workers": 0, "batch_rows": 200, "lock_timeout_ms": 50}
+_PACE = {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100}
+_CALM = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
 #: In place of names: every secret that turns by itself, due or not.
 ALL = "all"
 #: Time kept for going back when the catalog does not say, in seconds.
@@ -600,7 +600,6 @@ def _pace(database: Mapping[str, Any]) -> dict[str, int]:
     """How a database is treated; what its entry says by itself goes before ``calm``."""
     pace = dict(_CALM if database.get("calm") else _PACE)
     pace.update({key: database[key] for key in ("workers", "batch_rows") if key in database})
-    pace["count_workers"] = database.get("workers", pace["count_workers"])
     return {**pace, "rate": database.get("rate", 0), "max_lag": database.get("max_lag", 0) * 2**20}
 
 

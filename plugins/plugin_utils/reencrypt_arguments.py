@@ -47,7 +47,7 @@ def with_references(args: Mapping[str, Any], templar: Any, task_vars: Mapping[st
     arguments.update(cut_over=job["cut_over"], max_writer_wait_ms=job["max_writer_wait"] * 1000, quiesce=job["quiesce"])
     arguments.update(sanitize=job["sanitize"])
     if "state" not in arguments:
-        pace = {key: job["pace"][key] for key in ("workers", "count_workers", "batch_rows")}
+        pace = {key: job["pace"][key] for key in ("workers", "batch_rows")}
         arguments.update(pace, search=job["search"])
     else:
         if helps and job.get("hosts"):

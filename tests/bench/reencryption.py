@@ -73,7 +73,7 @@ def live(report: Report, table: Table) -> None:
     """Latencies of a reader and a writer: idle, with the calm setting, and at full speed."""
     idle = felt_while(table.fresh(), table.rows, lambda: time.sleep(4))
     floor = table.floor()
-    calm = {"workers": 1, "count_workers": 0, "batch_rows": 200, "lock_timeout_ms": 50}
+    calm = {"workers": 1, "batch_rows": 200, "lock_timeout_ms": 50}
     full = {"lock_timeout_ms": 50}
     plans: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "live_calm": [("in_place", calm)],

@@ -98,7 +98,6 @@ class Rig:
             "indexes": [],
             "keys": {},
             "workers": 1,
-            "count_workers": None,
             "batch_rows": 7,
             "batch_bytes": 2_097_152,
             "rate": 0,

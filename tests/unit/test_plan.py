@@ -166,17 +166,17 @@ def test_a_plan_says_what_each_host_does() -> None:
     json.dumps(built)
 
 
-_CALM = {"workers": 1, "count_workers": 0, "lock_timeout_ms": 50}
+_CALM = {"workers": 1, "lock_timeout_ms": 50}
 
 
 @pytest.mark.parametrize(
     ("said", "pace"),
     [
-        ({}, {"workers": 0, "count_workers": 0, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
+        ({}, {"workers": 0, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0}),
         ({"calm": True}, {**_CALM, "batch_rows": 200, "rate": 0, "max_lag": 0}),
         (
             {"workers": 3},
-            {"workers": 3, "count_workers": 3, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0},
+            {"workers": 3, "batch_rows": 500, "lock_timeout_ms": 100, "rate": 0, "max_lag": 0},
         ),
         (
             {"calm": True, "batch_rows": 50, "rate": 900, "max_lag": 16},

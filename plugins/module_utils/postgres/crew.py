@@ -50,13 +50,6 @@ class Crew:
         self.idle: Callable[[], None] = lambda: None  # called about once a second while workers work
         self._open_link = open_link
 
-    def counting(self, workers: int | None) -> Crew:
-        """Those who count on the same database, where others may do so than those who write.
-
-        :param workers: how many; None for as many as write.
-        """
-        return self if workers is None else Crew(self.first, self._open_link, workers)
-
     def stay_alone(self) -> None:
         """Work in this process only, unless a number of workers was asked for.
 

@@ -54,7 +54,7 @@ def run(params: dict[str, Any], _check_mode: bool) -> dict[str, Any]:
             begun = next((side.way for side in known if side.fact != NONE), "")
             size = BatchSize(params["batch_rows"], params["batch_bytes"])
             started = time.perf_counter()
-            crew = Crew(link, database.open, params["workers"]).counting(params["count_workers"])
+            crew = Crew(link, database.open, params["workers"])
             if any(target.derives_slowly for target in targets):
                 crew.stay_alone()
             covered = cover(crew, targets, known, Pace("info"), size)

@@ -63,7 +63,6 @@ _COMMON: dict[str, dict[str, Any]] = {
     "max_writer_wait_ms": {"type": "int", "default": 1000},
     "quiesce": {"type": "str", "choices": ["stop", "writes", "none"], "default": "none"},
     "workers": {"type": "int", "default": 0},
-    "count_workers": {"type": "int"},
     "sanitize": {"type": "bool", "default": False},
 }
 

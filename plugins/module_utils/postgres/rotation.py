@@ -82,10 +82,8 @@ class Rotation:
         self.link: Link = crew.first
         need = ("SELECT",) if check_mode else ("SELECT", "UPDATE")
         self.targets = find_targets(self.link, database, params, need)
-        self._counting = crew.counting(params["count_workers"])
-        for one in (crew, self._counting):
-            if any(target.derives_slowly for target in self.targets):
-                one.stay_alone()
+        if any(target.derives_slowly for target in self.targets):
+            crew.stay_alone()
         if self.targets and database.new is None:
             raise KeyturnError("key-missing", "needs the new key", where="keys.new", hint="Give a reference to it")
         self.schema: str = params["schema"]
@@ -116,7 +114,7 @@ class Rotation:
         )
         self.pace.is_paused = lambda: self.work.throttle.is_paused
         self.pace.is_behind = lambda: self.work.throttle.waits_for_standby
-        crew.idle = self._counting.idle = self.pace.tick
+        crew.idle = self.pace.tick
         self.fence = self.work.fence
         if share and self.state in SHARED and not check_mode:
             run = (self.id, session.epoch)
@@ -221,7 +219,7 @@ class Rotation:
     def cover(self, shadows: Sequence[Shadow] | None = None) -> None:
         """Count all columns."""
         shadows = self.shadows if shadows is None else shadows
-        self.covered = cover(self._counting, self.targets, shadows, self.pace, self.work.size())
+        self.covered = cover(self.work.crew, self.targets, shadows, self.pace, self.work.size())
         self.before = self.before or self.covered
         self.work.totals = {one.target.place: one.counts.total for one in self.covered}
 
