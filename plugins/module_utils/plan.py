@@ -615,6 +615,15 @@ def _is_shared_by_hosts(hosts: Mapping[str, Mapping[str, Any]]) -> bool:
     return len(places) > len(set(places))
 
 
+def _columns_by_database(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Kept in the register while a rotation lasts: a way back without one of them would leave its rows behind."""
+    found: dict[str, dict[str, int]] = {}
+    for job in (job for work in hosts.values() for job in work["jobs"]):
+        databases = found.setdefault(job["secret"], {})
+        databases[job["database"]] = databases.get(job["database"], 0) + len(job["columns"])
+    return found
+
+
 def build(
     catalog: Catalog,
     names: Sequence[str],
@@ -636,7 +645,8 @@ def build(
     :param emergency: whether their versions are compromised and replaced at once.
     :returns: ``secrets``, ``hosts`` (what each does), ``helpers`` (jobs of others that a host helps with; it is not
         needed for that), ``waves``, ``phases``, ``kinds``, ``waived``, ``readers_of_several`` (services that retire
-        restarts), ``digest``, ``at_once`` (how many hosts may change their stores at once; 0 for any number).
+        restarts), ``digest``, ``data`` (by secret and database, how many columns), ``at_once`` (how many hosts
+        may change their stores at once; 0 for any number).
     :raises KeyturnError: ``strategies-mixed``, ``waiver-invalid`` for a host that cannot be left out,
         ``backup-needed``, ``keys-together``, ``emergency-kind``, ``emergency-no-disable``.
     """
@@ -735,6 +745,7 @@ def build(
         for work in plan["hosts"].values():
             work.update(split_probes(work["probes"]))
     plan["digest"] = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+    plan["data"] = _columns_by_database(plan["hosts"])
     plan["at_once"] = 1 if _is_shared_by_hosts(plan["hosts"]) else 0
     return plan
 

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import private_dir, read_file, write_file
@@ -280,6 +280,7 @@ def acquire(
     details: Mapping[str, Any],
     rotation_id: str | None = None,
     take_over: bool = False,
+    gone: Collection[str] = (),
 ) -> tuple[str, dict[str, Any]]:
     """Open, resume or reopen a rotation for this run and return its id and record.
 
@@ -290,14 +291,16 @@ def acquire(
     :param run: ``run_id``, ``user``, ``controller``, ``place`` and ``sees_alive`` (run_id to bool, where this
         controller can tell).
     :param stamp: the present time as text (UTC), ``now`` the same in seconds.
-    :param details: ``reason``, ``plan_digest``, ``kinds`` of a rotation that begins.
+    :param details: ``reason``, ``plan_digest``, ``kinds`` of a rotation that begins; ``data`` (by secret and database,
+        how many columns) of any that the catalog knows.
+    :param gone: data that is gone for good, each as ``<secret>/<database>``.
     :raises KeyturnError: ``rotation-busy``, ``rotation-other``, ``rotation-closed``, ``nothing-to-undo``,
-        ``forward-only``.
+        ``forward-only``, ``data-gone``.
     """
     one_way(content, names, mode)
     _let_go(content, names, run, now, take_over)
     took = _seize(content, names, run, now, take_over) if mode == "emergency" else {}
-    found = open_rotation(content, names)
+    found, catches_up = open_rotation(content, names), False
     if rotation_id and found and found != rotation_id:
         raise KeyturnError(
             "rotation-other",
@@ -316,6 +319,7 @@ def acquire(
         found = _reopen(content, names, rotation_id, mode)
     elif found is None and rotation_id is None and mode == "rotate":
         found = _catch_up(content, names, details)
+        catches_up = found is not None  # rows are not looked at
     if found is None:
         found = rotation_id or new_id
         content["rotations"][found] = {
@@ -356,6 +360,8 @@ def acquire(
             hint="Run the retire playbook again",
         )
     _check_holder(found, rotation, run, now, take_over)
+    if not catches_up and mode != "emergency":
+        _check_data(found, rotation, names, details, gone)
     _start_run(content, rotation, run, stamp, now)
     if mode != "rollback":
         rotation.pop(_WAS, None)  # who resumes a way back does not ask first
@@ -363,6 +369,25 @@ def acquire(
         rotation[_WAS] = {key: rotation.get(key) for key in ("status", "restarted", "cause")}
         rotation["status"] = "rolling_back"
     return found, rotation
+
+
+def _check_data(
+    found: str, rotation: Mapping[str, Any], names: Sequence[str], details: Mapping[str, Any], gone: Collection[str]
+) -> None:
+    """Refuse to go on without data that the rotation began with: its rows would stay under a key that is forgotten."""
+    if "data" not in details:
+        return
+    for name, databases in rotation.get("data", {}).items():
+        for database, count in sorted(databases.items()) if name in names else ():
+            left = details["data"].get(name, {}).get(database, 0)
+            if left < count and f"{name}/{database}" not in gone:
+                raise KeyturnError(
+                    "data-gone",
+                    f"columns in {database}: the catalog names {left}, and rotation {found} began with {count}",
+                    where=f"keyturn_secrets.{name}.data",
+                    hint="Put them back, or their rows stay behind. Where they are gone for good: "
+                    f"-e keyturn_confirm={name}/{database}",
+                )
 
 
 def one_way(content: Mapping[str, Any], names: Sequence[str], mode: str) -> None:

@@ -114,6 +114,7 @@ def _acquire(params: Mapping[str, Any], content: dict[str, Any], now: float) -> 
         details=params["details"],
         rotation_id=params["rotation_id"] or None,
         take_over=params["take_over"],
+        gone=params["gone"],
     )
 
 

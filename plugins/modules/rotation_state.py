@@ -50,9 +50,14 @@ options:
     type: dict
     default: {}
   details:
-    description: What to keep of a rotation that begins.
+    description: What to keep of a rotation that begins. Its C(data) is compared with what a rotation began with.
     type: dict
     default: {}
+  gone:
+    description: Data that a rotation began with and that is gone for good, each as C(secret/database).
+    type: list
+    elements: str
+    default: []
   take_over:
     description: Take a rotation over although its run may be alive.
     type: bool
@@ -146,6 +151,7 @@ ARGUMENTS = {
     "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "run": {"type": "dict", "default": {}},
     "details": {"type": "dict", "default": {}},
+    "gone": {"type": "list", "elements": "str", "default": []},
     "take_over": {"type": "bool", "default": False},
     "phase": {"type": "str", "default": ""},
     "status": {

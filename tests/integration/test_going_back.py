@@ -236,6 +236,27 @@ def test_a_way_back_that_one_of_two_databases_cannot_go_changes_neither(
     assert second.text() == b"text"
 
 
+def test_a_column_that_left_the_catalog_keeps_a_rotation_from_going_back_without_it(
+    stack: Stack, second: _Second, controller: Controller
+) -> None:
+    before, data = stack.key(), load(stack)["keyturn_secrets"][SECRET]["data"]
+    turned = controller.run(stack.inventory, "rotate", only=SECRET)
+    assert turned.code == 0, turned.output
+    second.reached_at(second.dsn, data=data[:-1])
+    for playbook in ("rollback", "retire"):
+        refused = controller.run(stack.inventory, playbook, only=SECRET, confirm=SECRET)
+        assert refused.code == 2, refused.output
+        assert "columns in second: the catalog names 0, and rotation" in refused.output
+        assert f"-e keyturn_confirm={SECRET}/second" in refused.output
+        assert_turned(stack, turned, before)
+        assert status_of(stack) == ["overlap"]
+    second.reached_at(second.dsn, data=data)
+    back = controller.run(stack.inventory, "rollback", only=SECRET)
+    assert back.code == 0, back.output
+    assert_untouched(stack, before)
+    assert second.text() == b"text"
+
+
 def test_a_run_that_goes_back_by_itself_takes_all_of_the_data_or_none(
     stack: Stack, second: _Second, controller: Controller, tmp_path: Path
 ) -> None:

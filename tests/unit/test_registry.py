@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 from pathlib import Path
@@ -40,6 +41,39 @@ def test_a_new_rotation_begins_and_ends() -> None:
     registry.advance(content, rotation_id, 1, "stage", NOW)
     registry.finish(content, rotation_id, 1, "overlap", STAMP)
     assert content["secrets"]["KEY"] == {"open": None, "current": rotation_id, "primary_since": STAMP}
+
+
+@pytest.mark.parametrize("mode", ["rotate", "rollback", "retire"])
+@pytest.mark.parametrize("left", [{}, {"KEY": {"app": 1, "other": 1}}, {"KEY": {"app": 2}}])
+def test_a_rotation_does_not_go_on_or_back_without_data_that_it_began_with(mode: str, left: dict[str, Any]) -> None:
+    content = registry.empty()
+    rotation_id, _rotation = acquire(content, details={"data": {"KEY": {"app": 2, "other": 1}}})
+    if mode != "rotate":
+        registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    again: dict[str, Any] = {"mode": mode, "alive": {"run1": False}}
+    with pytest.raises(
+        KeyturnError, match=rf"columns in \w+: the catalog names \d, and rotation {rotation_id} began with"
+    ) as raised:
+        acquire(copy.deepcopy(content), "run2", details={"data": left}, **again)
+    assert raised.value.code == "data-gone"
+    assert "keyturn_secrets.KEY.data" in raised.value.where
+    gone = ["KEY/app", "KEY/other"]
+    assert acquire(copy.deepcopy(content), "run2", details={"data": left}, gone=gone, **again)[0] == rotation_id
+    more = {"KEY": {"app": 2, "other": 1, "more": 5}}
+    assert acquire(content, "run2", details={"data": more}, **again)[0] == rotation_id
+
+
+def test_a_part_that_goes_back_needs_its_own_data_only_and_a_host_that_catches_up_none() -> None:
+    data = {"KEY": {"app": 1}, "OTHER": {"app": 1}}
+    waived = [{"host": "api2", "reason": "down", "until": "2999-01-01"}]
+    content = registry.empty()
+    begun = {"data": data, "waived": waived}
+    rotation_id, _rotation = acquire(content, names=["KEY", "OTHER"], details=begun)
+    registry.finish(content, rotation_id, 1, "overlap", STAMP, waived=waived)
+    caught_up, rotation = acquire(copy.deepcopy(content), "run2", names=["KEY", "OTHER"], details={"data": {}})
+    assert (caught_up, rotation["status"]) == (rotation_id, "open")
+    with pytest.raises(KeyturnError, match=r"keyturn_secrets\.OTHER"):
+        acquire(content, "run2", mode="rollback", names=["KEY", "OTHER"], details={"data": {"KEY": {"app": 1}}})
 
 
 def test_the_same_command_goes_on_when_its_run_is_dead() -> None:
