@@ -12,9 +12,13 @@ from ansible_collections.keyturn.rotation.plugins.module_utils.evidence import s
 
 __all__ = ["check_ready"]
 
+#: What some records take, with their reports; and their files, where the file system counts them.
+_BYTES = 1 << 20
+_FILES = 64
+
 
 def check_ready(directory: str, signing_key: str = "") -> None:
-    """Refuse a signing key that does not sign, and a directory whose head or chains are damaged.
+    """Refuse a signing key that does not sign, and a directory that is full or whose head or chains are damaged.
 
     :raises KeyturnError: what sealing would raise.
     """
@@ -36,6 +40,11 @@ def check_ready(directory: str, signing_key: str = "") -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise KeyturnError(
             "evidence-failed", "cannot be written", where=directory, hint="Check its permissions and its file system"
+        )
+    room = os.statvfs(directory)
+    if room.f_bavail * room.f_frsize < _BYTES or (room.f_files and room.f_favail < _FILES):
+        raise KeyturnError(
+            "evidence-failed", "has no room for the next record", where=directory, hint="Make room. Nothing was begun"
         )
     with store.locked(directory):
         store.check_whole(store.read_head(directory), store.read_chains(directory), directory)

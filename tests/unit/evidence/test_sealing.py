@@ -13,6 +13,7 @@ import subprocess
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
@@ -347,6 +348,20 @@ def test_a_place_that_sealing_would_refuse_is_refused_before(place: str, tmp_pat
     with pytest.raises(KeyturnError) as caught:
         check_ready(place)
     assert caught.value.code in ("evidence-damaged", "dir-unsafe")
+
+
+@pytest.mark.parametrize("full", [{"f_bavail": 3}, {"f_favail": 3}, {"f_files": 0, "f_favail": 0}])
+def test_a_place_that_is_full_is_refused_before(
+    place: str, monkeypatch: pytest.MonkeyPatch, full: dict[str, int]
+) -> None:
+    seal_now(place, small_record())
+    empty = {"f_frsize": 4096, "f_bavail": 1 << 20, "f_files": 1 << 20, "f_favail": 1 << 20}
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(**empty | full))
+    if "f_files" in full:  # a file system that does not count them
+        check_ready(place)
+        return
+    with pytest.raises(KeyturnError, match="has no room for the next record"):
+        check_ready(place)
 
 
 def test_a_signing_key_that_does_not_sign_is_refused_before(place: str, tmp_path: Path) -> None:
