@@ -131,8 +131,11 @@ def outcome(run: Run) -> tuple[str, list[str]]:
     if run.mode == "rollback" and run.rotation.get("was"):
         return "stayed", lost
     returned = _back_on(run)
-    touched = {"promote", "reload"} & set(run.rotation.get("entered", ()))
+    entered = set(run.rotation.get("entered", ()))
+    touched = {"promote", "reload"} & entered
     missing = expected - returned
+    if entered <= {"preflight", "backup"}:  # nothing was changed anywhere: a host that can do nothing is as it was
+        return "rolled_back", lost
     if not missing or (not touched and not (missing - set(lost))):
         return "rolled_back", lost
     if lost and touched:

@@ -454,6 +454,23 @@ def test_the_database_restarts_in_the_middle(tmp_path: Path) -> None:
         assert_turned(stack, controller.run(stack.inventory, "rotate", only=SECRET), before)
 
 
+def test_a_host_that_cannot_keep_anything_from_the_start_leaves_nothing_to_go_back_from(
+    stack: Stack, controller: Controller
+) -> None:
+    before, folder = stack.key(), stack.state_dir("api2")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=700", "tmpfs", str(folder)], check=True)
+    try:
+        ended = controller.run(stack.inventory, "rotate", only=SECRET)
+        assert ended.code == 2, ended.output
+        assert "Read-only file system" in ended.output
+        assert_untouched(stack, before)
+        assert status_of(stack) == ["rolled_back"]
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert_turned(stack, controller.run(stack.inventory, "rotate", only=SECRET), before)
+
+
 def test_a_full_disk_under_the_backups_changes_nothing(stack: Stack, controller: Controller) -> None:
     before = stack.key()
     backups = stack.state_dir("api2") / "backups"

@@ -170,6 +170,12 @@ def test_rotation_close_names_how_a_run_ended(done: account.Run, status: str, lo
     assert account.outcome(done) == (status, lost)
 
 
+@pytest.mark.parametrize(("entered", "status"), [(["preflight", "backup"], "rolled_back"), (["stage"], "stuck")])
+def test_before_stage_a_host_that_cannot_even_be_opened_is_as_it_was(entered: list[str], status: str) -> None:
+    failed = run(turn={"db": {}}, is_back={"db": {"value": "r1"}}, stuck={"api1": {"task": "Open", "msg": "m"}})
+    assert account.outcome(replace(failed, rotation={**ROTATION, "entered": entered})) == (status, [])
+
+
 def test_the_record_is_one_that_evidence_takes_and_the_summary_says_the_way_back() -> None:
     record = account.evidence_record(run(), "overlap", [], JOURNAL, STAMP.format(5))
     check_record(record)
