@@ -152,20 +152,19 @@ class ActionModule(KeyturnAction):
             kept = [name for name in catalog.secrets if registry.has_way_back(register, name)]
             check_shared(catalog.secrets, names, kept)
         until = str(args.get("until") or "")
-        plan = {
-            **planning.build(
-                catalog,
-                names,
-                _kinds(catalog),
-                waivers,
-                of_files=mode in ("restore", "prune"),
-                all_services=args.get("services") == "all",
-                skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
-                emergency=mode == "emergency",
-            ),
-            "held": held,
-            "losing": registry.losing(register, names) if choice in ("rotate", "emergency") else [],
-        }
+        built = planning.build(
+            catalog,
+            names,
+            _kinds(catalog),
+            waivers,
+            of_files=mode in ("restore", "prune"),
+            all_services=args.get("services") == "all",
+            skip_backup=_skips_backup(register, names, bool(args.get("skip_backup"))),
+            emergency=mode == "emergency",
+        )
+        losing = registry.losing(register, names) if choice in ("rotate", "emergency") else []
+        left_out = registry.left_out(register, names, built["data"]) if begins else []
+        plan = {**built, "held": held, "losing": losing + left_out}
         if until and names and until not in plan["phases"]:
             raise KeyturnError(
                 "phase-unknown", f"no phase {until!r} here", where="keyturn_until", hint=nearest(until, plan["phases"])

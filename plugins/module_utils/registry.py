@@ -32,6 +32,7 @@ __all__ = [
     "finish",
     "has_way_back",
     "in_use",
+    "left_out",
     "losing",
     "one_way",
     "open_for",
@@ -375,19 +376,42 @@ def _check_data(
     found: str, rotation: Mapping[str, Any], names: Sequence[str], details: Mapping[str, Any], gone: Collection[str]
 ) -> None:
     """Refuse to go on without data that the rotation began with: its rows would stay under a key that is forgotten."""
-    if "data" not in details:
-        return
+    for name, database, began, left in _fewer(rotation, names, details["data"]) if "data" in details else ():
+        if f"{name}/{database}" not in gone:
+            raise KeyturnError(
+                "data-gone",
+                f"columns in {database}: the catalog names {left}, and rotation {found} began with {began}",
+                where=f"keyturn_secrets.{name}.data",
+                hint="Put them back, or their rows stay behind. Where they are gone for good: "
+                f"-e keyturn_confirm={name}/{database}",
+            )
+
+
+def _fewer(
+    rotation: Mapping[str, Any], names: Sequence[str], data: Mapping[str, Mapping[str, int]]
+) -> Iterator[tuple[str, str, int, int]]:
+    """Secret, database, how many columns the rotation has there and how many are left, where these are fewer."""
     for name, databases in rotation.get("data", {}).items():
-        for database, count in sorted(databases.items()) if name in names else ():
-            left = details["data"].get(name, {}).get(database, 0)
-            if left < count and f"{name}/{database}" not in gone:
-                raise KeyturnError(
-                    "data-gone",
-                    f"columns in {database}: the catalog names {left}, and rotation {found} began with {count}",
-                    where=f"keyturn_secrets.{name}.data",
-                    hint="Put them back, or their rows stay behind. Where they are gone for good: "
-                    f"-e keyturn_confirm={name}/{database}",
-                )
+        for database, began in sorted(databases.items()) if name in names else ():
+            left = data.get(name, {}).get(database, 0)
+            if left < began:
+                yield name, database, began, left
+
+
+def left_out(content: Mapping[str, Any], names: Sequence[str], data: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Columns that turned last time and are not among these, a line for each database.
+
+    :param data: by secret and database, how many columns turn now.
+    """
+    lines = []
+    for name in names:
+        last = content["rotations"].get(content["secrets"].get(name, {}).get("current"), {})
+        lines += [
+            f"{name}: {began} columns in {database} turned the last time, and {left} do now. Rows of the others stay "
+            "under the present key, which retire forgets"
+            for _name, database, began, left in _fewer(last, [name], data)
+        ]
+    return lines
 
 
 def one_way(content: Mapping[str, Any], names: Sequence[str], mode: str) -> None:

@@ -250,6 +250,8 @@ def test_a_column_that_left_the_catalog_keeps_a_rotation_from_going_back_without
         assert f"-e keyturn_confirm={SECRET}/second" in refused.output
         assert_turned(stack, turned, before)
         assert status_of(stack) == ["overlap"]
+    planned = controller.run(stack.inventory, "plan", only=SECRET).output
+    assert f"{SECRET}: 1 columns in second turned the last time, and 0 do now" in planned
     second.reached_at(second.dsn, data=data)
     back = controller.run(stack.inventory, "rollback", only=SECRET)
     assert back.code == 0, back.output

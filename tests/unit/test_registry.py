@@ -76,6 +76,17 @@ def test_a_part_that_goes_back_needs_its_own_data_only_and_a_host_that_catches_u
         acquire(content, "run2", mode="rollback", names=["KEY", "OTHER"], details={"data": {"KEY": {"app": 1}}})
 
 
+def test_columns_that_turned_the_last_time_and_do_not_now_are_named() -> None:
+    content = registry.empty()
+    data = {"KEY": {"app": 2, "other": 1}}
+    assert registry.left_out(content, ["KEY"], data) == []
+    rotation_id, _rotation = acquire(content, details={"data": data})
+    registry.finish(content, rotation_id, 1, "overlap", STAMP)
+    assert registry.left_out(content, ["KEY"], data) == []
+    lines = registry.left_out(content, ["KEY"], {"KEY": {"app": 1}})
+    assert [line.split(" turned")[0] for line in lines] == ["KEY: 2 columns in app", "KEY: 1 columns in other"]
+
+
 def test_the_same_command_goes_on_when_its_run_is_dead() -> None:
     content = registry.empty()
     first, _rotation = acquire(content)
