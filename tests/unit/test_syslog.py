@@ -40,7 +40,7 @@ def params(folder: Path, **more: Any) -> dict[str, Any]:
     return {
         "state_dir": str(folder), "session_dir": None, "rotation_id": None, "epoch": 0, "action": "read", "notes": [],
         "mode": "rotate", "secrets": ["A_KEY"], "details": {}, "take_over": False, "phase": "", "status": None,
-        "facts": {}, "recipients": {}, "syslog": True, **more,
+        "facts": {}, "gone": [], "recipients": {}, "syslog": True, **more,
         "run": {"run_id": "r", "user": "ann", "controller": "c1", "place": "p"},
     }  # fmt: skip
 
