@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.plan import parse_stamp
+from ansible_collections.keyturn.rotation.plugins.module_utils.state_host import new_rotation_id
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.action_base import KeyturnAction, answers_of, display
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.controller import on_record, whoami
 from ansible_collections.keyturn.rotation.plugins.plugin_utils.owned_values import evidence_choice
@@ -25,9 +28,8 @@ class ActionModule(KeyturnAction):
             for host in task_vars["ansible_play_hosts_all"]
             if "__rotation_refused" in task_vars["hostvars"][host]
         }
-        stamp = planned["now"][:19].replace("-", "").replace(":", "")
         about = {
-            "rotation_id": f"{stamp}Z-{planned['run'][:6]}",
+            "rotation_id": new_rotation_id(parse_stamp(planned["now"]), secrets.token_hex),
             "who": on_record(whoami()),
             "why": args.get("reason", ""),
             "started_at": planned["now"],
