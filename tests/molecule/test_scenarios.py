@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from demo.compose.stack import SECRETS, Stack
 
+from tests.support.controller import kept
+
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent.name for path in (ROOT / "extensions" / "molecule").glob("*/molecule.yml"))
 LOGS = ROOT / ".build" / "molecule"
@@ -102,7 +104,10 @@ def _run(scenario: str, more: dict[str, str]) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".build"),
         "ANSIBLE_HOME": str(ROOT / ".cache" / "ansible"),
+        "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "support" / "callbacks"),
+        "ANSIBLE_CALLBACKS_ENABLED": "kept_modules",
         "NO_COLOR": "1",
+        **kept(),
         **more,
     }
     with log.open("wb") as output:

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.support import warm as warm_server
 
-__all__ = ["Controller", "Ended", "kill_marked", "registry"]
+__all__ = ["Controller", "Ended", "kept", "kill_marked", "registry"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _MARK = "KEYTURN_TEST_CONTROLLER"
@@ -29,6 +29,15 @@ internal_poll_interval = 0.02
 callback_plugins = {_ROOT}/tests/support/callbacks
 callbacks_enabled = kept_modules
 """
+
+
+def kept(warm: bool = True) -> dict[str, str]:
+    """The part of a controller's environment by which tests keep from run to run what users' runs make anew."""
+    return {
+        "KEYTURN_COMPILED": os.environ.get("KEYTURN_COMPILED", ""),
+        "KEYTURN_ZIPS": str(_ROOT / ".cache" / "zips"),
+        "KEYTURN_WARM": warm_server.address() if warm else "",
+    }
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,7 @@ class Controller:
             "ANSIBLE_LOCALHOST_WARNING": "false",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
-            "KEYTURN_COMPILED": os.environ.get("KEYTURN_COMPILED", ""),
-            "KEYTURN_ZIPS": str(_ROOT / ".cache" / "zips"),
-            "KEYTURN_WARM": warm_server.address() if warm else "",
+            **kept(warm),
             _MARK: str(folder),
             **(environment or {}),
         }
