@@ -29,8 +29,9 @@ from tests.support.controller import Controller, Ended, kill_marked, registry
 __all__ = ["Order", "Round", "plan_rounds", "run_campaign", "run_round", "wait_for_phase"]
 
 #: Longest pause between the entry of a phase and the kill, in seconds.
-_WITHIN = {"preflight": 3.0, "backup": 0.8, "stage": 1.6, "migrate": 1.6, "promote": 2.6, "restart": 1.6, "verify": 2.4}
-_WHOLE_RUN = 16.0
+_WITHIN = {"preflight": 1.6, "backup": 0.5, "stage": 0.9, "migrate": 0.9, "promote": 1.2, "restart": 0.8, "verify": 0.9}
+#: Longest time from the start of a run to a kill at any moment, in seconds; the way back is shorter.
+_WHOLE_RUN = {"any": 6.5, "back": 4.5}
 _GOALS = {"rotate": "overlap", "rollback": "rolled_back"}
 
 
@@ -92,14 +93,14 @@ def _kill(controller: Controller, process: subprocess.Popen[str], zombies: bool)
 
 def _interrupt(stack: Stack, home: Path, kill: str, result: Round, chance: random.Random) -> bool:
     """Run the next playbook and kill it; False when it ended before."""
-    controller = Controller(home, warm=False)
+    controller = Controller(home)
     process = controller.start(
         stack.inventory, "rollback" if kill == "back" else "rotate", only=SECRET, reason="campaign"
     )
     if kill in _WITHIN and wait_for_phase(stack, kill, process):
         time.sleep(chance.uniform(0.0, _WITHIN[kill]))
     elif kill not in _WITHIN:
-        deadline = time.monotonic() + chance.uniform(0.5, _WHOLE_RUN)
+        deadline = time.monotonic() + chance.uniform(0.5, _WHOLE_RUN[kill])
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     if process.poll() is not None:
