@@ -43,7 +43,7 @@ _LOOKING = ("status", "due", "diagnose")
 #: Kinds that are another one by a name of their own.
 _SAME_ROLE = {"database_login": "env_secret", "redis_login": "env_secret"}
 _FORWARD = ("preflight", "stage", "migrate", "promote", "replace", "verify", "retire")
-_ENTRY_POINTS = (*_FORWARD, "before_retire", "before_rollback", "rollback")
+_ENTRY_POINTS = (*_FORWARD, "help", "helped", "before_retire", "before_rollback", "rollback")
 
 
 def kind_of(kind: str) -> dict[str, Any]:

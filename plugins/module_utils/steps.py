@@ -8,7 +8,7 @@ that is only skipped still costs a process for each host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["holds_several", "is_quiesced", "left_out", "steps"]
@@ -28,6 +28,8 @@ _STEPS = {
     "prove": ("enter", "settle", "kinds:migrate", "kinds:verify", "probe", "compare", "refused"),
     "watch": ("enter", "observe"),
 }
+#: The steps that bring services to a state, and what ``service_command`` calls it.
+_ACTIONS = {"quiesce": "stopped", "start": "started", "restart": "restarted"}
 
 
 def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
     :param plan: as :func:`plan.build` gives it.
     :param until: the phase after which to stop; all are gone through without it, and in an emergency.
     :returns: of each step ``phase``, ``do`` (the task file) and ``label``; ``step`` for the part of the kinds, ``wave``
-        where services are restarted.
+        where services are restarted, ``action`` where that is done by their own commands.
     """
     needed = _needed(plan)
     found: list[dict[str, Any]] = []
@@ -49,8 +51,9 @@ def steps(plan: Mapping[str, Any], until: str = "") -> list[dict[str, Any]]:
             if do == "services":
                 found += ({"phase": phase, **step} for step in _services(plan))
             elif do == "kinds":
-                if any(part in kind["phases"] for kind in plan["kinds"]):
-                    found.append({"phase": phase, "do": do, "step": part})
+                found += ({"phase": phase, **step} for step in _parts(plan, part))
+            elif do == "quiesce":
+                found += ({"phase": phase, **step} for step in _brought(do, _stopped(plan)))
             elif needed.get(do, True):
                 found.append({"phase": phase, "do": do})
     return [{**step, "label": _label(step)} for step in found]
@@ -68,7 +71,8 @@ def left_out(plan: Mapping[str, Any]) -> set[str]:
 
 def _label(step: Mapping[str, Any]) -> str:
     more = step.get("step", step.get("wave", -1) + 1 if "wave" in step else "")
-    return f"{step['phase']}: {step['do']} {more}".rstrip()
+    name = step["do"] if step["do"] != "commands" else next(do for do in _ACTIONS if _ACTIONS[do] == step["action"])
+    return f"{step['phase']}: {name} {more}".rstrip()
 
 
 def _needed(plan: Mapping[str, Any]) -> dict[str, bool]:
@@ -86,7 +90,6 @@ def _needed(plan: Mapping[str, Any]) -> dict[str, bool]:
         "refresh": bool(some("gateways")) or any(entry.get("purge") for entry in published),
         "converge": bool(published),
         "overlap": any(probe["type"] == "token" for probe in probes),
-        "quiesce": any(is_quiesced(plan, service) for service in some("services")),
         "probe": bool(probes),
         "compare": bool(some("services")),
         "refused": bool(some("refusals")),
@@ -99,14 +102,34 @@ def is_quiesced(plan: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
     return plan["strategy"] == "cutover" and service.get("quiesce") == "stop" and not service.get("reloads")
 
 
+def _stopped(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    services = (service for work in plan["hosts"].values() for service in work["services"])
+    return [service for service in services if is_quiesced(plan, service)]
+
+
 def _services(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Wave by wave: what was stopped is started, what runs is restarted."""
     services = [
         service for work in plan["hosts"].values() for service in work["services"] if not service.get("reloads")
     ]
     for wave in range(len(plan["waves"])):
-        mine = [is_quiesced(plan, service) for service in services if service["wave"] == wave]
-        if any(mine):
-            yield {"do": "start", "wave": wave}
-        if not all(mine):
-            yield {"do": "restart", "wave": wave}
+        mine = [service for service in services if service["wave"] == wave]
+        yield from _brought("start", [service for service in mine if is_quiesced(plan, service)], wave=wave)
+        yield from _brought("restart", [service for service in mine if not is_quiesced(plan, service)], wave=wave)
+
+
+def _brought(do: str, services: Sequence[Mapping[str, Any]], **more: int) -> Iterator[dict[str, Any]]:
+    """The step for these services; where all have commands of their own, these and the look whether they are well."""
+    if services and all(service["manager"] == "command" for service in services):
+        yield {"do": "commands", "action": _ACTIONS[do], **more}
+        if do != "quiesce":
+            yield {"do": "healthy", "action": _ACTIONS[do], **more}
+    elif services:
+        yield {"do": do, **more}
+
+
+def _parts(plan: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
+    """The part of the kinds that have one; around ``migrate``, what other hosts do to help."""
+    for name in ("help", part, "helped") if part == "migrate" and plan["helpers"] else (part,):
+        if any(name in kind["phases"] for kind in plan["kinds"]):
+            yield {"do": "kinds", "step": name}

@@ -20,7 +20,7 @@ _WORK: dict[str, list[dict[str, Any]]] = {"secrets": [], "jobs": [], "servers": 
 
 def _plan(phases: list[str], **more: Any) -> dict[str, Any]:
     """A plan for one host with nothing in it, but for ``more``."""
-    plan: dict[str, Any] = {"phases": phases, "kinds": [], "waves": [], "strategy": "overlap"}
+    plan: dict[str, Any] = {"phases": phases, "kinds": [], "waves": [], "strategy": "overlap", "helpers": {}}
     plan.update(escrow={"hosts": []}, hosts={"h1": {**_WORK, **more.pop("work", {})}})
     return {**plan, **more}
 
@@ -31,10 +31,10 @@ def _done(plan: dict[str, Any]) -> list[str]:
 
 def _all_needed(strategy: str, phases: list[str], **more: Any) -> dict[str, Any]:
     services = [
-        {"name": "api", "wave": 0, "quiesce": "stop"},
-        {"name": "web", "wave": 0},
-        {"name": "job", "wave": 1},
-        {"name": "own", "wave": 2, "reloads": True},
+        {"name": "api", "wave": 0, "manager": "compose", "quiesce": "stop"},
+        {"name": "web", "wave": 0, "manager": "compose"},
+        {"name": "job", "wave": 1, "manager": "systemd"},
+        {"name": "own", "wave": 2, "manager": "command", "reloads": True},
     ]
     work = {
         "services": services,
@@ -90,6 +90,46 @@ def test_what_is_stopped_is_started_and_the_rest_restarted_wave_by_wave() -> Non
         "restart: enter",
         "restart: restart 1",
         "restart: restart 2",
+    ]
+
+
+def test_services_that_all_have_commands_need_no_step_that_looks_what_they_are() -> None:
+    services = [
+        {"name": "api", "wave": 0, "manager": "command", "quiesce": "stop"},
+        {"name": "web", "wave": 0, "manager": "command"},
+        {"name": "job", "wave": 1, "manager": "command"},
+        {"name": "box", "wave": 1, "manager": "compose"},
+    ]
+    more = {"strategy": "cutover", "waves": [["api", "web"], ["job", "box"]]}
+    plan = _plan(["promote", "restart"], work={"services": services}, **more)
+    assert [(step["label"], step["do"], step.get("action"), step.get("wave")) for step in module.steps(plan)] == [
+        ("promote: enter", "enter", None, None),
+        ("promote: quiesce", "commands", "stopped", None),
+        ("promote: promote", "promote", None, None),
+        ("restart: enter", "enter", None, None),
+        ("restart: start 1", "commands", "started", 0),
+        ("restart: healthy 1", "healthy", "started", 0),
+        ("restart: restart 1", "commands", "restarted", 0),
+        ("restart: healthy 1", "healthy", "restarted", 0),
+        ("restart: restart 2", "restart", None, 1),
+    ]
+
+
+@pytest.mark.parametrize("name", ["commands", "healthy"])
+def test_what_is_done_by_commands_is_a_file_of_tasks_too(name: str) -> None:
+    assert len(yaml.safe_load((_TASKS / f"{name}.yml").read_text(encoding="utf-8"))) == 1
+
+
+def test_hosts_are_asked_to_help_where_some_can() -> None:
+    phases = ["preflight", "migrate", "help", "helped"]
+    kinds = [{"kind": "k", "role": "a.b.k", "phases": phases}, {"kind": "l", "role": "a.b.l", "phases": ["migrate"]}]
+    alone, together = (_plan(["migrate"], kinds=kinds, helpers=helpers) for helpers in ({}, {"h2": [{}]}))
+    assert _done(alone) == ["migrate: enter", "migrate: kinds migrate"]
+    assert _done(together) == [
+        "migrate: enter",
+        "migrate: kinds help",
+        "migrate: kinds migrate",
+        "migrate: kinds helped",
     ]
 
 
