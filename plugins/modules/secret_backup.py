@@ -115,9 +115,13 @@ options:
     type: int
     default: 0
   prune:
-    description: With V(created), remove what has had its time.
+    description: With V(created), remove what has had its time. What cannot be removed is a warning.
     type: bool
     default: false
+  insist:
+    description: With V(pruned), whether a backup that cannot be removed is a failure, or a warning. The others go.
+    type: bool
+    default: true
   needed:
     description: Rotations whose backups stay, because they are open or may still be undone.
     type: list

@@ -321,6 +321,28 @@ def test_trap_49_a_version_is_closed_when_its_last_backup_is_gone(project: Proje
     assert json.loads(record.read_text())["secrets"][0]["versions"][0]["state"] == "closed"
 
 
+def test_trap_49_an_old_backup_that_cannot_be_removed_is_said_and_keeps_no_rotation(project: Project) -> None:
+    _turned(project)
+    assert project.run("retire", only=SECRET, confirm=SECRET).code == 0
+    project.write({"retention_days": 0})
+    stuck = project.backups(project.hosts[0])[0]
+    words = f"An old backup stays: {stuck}: cannot be removed ("
+    subprocess.run(["chattr", "+i", str(stuck)], check=True)
+    try:
+        turned = project.run("rotate", only=SECRET)
+        retired = project.run("retire", only=SECRET, confirm=SECRET)
+        pruned = project.run("prune", confirm=SECRET)
+    finally:
+        subprocess.run(["chattr", "-i", str(stuck)], check=True)
+    assert (turned.code, retired.code, pruned.code) == (0, 0, 2), turned.output + retired.output + pruned.output
+    assert words in " ".join(turned.output.split())
+    assert words in " ".join(retired.output.split())
+    assert f"{stuck}: cannot be removed (" in " ".join(pruned.output.split())
+    assert project.statuses() == ["retired", "retired"], "one host still has a backup of the first version"
+    assert project.run("prune", confirm=SECRET).code == 0
+    assert project.statuses() == ["closed", "closed"]
+
+
 def test_trap_49_another_folder_and_other_names_do_not_hide_the_backups_of_before(project: Project) -> None:
     """What the catalog said before still holds the version: it is not closed, and restored and pruned as ever."""
     second = _turned(project)

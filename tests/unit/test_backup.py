@@ -480,6 +480,32 @@ def test_missing_arguments_are_refused(tmp_path: Path) -> None:
     assert backup.run(_params(host, "listed"), False)["backups"] == []
 
 
+@pytest.mark.parametrize("part", ["", "metadata.json"])
+def test_an_old_backup_that_cannot_be_removed_keeps_no_rotation_and_no_other_backup(tmp_path: Path, part: str) -> None:
+    host = Host(tmp_path)
+    path = host.write(".env", b"KEY=x\n")
+    made = []
+    for days in (400, 300, 200):
+        order = Order((str(path),), f"r{days}", secrets=("KEY",))
+        made.append(backup.create(str(host.state_dir / "backups"), order, NOW - timedelta(days=days))[0])
+    stuck = str(Path(made[1].folder) / part)
+    more = {"files": [str(path)], "secrets": ["KEY"], "prune": True, "retention_days": 90}
+    subprocess.run(["chattr", "+i", stuck], check=True)
+    try:
+        told = backup.run(_params(host, "created", **more), False)
+        calm = backup.run(_params(host, "pruned", retention_days=90, insist=False), False)
+        assert _code(lambda: backup.run(_params(host, "pruned", retention_days=90), False)) == "prune-failed"
+    finally:
+        subprocess.run(["chattr", "-i", stuck], check=True)
+    assert [entry["name"] for entry in told["removed"]] == [made[0].name, made[2].name]
+    for found in (told, calm):
+        assert [entry["name"] for entry in found["backups"]] == [made[1].name, told["backup"]["name"]]
+        (warning,) = found["warnings"]
+        assert warning.startswith(f"An old backup stays: {made[1].folder}: cannot be removed (")
+    again = backup.run(_params(host, "created", **more), False)
+    assert ([entry["name"] for entry in again["removed"]], "warnings" in again) == ([made[1].name], False)
+
+
 def test_a_run_that_was_taken_over_makes_no_backup(tmp_path: Path) -> None:
     host = Host(tmp_path)
     path = host.write(".env", b"KEY=x\n")

@@ -60,6 +60,7 @@ BACKUP_OPTIONS: dict[str, dict[str, Any]] = {
     "retention_days": {"type": "int"},
     "keep": {"type": "int", "default": 0},
     "prune": {"type": "bool", "default": False},
+    "insist": {"type": "bool", "default": True},
     "needed": {"type": "list", "elements": "str", "default": []},
     "release": {"type": "list", "elements": "str", "default": []},
     "confirm_old": {"type": "bool", "default": False},
@@ -173,7 +174,8 @@ def _created(
     told = {"changed": new, "backup": {**backup.summary(), "proven": _proven(params["encrypt"])}}
     if not params["prune"]:
         return told
-    pruned = _pruned(session, params, place, now, check_mode)
+    # What must turn now does not wait for an old backup
+    pruned = _pruned(session, {**params, "insist": False}, place, now, check_mode)
     return {**told, **pruned, "changed": new or pruned["changed"]}
 
 
@@ -270,14 +272,23 @@ def _pruned(
     needed = {*params["needed"], session.rotation_id} - {""}
     retention = Retention(params["retention_days"], params["keep"], tuple(sorted(needed)), tuple(params["release"]))
     before = place.listing()
+    failed: list[KeyturnError] = []
     removed = prune(
-        place.folder, retention, now, root=place.root, form=place.form, others=place.others, check_mode=check_mode
+        place.folder,
+        retention,
+        now,
+        root=place.root,
+        form=place.form,
+        others=place.others,
+        check_mode=check_mode,
+        failed=None if params["insist"] else failed,
     )
     gone = {entry["name"] for entry in removed}
     left = [backup for backup in before if backup.name not in gone]
     return {
         "changed": bool(removed),
         "removed": removed,
+        **({"warnings": [f"An old backup stays: {error}" for error in failed]} if failed else {}),
         "backups": _told(left, params["retention_days"]),
         "diff": [
             {

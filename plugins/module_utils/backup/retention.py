@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -79,12 +80,14 @@ def prune(
     form: str = DEFAULT_FORMAT,
     others: Iterable[Folder] = (),
     check_mode: bool = False,
+    failed: list[KeyturnError] | None = None,
 ) -> list[dict[str, str]]:
-    """Remove the backups that have had their time, and what half-made ones left.
+    """Remove the backups that have had their time, and what half-made ones left. One that cannot be keeps no other.
 
     :param others: further folders with backups of this host, each with its project's folder.
+    :param failed: takes the errors of those that cannot be removed; without it the first is raised at the end.
     :returns: ``name``, ``time`` and ``why`` of each that went (or would go), the oldest first.
-    :raises KeyturnError: ``retention-invalid``, ``prune-failed``.
+    :raises KeyturnError: ``retention-invalid``, ``prune-failed``, or what keeps a folder from being locked.
     """
     if retention.days < 0 or retention.keep < 0:
         raise KeyturnError(
@@ -104,24 +107,42 @@ def prune(
     ]
     if check_mode:
         return told
-    for folder, _project in places:
+    errors = [error for folder, _project in places for error in _clear(folder, why, form)]
+    if errors and failed is None:
+        raise errors[0]
+    if failed is not None:
+        failed += errors
+    left = {backup.name for backup in listings(places, form)} if errors else set()
+    return [entry for entry in told if entry["name"] not in left]
+
+
+def _clear(folder: str, names: Collection[str], form: str) -> Iterator[KeyturnError]:
+    """Remove these backups and what half-made ones left; the errors of those that cannot be removed."""
+    try:
         with alone(folder):
             for name in os.listdir(folder):
-                if name in why or is_left(name, form):
-                    _remove(folder, name, name not in why)
+                if name in names or is_left(name, form):
+                    try:
+                        _remove(folder, name, name not in names)
+                    except KeyturnError as error:
+                        yield error
             atomic.fsync_dir(folder)
-    return told
+    except KeyturnError as error:
+        yield error
 
 
 def _remove(backup_dir: str, name: str, nameless: bool) -> None:
-    """Take the name away first: what is left of a removal that stops in the middle is no backup."""
+    """Take the name away first: what is left of a removal that is killed is no backup. One that fails is one still."""
     folder = os.path.join(backup_dir, name)
+    going = folder if nameless else f"{folder}.partial"
     try:
         if not nameless:
-            os.rename(folder, f"{folder}.partial")
-            folder += ".partial"
-        shutil.rmtree(folder)
+            os.rename(folder, going)
+        shutil.rmtree(going)
     except OSError as error:
+        if not nameless:
+            with contextlib.suppress(OSError):
+                os.rename(going, folder)
         raise KeyturnError(
             "prune-failed", f"cannot be removed ({error.strerror})", where=folder, hint="Check its permissions"
         ) from None
