@@ -75,7 +75,8 @@ class ActionModule(KeyturnAction):
             problems += gates.windows(plan, answers_of(task_vars, "__rotation_jwks"))
         elif gate == "readable":
             confirmed = names_in(args.get("confirmed"))
-            problems = gates.same_in_backups(answers_of(task_vars, "__rotation_found"), confirmed)
+            found = answers_of(task_vars, "__rotation_found")
+            problems = gates.not_replaceable(found) + gates.same_in_backups(found, confirmed)
             problems += gates.readable(kind_results(plan, task_vars), confirmed)
         elif gate == "backups":
             known = answers_of(task_vars, "__rotation_backups")

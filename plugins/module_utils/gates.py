@@ -22,6 +22,7 @@ __all__ = [
     "keysets",
     "locked_out",
     "lost_hosts",
+    "not_replaceable",
     "preflight",
     "readable",
     "same_in_backups",
@@ -94,6 +95,16 @@ def same_in_backups(found: Answers, confirmed: Iterable[str] = ()) -> list[str]:
         "name the secret with keyturn_confirm."
         for name, hosts in _different_values(found).items()
         if name not in set(confirmed)
+    ]
+
+
+def not_replaceable(found: Answers) -> list[str]:
+    """Files of hosts that cannot be replaced."""
+    return [
+        f"{host}: {problem['msg']} Nothing was restored."
+        for host, said in sorted(found.items())
+        for problem in said.get("problems", ())
+        if problem["code"] == "file-fixed"
     ]
 
 

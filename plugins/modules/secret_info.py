@@ -135,6 +135,11 @@ options:
     type: list
     elements: path
     default: []
+  replaced:
+    description: Files that will be replaced. One that cannot be is among the problems, and so is one of O(backup).
+    type: list
+    elements: path
+    default: []
   accept_fingerprint:
     description: The inventory's fingerprint key in a box for this host. It is kept for the run.
     type: str
@@ -239,6 +244,7 @@ ARGUMENTS = {
     **SESSION_ARGUMENTS,
     "secrets": {"type": "list", "elements": "dict", "required": True, "no_log": False, "options": INFO_OPTIONS},
     "search": {"type": "list", "elements": "path", "default": []},
+    "replaced": {"type": "list", "elements": "path", "default": []},
     "accept_fingerprint": {"type": "str"},
     "backup": {"type": "dict", "options": FROM_BACKUP},
 }

@@ -138,15 +138,31 @@ def test_a_refusal_on_one_host_leaves_nothing_on_the_others(project: Project) ->
     assert project.left_in_tmp() == []
 
 
-def test_a_restore_that_one_host_cannot_do_says_which_hosts_it_has_changed(project: Project) -> None:
+def test_a_restore_asks_every_host_whether_it_can_be_done_there_before_the_first_one_changes(project: Project) -> None:
     second = _turned(project)
-    one, two = project.hosts
-    restarted = project.restarts()
+    two = project.hosts[1]
+    made = [len(project.backups(host)) for host in project.hosts]
     subprocess.run(["chattr", "+i", str(project.env(two))], check=True)
     try:
         ended = project.run("restore", restore="latest")
     finally:
         subprocess.run(["chattr", "-i", str(project.env(two))], check=True)
+    assert ended.code == 2, ended.output
+    words = f"{two}: {project.env(two)}: could not be replaced: even root may not write it."
+    assert f"{words} Look at its attributes (lsattr). Nothing was restored." in " ".join(ended.output.split())
+    assert (project.values(), [len(project.backups(host)) for host in project.hosts]) == ({second}, made)
+
+
+def test_a_restore_that_one_host_cannot_do_says_which_hosts_it_has_changed(project: Project) -> None:
+    second = _turned(project)
+    one, two = project.hosts
+    restarted = project.restarts()
+    full = project.backups(two)[0].parent  # what is replaced cannot be backed up there
+    subprocess.run(["chattr", "+i", str(full)], check=True)
+    try:
+        ended = project.run("restore", restore="latest")
+    finally:
+        subprocess.run(["chattr", "-i", str(full)], check=True)
     assert ended.code == 2, ended.output
     assert (project.values(), project.restarts()) == ({FIRST, second}, restarted)
     words = " ".join(ended.output.split())

@@ -389,15 +389,18 @@ def test_trap_37_a_second_host_that_fails_in_promote_takes_the_first_back(
     assert "cannot be written" in record.read_text()
 
 
-def test_a_folder_that_cannot_be_written_is_named_in_stage_before_anything_changes(
+def test_a_folder_that_cannot_be_written_is_named_by_the_plan_and_before_anything_is_made(
     project: EnvProject, controller: Controller, unwritable: Path
 ) -> None:
     files = project.bytes()
     subprocess.run(["chattr", "+i", str(unwritable)], check=True)
+    planned = controller.run(project.inventory, "plan", only="JWT_SECRET")
     ended = controller.run(project.inventory, "rotate", only="JWT_SECRET")
-    assert ended.code == 2, ended.output
-    assert f"{project.files['other']}: could not be replaced: nothing can be written into {unwritable}" in ended.output
-    assert "promote" not in _entered(project)
+    assert (planned.code, ended.code) == (2, 2), planned.output + ended.output
+    words = f"two: {project.files['other']}: could not be replaced: nothing can be written into {unwritable}"
+    assert words in planned.output
+    assert words in ended.output
+    assert _entered(project) == ["preflight"]
     assert (project.bytes(), project.statuses(), project.restarts.exists()) == (files, ["rolled_back"], False)
 
 

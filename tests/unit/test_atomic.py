@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
-from ansible_collections.keyturn.rotation.plugins.module_utils import atomic
+from ansible_collections.keyturn.rotation.plugins.module_utils import atomic, backup
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
+from ansible_collections.keyturn.rotation.plugins.module_utils.secret.look import run_info
 
 from tests.support.access_lists import INHERITED, LIST, LIST_AND_MODE, give
 from tests.support.hosts import GENERATE, Host
@@ -129,3 +130,25 @@ def test_a_file_that_could_not_be_replaced_is_refused(tmp_path: Path, monkeypatc
     mounts.unlink()
     atomic.check_replaceable(str(path))
     assert sorted(file.name for file in here.iterdir()) == [".env", "other.env"]
+
+
+def test_files_that_a_run_will_replace_are_looked_at_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that will be replaced, and of a backup what differs from it; what need not be written may be as it is."""
+    host = Host(tmp_path)
+    kept, changed, free = (host.write(f"{name}/.env", b"KEY=old\n") for name in ("kept", "changed", "free"))
+    params = {"state_dir": str(host.state_dir), "session_dir": host.session.session_dir, "rotation_id": "", "epoch": 0}
+    files = [str(path) for path in (kept, changed, free)]
+    options = {name: option.get("default") for name, option in backup.BACKUP_OPTIONS.items()}
+    backup.run({**params, **options, "state": "created", "files": files}, False)
+    changed.write_bytes(b"KEY=new\n")
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text("".join(f"40 36 98:0 / {path} rw - ext4 /dev/a rw\n" for path in (kept, changed)))
+    monkeypatch.setattr(atomic, "_MOUNTS", str(mounts))
+
+    def named(**more: Any) -> list[tuple[str, str]]:
+        problems = run_info({**params, "secrets": [], **more}, False)["problems"]
+        return [(problem["code"], problem["where"]) for problem in problems]
+
+    assert named() == []
+    assert named(replaced=[*files, "of-a-command"]) == [("file-fixed", str(changed)), ("file-fixed", str(kept))]
+    assert named(backup={**options, "name": "latest"}) == [("file-fixed", str(changed))]

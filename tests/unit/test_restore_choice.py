@@ -109,6 +109,15 @@ def test_rows_under_another_key_refuse_it_unless_a_person_said_so() -> None:
     assert gates.readable([result], ["KEY"]) == []
 
 
+def test_files_that_cannot_be_replaced_are_named_with_their_host() -> None:
+    other = {"code": "file-unsafe", "where": "/b", "msg": "/b: is a link."}
+    problems = [{"code": "file-fixed", "where": "/a", "msg": "/a: could not be replaced."}, other]
+    assert gates.not_replaceable({"one": {"problems": [other]}, "two": {}}) == []
+    assert gates.not_replaceable({"one": {"problems": problems}}) == [
+        "one: /a: could not be replaced. Nothing was restored."
+    ]
+
+
 def test_backups_that_hold_different_values_are_refused_unless_a_person_said_so() -> None:
     def holds(mark: str) -> dict[str, Any]:
         return {"secrets": {"KEY": {"stores": [{"present": True, "fingerprint": mark}]}}}

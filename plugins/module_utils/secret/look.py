@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.keyturn.rotation.plugins.module_utils.atomic import check_replaceable
 from ansible_collections.keyturn.rotation.plugins.module_utils.errors import KeyturnError
 from ansible_collections.keyturn.rotation.plugins.module_utils.secret.jobs import (
     Held,
@@ -37,9 +39,28 @@ def run_info(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     session = Session.from_params(params)
     if params.get("accept_fingerprint"):
         session.accept_fingerprint_key(params["accept_fingerprint"])
-    return inspect(
-        session, params["secrets"], params.get("search") or (), Workspace(_in_backup(session, params.get("backup")))
-    )
+    restored = _in_backup(session, params.get("backup"))
+    told = inspect(session, params["secrets"], params.get("search") or (), Workspace(restored))
+    told["problems"] += _fixed([*(params.get("replaced") or ()), *_differing(restored)])
+    return told
+
+
+def _differing(wanted: Mapping[str, bytes | None]) -> Iterator[str]:
+    """The files that hold something else now."""
+    now = Workspace()
+    for path, content in wanted.items():
+        with contextlib.suppress(KeyturnError):  # what is no file of ours is refused where it is replaced
+            if now.on_disk(path) != content:
+                yield path
+
+
+def _fixed(paths: Iterable[str]) -> Iterator[dict[str, str]]:
+    """What keeps files from being replaced, asked of all hosts before the first one changes."""
+    for path in sorted({path for path in paths if os.path.isabs(path)}):
+        try:
+            check_replaceable(path)
+        except KeyturnError as error:
+            yield _problem(error)
 
 
 def _in_backup(session: Session, asked: Mapping[str, Any] | None) -> dict[str, bytes | None]:
