@@ -13,9 +13,11 @@ import pytest
 from demo.dockerd import Dockerd
 from xdist.scheduler import LoadFileScheduling
 
+from tests.support.controller import COMPILED
+
 _TESTS = Path(__file__).resolve().parent
 _CACHE = _TESTS.parent / ".cache" / "molecule"
-os.environ["KEYTURN_COMPILED"] = str(_TESTS / "support" / "compiled.py")  # for all that tests start
+os.environ["KEYTURN_COMPILED"] = COMPILED  # for all that tests start
 
 
 _DAEMON = "docker"

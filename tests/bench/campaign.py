@@ -15,8 +15,7 @@ from demo.postgres import PostgresServer
 from demo.schema import generate_jwks
 
 from tests.support.campaign import Round, plan_rounds, run_campaign
-
-_COMPILED = Path(__file__).resolve().parents[1] / "support" / "compiled.py"
+from tests.support.controller import COMPILED
 
 
 def main() -> int:
@@ -27,7 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    os.environ["KEYTURN_COMPILED"] = str(_COMPILED)  # as in the tests: the times to a kill are those of such runs
+    os.environ["KEYTURN_COMPILED"] = COMPILED  # as in the tests: the times to a kill are those of such runs
 
     def tell(done: Round) -> None:
         state = "; ".join(done.faults) or "nothing lost"

@@ -17,9 +17,11 @@ from typing import Any
 
 from tests.support import warm as warm_server
 
-__all__ = ["Controller", "Ended", "kept", "kill_marked", "registry"]
+__all__ = ["COMPILED", "Controller", "Ended", "kept", "kill_marked", "registry"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+#: What ``KEYTURN_COMPILED`` is in tests, and in campaigns.
+COMPILED = str(_ROOT / "tests" / "support" / "compiled.py")
 _MARK = "KEYTURN_TEST_CONTROLLER"
 #: In tests, not in measurements: it looks for results fifty times a second instead of a thousand times, and the zips of
 #: modules are kept between runs.

@@ -152,3 +152,9 @@ def test_files_that_a_run_will_replace_are_looked_at_before_it(tmp_path: Path, m
     assert named() == []
     assert named(replaced=[*files, "of-a-command"]) == [("file-fixed", str(changed)), ("file-fixed", str(kept))]
     assert named(backup={**options, "name": "latest"}) == [("file-fixed", str(changed))]
+    before = changed.read_bytes()
+    with pytest.raises(KeyturnError) as caught:  # it may have been mounted since it was looked at
+        host.turn(
+            "staged", {"name": "KEY", "stores": [{"type": "env_file", "path": str(changed)}], "new": {"value": "x"}}
+        )
+    assert (caught.value.code, changed.read_bytes()) == ("file-fixed", before)
